@@ -1,0 +1,156 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/term"
+)
+
+// owns reports whether a subcommand is one of our own verbs, without building them.
+func owns(verb string) bool {
+	switch verb {
+	case "lock", "unlock", "locks":
+		return true
+	default:
+		return false
+	}
+}
+
+// usageError is a command line that we do not understand.
+type usageError struct {
+	verb string
+	err  error
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+
+// admin runs one of our own verbs, or prints the help.
+func (c *command) admin(words []string) int {
+	ctx, stop := interruptible()
+	defer stop()
+	out := term.New(os.Stderr)
+	if err := c.app(out).RunContext(ctx, append([]string{"git gitops"}, words...)); err != nil {
+		return fail(out, because(ctx, err))
+	}
+	return 0
+}
+
+func (c *command) app(out *term.Printer) *ucli.App {
+	repo := &ucli.StringFlag{Name: "repo", Usage: "the repository, as a `URL` or a remote's name (default: where a plain push would go)"}
+	branch := &ucli.StringFlag{Name: "branch", Aliases: []string{"b"}, Usage: "the `BRANCH` (default: the one a plain push would update)"}
+	app := &ucli.App{
+		Name:  "git gitops",
+		Usage: "git for pipelines that share a branch: clone waits its turn, push hands it on",
+		UsageText: `git gitops clone URL …   waits for the lock of the repository and branch, then clones
+git gitops push …        checks the lock, pushes, and hands the lock to the next in line
+git gitops COMMAND …     any other git command is git's own, untouched
+git gitops VERB …        one of the verbs below
+
+Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
+		HideHelpCommand: true,
+		HideVersion:     true,
+		ExitErrHandler:  func(*ucli.Context, error) {}, // Main turns errors into codes
+		Commands: []*ucli.Command{
+			{
+				Name:   "lock",
+				Usage:  "take the lock of a branch by hand, until unlock",
+				Flags:  []ucli.Flag{repo, branch},
+				Action: c.withFlows(out, lockVerb),
+			},
+			{
+				Name:  "unlock",
+				Usage: "release a lock of this clone, and hand it to the next in line",
+				Flags: []ucli.Flag{repo, branch, &ucli.BoolFlag{Name: "all", Usage: "every lock of this clone"}},
+				Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+					return unlockVerb(ctx, u, f, out)
+				}),
+			},
+			{
+				Name:   "locks",
+				Usage:  "list the locks that are held or waited for",
+				Action: c.withFlows(out, locksVerb),
+			},
+		},
+	}
+	for _, cmd := range app.Commands {
+		cmd.HideHelpCommand = true
+		cmd.OnUsageError = func(u *ucli.Context, err error, _ bool) error {
+			return &usageError{verb: u.Command.Name, err: err}
+		}
+	}
+	return app
+}
+
+// withFlows gives an action the flows, and refuses words that it does not take.
+func (c *command) withFlows(out *term.Printer, do func(context.Context, *ucli.Context, *gitops.Flows) error) ucli.ActionFunc {
+	return func(u *ucli.Context) error {
+		if u.Args().Present() {
+			return &usageError{verb: u.Command.Name, err: fmt.Errorf("unexpected word %q", u.Args().First())}
+		}
+		flows, done, err := c.open(u.Context, out)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return do(u.Context, u, flows)
+	}
+}
+
+func lockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+	lease, err := f.Lock(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")})
+	if err != nil {
+		return err
+	}
+	term.New(os.Stderr).Say("locked %s (fence %d) for %s; git gitops unlock ends it", lease.Key, lease.Fence(), lease.TTL)
+	return nil
+}
+
+func unlockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
+	done, err := f.Unlock(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Bool("all"))
+	for _, d := range done {
+		switch d.Result {
+		case lock.Freed:
+			out.Say("unlocked %s", d.Key)
+		case lock.HandedOver:
+			out.Say("unlocked %s, and handed it to the next in line", d.Key)
+		case lock.NotHeld:
+			out.Warn("the lock on %s was not held any more", d.Key)
+		}
+	}
+	if err == nil && len(done) == 0 {
+		out.Say("nothing to unlock: this clone holds no such lock")
+	}
+	return err
+}
+
+func locksVerb(ctx context.Context, _ *ucli.Context, f *gitops.Flows) error {
+	store, ok := f.Store.(*redisstore.Store)
+	if !ok {
+		return fmt.Errorf("the store %T cannot list", f.Store)
+	}
+	states, err := store.List(ctx)
+	if err != nil {
+		return err
+	}
+	rows := [][]string{{"LOCK", "HOLDER", "FENCE", "WAITING"}}
+	for _, s := range states {
+		holder, fence := "nobody", ""
+		if s.Holder != nil {
+			holder = holderText(*s.Holder)
+			if s.Holder.Known {
+				holder += expiry(s.Holder.Left)
+				fence = strconv.FormatInt(int64(s.Holder.Fence), 10)
+			}
+		}
+		rows = append(rows, []string{s.Key, holder, fence, strconv.Itoa(len(s.Waiters))})
+	}
+	return term.Table(os.Stdout, rows)
+}

@@ -1,0 +1,182 @@
+// Package cli is the command line: it routes what the user typed, builds the flows, and turns
+// errors into messages and exit codes. It is the only place that knows all the others.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/git-gitops/git-gitops/internal/config"
+	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/term"
+	"github.com/git-gitops/git-gitops/shim"
+)
+
+// Main runs one command line, args[0] being the name we were called by, and returns the exit code.
+// A command that is none of ours replaces this process, and Main does not return.
+func Main(args []string) int {
+	face := shim.Subcommand
+	if strings.TrimSuffix(filepath.Base(args[0]), ".exe") == "git" {
+		face = shim.Link
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fail(term.New(os.Stderr), fmt.Errorf("find this program: %w", err))
+	}
+	path, err := shim.RealGit(os.Getenv("PATH"), os.Getenv("GITOPS_GIT"), self)
+	if err != nil {
+		return fail(term.New(os.Stderr), err)
+	}
+
+	alias := func(name string) (string, bool) {
+		return git.Git{Path: path, Globals: shim.Split(args[1:]).Globals}.Alias(context.Background(), name)
+	}
+	route, line := shim.Resolve(face, args[1:], owns, alias, git.HasProgram)
+	c := &command{git: git.Git{Path: path, Globals: line.Globals}}
+	switch route {
+	case shim.Clone, shim.Push:
+		return c.guarded(route, line)
+	case shim.Admin:
+		return c.admin(append([]string{line.Verb}, line.Args...))
+	case shim.Help:
+		return c.admin([]string{"-h"})
+	case shim.Version:
+		return c.version()
+	default:
+		exit, err := git.Git{Path: path}.Exec(args[1:]...)
+		return ended(exit, err)
+	}
+}
+
+// command is one command line under way.
+type command struct {
+	git git.Git
+}
+
+// guarded runs a clone or a push.
+func (c *command) guarded(route shim.Route, line shim.CommandLine) int {
+	ctx, stop := interruptible()
+	defer stop()
+	out := term.New(os.Stderr)
+	flows, done, err := c.open(ctx, out)
+	var asked *git.Error
+	if errors.As(err, &asked) { // git cannot read its own configuration, and says so best
+		exit, err := c.git.Exec(append([]string{line.Verb}, line.Args...)...)
+		return ended(exit, err)
+	}
+	if err != nil {
+		return fail(out, err)
+	}
+	defer done()
+
+	var exit git.Exit
+	if route == shim.Clone {
+		if args, err := git.ParseClone(line.Args); err == nil && args.Quiet {
+			out.Quiet()
+		}
+		exit, err = flows.Clone(ctx, line.Args)
+	} else {
+		if args, err := git.ParsePush(line.Args); err == nil && args.Quiet {
+			out.Quiet()
+		}
+		exit, err = flows.Push(ctx, line.Args)
+	}
+	if err != nil {
+		return fail(out, because(ctx, err))
+	}
+	return exit.Code
+}
+
+// open reads the configuration and makes the flows. The connection is made at its first use.
+func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, func(), error) {
+	gitConfig, err := c.git.ReadConfig(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := config.Load(os.LookupEnv, gitConfig.Get)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cfg.Redis.Insecure {
+		out.Warn("REDIS_TLS_INSECURE is set: whoever answers at the Redis address is believed")
+	}
+	store := redisstore.Open(redisstore.Options{
+		Network:          cfg.Redis.Network,
+		Addrs:            cfg.Redis.Addrs,
+		Username:         cfg.Redis.Username,
+		Password:         cfg.Redis.Password.Reveal(),
+		DB:               cfg.Redis.DB,
+		TLS:              cfg.Redis.TLS,
+		SentinelMaster:   cfg.Redis.SentinelMaster,
+		SentinelUsername: cfg.Redis.SentinelUsername,
+		SentinelPassword: cfg.Redis.SentinelPassword.Reveal(),
+		Cluster:          cfg.Redis.Mode == config.Cluster,
+		Prefix:           cfg.Redis.Prefix,
+	})
+	flows := &gitops.Flows{Git: c.git, GitConfig: gitConfig, Store: store, Config: cfg, Notes: &notes{out: out}}
+	return flows, func() { _ = store.Close() }, nil
+}
+
+// interrupted is the end of a command by a signal.
+type interrupted struct{ signal syscall.Signal }
+
+func (e *interrupted) Error() string { return "interrupted by " + e.signal.String() }
+
+// interruptible is a context that a polite signal ends, with the signal as its cause. Signals that our
+// caller has us ignore stay ignored.
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 8)
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	go func() {
+		select {
+		case s := <-signals:
+			if number, ok := s.(syscall.Signal); ok {
+				cancel(&interrupted{number})
+			}
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
+}
+
+// because is err, or the signal that is behind it.
+func because(ctx context.Context, err error) error {
+	var i *interrupted
+	if errors.As(context.Cause(ctx), &i) {
+		return i
+	}
+	return err
+}
+
+func (c *command) version() int {
+	out, err := c.git.Output(context.Background(), "--version")
+	if err != nil {
+		return fail(term.New(os.Stderr), err)
+	}
+	fmt.Printf("%sgit-gitops version %s\n", out, Version())
+	return 0
+}
+
+// ended is the exit code of a git that could not take our place.
+func ended(exit git.Exit, err error) int {
+	if err != nil {
+		return fail(term.New(os.Stderr), err)
+	}
+	return exit.Code
+}

@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/git-gitops/git-gitops/internal/config"
+	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/term"
+	"github.com/git-gitops/git-gitops/shim"
+)
+
+// Our exit codes. Whenever git ran and decided, its own code is used. The numbers follow sysexits.h
+// where it has one that fits.
+const (
+	exitFailed      = 1   // an admin command did not do what was asked
+	exitUnavailable = 69  // Redis could not be reached, or refuses to work
+	exitBug         = 70  // a bug in us, or a system that does not answer
+	exitLost        = 73  // the lock was lost and the branch moved
+	exitTimeout     = 75  // waited too long
+	exitConfig      = 78  // a setting is missing or wrong
+	exitUsage       = 129 // the command line is wrong, as git counts
+)
+
+// fail prints an error and returns its exit code.
+func fail(out *term.Printer, err error) int {
+	out.Waited()
+	code, messages := explain(err)
+	for _, m := range messages {
+		out.Fail(m)
+	}
+	return code
+}
+
+// explain is the one ladder from an error to what people read and scripts see.
+func explain(err error) (int, []term.Message) {
+	var (
+		signal  *interrupted
+		usage   *usageError
+		store   *lock.StoreError
+		timeout *lock.TimeoutError
+		lost    *lock.LostError
+		noGit   *shim.NoGitError
+		setting *config.Error
+	)
+	switch {
+	case errors.As(err, &signal):
+		return 128 + int(signal.signal), []term.Message{{What: err.Error() + "; nothing of ours is left waiting or locked by this command"}}
+	case errors.As(err, &usage):
+		return exitUsage, []term.Message{{What: usage.Error(), Do: []string{"git gitops " + usage.verb + " -h"}}}
+	case errors.As(err, &setting):
+		return exitConfig, settingMessages(err)
+	case errors.As(err, &timeout):
+		m := term.Message{
+			What: timeout.Error() + " and gave up",
+			Why:  fmt.Sprintf("place %d in line, held by %s", timeout.Place, holderText(timeout.Holder)),
+			Do:   []string{"see who holds and who waits: git gitops locks", "wait longer: set GITOPS_LOCK_TIMEOUT, in seconds"},
+		}
+		if timeout.Err != nil {
+			m.Why = timeout.Err.Error()
+		}
+		return exitTimeout, []term.Message{m}
+	case errors.As(err, &store):
+		return exitUnavailable, []term.Message{{
+			What: "cannot lock, so nothing was cloned or pushed",
+			Why:  store.Error(),
+			Do:   storeAdvice[store.Trouble],
+		}}
+	case errors.As(err, &lost):
+		return exitLost, []term.Message{{What: lost.Error()}}
+	case errors.As(err, &noGit):
+		return exitConfig, []term.Message{{What: noGit.Error(), Do: []string{"install git, or name it in GITOPS_GIT"}}}
+	case errors.Is(err, gitops.ErrNothingToLock):
+		return exitUsage, []term.Message{{
+			What: err.Error(),
+			Why:  "none was named, and none follows from a repository here",
+			Do:   []string{"git gitops lock --repo URL --branch NAME"},
+		}}
+	case errors.Is(err, context.Canceled):
+		return 128 + int(syscall.SIGINT), []term.Message{{What: "interrupted"}}
+	default:
+		return exitBug, []term.Message{{What: err.Error()}}
+	}
+}
+
+// storeAdvice is what to do about each trouble with Redis.
+var storeAdvice = map[lock.Trouble][]string{
+	lock.Unreachable: {"check REDIS_HOST, REDIS_PORT (or REDIS_URL) and the network; a server that wants TLS needs REDIS_TLS=true"},
+	lock.TLSFailed:   {"check REDIS_TLS, REDIS_TLS_CA_CERT_B64 (or REDIS_TLS_CA_CERT), REDIS_TLS_SERVER_NAME, and REDIS_TLS_CERT with REDIS_TLS_KEY if the server asks for one"},
+	lock.AuthFailed:  {"check REDIS_USERNAME and REDIS_PASSWORD (or REDIS_PASSWORD_FILE)"},
+	lock.Forbidden:   {"allow this Redis user the command or key that the reason names (ACL SETUSER)"},
+	lock.ReadOnly:    {"point REDIS_HOST at the primary; it may be a failover that is still under way, then try again"},
+	lock.Persistence: {"the server cannot save to disk and refuses writes: free its disk, or see its log"},
+	lock.Loading:     {"the server is not ready yet: try again when it is"},
+	lock.OutOfMemory: {"the server's maxmemory is reached: raise it, or free keys"},
+	lock.NotALock:    {"GITOPS_LOCK_KEY names a key that holds something else: choose another"},
+	lock.Refused:     {"see the server's log"},
+}
+
+// settingMessages gives each wrong setting a message of its own, so that all can be mended at once.
+func settingMessages(err error) []term.Message {
+	var messages []term.Message
+	for _, e := range flatten(err) {
+		var s *config.Error
+		if !errors.As(e, &s) {
+			messages = append(messages, term.Message{What: e.Error()})
+			continue
+		}
+		messages = append(messages, term.Message{What: s.Error()})
+	}
+	return messages
+}
+
+// flatten undoes errors.Join.
+func flatten(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, flatten(e)...)
+	}
+	return all
+}

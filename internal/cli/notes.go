@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/term"
+)
+
+// notes tells the user what the flows do.
+type notes struct{ out *term.Printer }
+
+func (n *notes) Warn(format string, args ...any) { n.out.Warn(format, args...) }
+
+func (n *notes) Waiting(w lock.Waiting) {
+	seen := time.Now()
+	state := fmt.Sprint(w.Key, w.Place, w.Err != nil)
+	n.out.Waiting(state, func(waited time.Duration) string {
+		return waitingLine(w, time.Since(seen), waited)
+	})
+}
+
+func (n *notes) Waited(k lock.Key) {
+	if d, waited := n.out.Waited(); waited {
+		n.out.Say("got the lock on %s after %s", k, term.Duration(d))
+	}
+}
+
+// waitingLine says how a wait stands, since ago after the news of it came.
+func waitingLine(w lock.Waiting, since, waited time.Duration) string {
+	if w.Err != nil {
+		return fmt.Sprintf("waiting for the lock on %s: %v, trying again; waited %s", w.Key, w.Err, term.Duration(waited.Truncate(time.Second)))
+	}
+	h := w.Holder
+	h.Age += since
+	if h.Left >= 0 {
+		h.Left = max(0, h.Left-since)
+	}
+	return fmt.Sprintf("waiting for the lock on %s: place %d, held by %s; waited %s",
+		w.Key, w.Place, holderText(h), term.Duration(waited.Truncate(time.Second)))
+}
+
+// holderText is a holder in a few words.
+func holderText(h lock.Holder) string {
+	if h.Token == "" {
+		return "nobody any more"
+	}
+	if !h.Known {
+		return "an unknown holder (a key that is not ours)" + expiry(h.Left)
+	}
+	text := fmt.Sprintf("%s@%s", orUnknown(h.User), orUnknown(h.Host))
+	if h.Command != "" {
+		text += fmt.Sprintf(" (%s, pid %d)", h.Command, h.PID)
+	}
+	text += " for " + term.Duration(h.Age)
+	for _, more := range []string{h.Purpose, h.Job, h.RunURL} {
+		if more != "" {
+			text += ", " + more
+		}
+	}
+	return text
+}
+
+func expiry(left time.Duration) string {
+	if left < 0 {
+		return " that never expires"
+	}
+	return ", expires in " + term.Duration(left.Round(time.Second))
+}
+
+func orUnknown(s string) string {
+	if strings.TrimSpace(s) == "" {
+		return "unknown"
+	}
+	return s
+}

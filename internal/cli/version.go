@@ -1,0 +1,18 @@
+package cli
+
+import "runtime/debug"
+
+// version is set when a release is linked (-X).
+var version string
+
+// Version is the version of this program: the release's, else what Go knows of the build.
+func Version() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}

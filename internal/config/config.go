@@ -1,0 +1,152 @@
+// Package config owns the settings: it takes them from the environment and git
+// config, checks each one, and returns a single typed Config together with
+// where every setting came from. It opens no connection and starts no process;
+// the only files it reads are the certificate and password files that a
+// setting names.
+package config
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+// Config is every setting, checked.
+type Config struct {
+	Redis    Redis
+	Lock     Lock
+	Push     Push
+	Settings []Setting // every known variable, in the order of Variables
+}
+
+// Mode is how the Redis servers are arranged.
+type Mode string
+
+// The arrangements of Redis servers.
+const (
+	Standalone Mode = "standalone"
+	Sentinel   Mode = "sentinel"
+	Cluster    Mode = "cluster"
+)
+
+// Redis says how to reach Redis, and under which names the locks are there.
+type Redis struct {
+	Mode             Mode
+	Network          string   // "tcp" or "unix"
+	Addrs            []string // host:port, IPv6 in brackets, or one socket path; with Sentinel, the sentinels
+	Username         string
+	Password         Secret
+	DB               int // 0 or more; 0 in a cluster
+	SentinelMaster   string
+	SentinelUsername string
+	SentinelPassword Secret
+	// TLS is nil for a plain connection. Its ServerName is empty for Sentinel
+	// and Cluster unless it was set, so that each address stands for itself.
+	TLS         *tls.Config `json:"-"` // may hold a private key
+	Insecure    bool        // the server is not verified (REDIS_TLS_INSECURE): warn on each use
+	MinReplicas int         // replicas that must confirm a lock, 0 to 100
+	Prefix      string      // first part of our Redis keys: ASCII letters, digits and . _ - : only, 1 to 64 bytes
+}
+
+// Lock says which lock is meant and how long it is waited for and held.
+type Lock struct {
+	TTL     time.Duration // 5 s to 24 h
+	Timeout time.Duration // longest wait, up to 7 days; 0 is not to wait
+	MaxHold time.Duration // from TTL up to 7 days
+	Name    string        // narrows the lock within its branch; not set together with Key
+	Key     string        // the Redis key, verbatim
+	Repo    string        // the repository's identity; a URL has lost its user and password
+	Session string        // "", "workspace", or a process id above 0
+	OnLost  string        // "warn" or "term"
+	Clone   bool          // whether clone takes the lock
+	Purpose string        // free text for those who wait, without control characters, at most 256 runes
+}
+
+// Push says what a refused push does.
+type Push struct {
+	Retries int  // 0 to 100
+	Rebase  bool // rebase when somebody outside the lock moved the branch
+}
+
+const week = 7 * 24 * time.Hour
+
+// Load reads and checks every setting. A variable of the environment comes
+// before git config, which comes before the default; an empty value counts as
+// unset.
+//
+// env looks up an environment variable, as os.LookupEnv does. git looks up the
+// last value of a key such as "gitops.redishost" in git config, and may be nil;
+// a key that git config has without a value is to be given as "true".
+//
+// A relative path in a setting is relative to the working directory.
+//
+// The error joins one *Error for each problem, in the order of Variables. The
+// Config then holds nothing but Settings.
+func Load(env, git func(string) (string, bool)) (Config, error) {
+	r := newReader(env, git)
+	if !r.boolean("GITOPS_USE_REDIS_LOCKING") && r.ok("GITOPS_USE_REDIS_LOCKING") {
+		r.fail("GITOPS_USE_REDIS_LOCKING", "true or unset: there is no other kind of locking to fall back to", nil)
+	}
+	cfg := Config{
+		Redis: r.redis(),
+		Lock:  r.lock(),
+		Push: Push{
+			Retries: r.number("GITOPS_PUSH_RETRIES", 100),
+			Rebase:  r.boolean("GITOPS_PUSH_REBASE"),
+		},
+		Settings: r.settings(),
+	}
+	if err := r.err(); err != nil {
+		return Config{Settings: cfg.Settings}, err
+	}
+	return cfg, nil
+}
+
+func (r *reader) lock() Lock {
+	l := Lock{
+		TTL:     r.duration("GITOPS_LOCK_TTL", 5*time.Second, 24*time.Hour),
+		Timeout: r.timeout(),
+		MaxHold: r.duration("GITOPS_LOCK_MAX_HOLD", 5*time.Second, week),
+		Name:    r.word("GITOPS_LOCK_NAME"),
+		Key:     r.word("GITOPS_LOCK_KEY"),
+		Repo:    withoutUser(r.word("GITOPS_LOCK_REPO")),
+		Session: r.session(),
+		OnLost:  r.oneOf("GITOPS_ON_LOST", "warn", "term"),
+		Clone:   r.boolean("GITOPS_CLONE_LOCK"),
+		Purpose: firstRunes(clean(r.text("GITOPS_PURPOSE")), 256),
+	}
+	if l.MaxHold < l.TTL && r.ok("GITOPS_LOCK_TTL", "GITOPS_LOCK_MAX_HOLD") {
+		r.fail("GITOPS_LOCK_MAX_HOLD", "at least GITOPS_LOCK_TTL, which is "+l.TTL.String(), nil)
+	}
+	if r.isSet("GITOPS_LOCK_NAME") {
+		r.forbid("GITOPS_LOCK_NAME is set", "GITOPS_LOCK_KEY")
+	}
+	return l
+}
+
+// timeout returns GITOPS_LOCK_TIMEOUT, or else what the older retry variables
+// amount to. As everywhere the environment comes first, so retry variables in
+// the environment win over a GITOPS_LOCK_TIMEOUT that is only in git config.
+func (r *reader) timeout() time.Duration {
+	const timeout, retryMax, retryDelay = "GITOPS_LOCK_TIMEOUT", "GITOPS_LOCK_RETRY_MAX", "GITOPS_LOCK_RETRY_DELAY"
+	tries := r.number(retryMax, 1_000_000)
+	delay := r.duration(retryDelay, 0, week)
+	wait := time.Duration(0)
+	if r.isSet(timeout) {
+		wait = r.duration(timeout, 0, week)
+	}
+	retryInEnv := r.source(retryMax) == Environment || r.source(retryDelay) == Environment
+	if r.source(timeout) == Environment || r.source(timeout) == GitConfig && !retryInEnv {
+		return wait
+	}
+	if tries > 0 && delay > week/time.Duration(tries) {
+		name := retryMax
+		if !r.isSet(retryMax) {
+			name = retryDelay
+		}
+		if r.ok(retryMax, retryDelay) {
+			r.fail(name, "a value with which "+retryMax+" times "+retryDelay+" is at most 7 days", nil)
+		}
+		return 0
+	}
+	return time.Duration(tries) * delay
+}

@@ -1,0 +1,92 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// Variable describes one setting, for documentation and listings.
+type Variable struct {
+	Name    string // environment variable
+	GitKey  string // git config key
+	Default string // as a user would write it; empty for none
+	Doc     string // one line, without a period
+	Hidden  bool   // the value is never printed
+}
+
+// Variables returns every setting in documented order.
+func Variables() []Variable {
+	all := slices.Clone(variables)
+	for i := range all {
+		all[i].GitKey = gitKey(all[i].Name)
+	}
+	return all
+}
+
+// Unknown returns the names in environ (as os.Environ gives it) that look like
+// ours and that nobody reads, sorted: those that start with GITOPS_LOCK_,
+// GITOPS_REDIS_ or GITOPS_PUSH_. They are most likely misspelt.
+func Unknown(environ []string) []string {
+	var unknown []string
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		ours := strings.HasPrefix(name, "GITOPS_LOCK_") ||
+			strings.HasPrefix(name, "GITOPS_REDIS_") ||
+			strings.HasPrefix(name, "GITOPS_PUSH_")
+		known := slices.ContainsFunc(variables, func(v Variable) bool { return v.Name == name })
+		if ours && !known {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return slices.Compact(unknown)
+}
+
+// gitKey returns the git config key of a variable: "gitops." and the name in
+// lower case, without its leading GITOPS_ and without underscores.
+func gitKey(name string) string {
+	name = strings.TrimPrefix(name, "GITOPS_")
+	return "gitops." + strings.ToLower(strings.ReplaceAll(name, "_", ""))
+}
+
+// variables is the one list of settings. GitKey is filled in by Variables, so
+// that this stays plain data and costs nothing at the start of a program that
+// reads no settings.
+var variables = []Variable{
+	{Name: "REDIS_HOST", Doc: "host name or IP address of the Redis server"},
+	{Name: "REDIS_PORT", Default: "6379", Doc: "port of the Redis server"},
+	{Name: "REDIS_USERNAME", Doc: "user to log in as; without it, the default user"},
+	{Name: "REDIS_PASSWORD", Hidden: true, Doc: "password to log in with"},
+	{Name: "REDIS_PASSWORD_FILE", Doc: "file whose first line is the password"},
+	{Name: "REDIS_DB", Default: "0", Doc: "number of the database"},
+	{Name: "REDIS_TLS", Default: "false", Doc: "whether to connect with TLS"},
+	{Name: "REDIS_TLS_CA_CERT_B64", Hidden: true, Doc: "certificates to trust instead of the system's: base64 of PEM"},
+	{Name: "REDIS_TLS_CA_CERT", Doc: "certificates to trust instead of the system's: a PEM file"},
+	{Name: "REDIS_TLS_CERT", Doc: "PEM file with our own certificate, for mutual TLS"},
+	{Name: "REDIS_TLS_KEY", Doc: "PEM file with the key of our own certificate"},
+	{Name: "REDIS_TLS_SERVER_NAME", Doc: "name that the server's certificate must carry; without it, the host"},
+	{Name: "REDIS_TLS_INSECURE", Default: "false", Doc: "whether to accept any certificate; for tests only"},
+	{Name: "REDIS_URL", Hidden: true, Doc: "all in one: redis://, rediss:// or unix:// URL"},
+	{Name: "REDIS_SENTINEL_MASTER", Doc: "name of the master, as the sentinels know it"},
+	{Name: "REDIS_SENTINEL_ADDRS", Doc: "sentinels, host:port separated by commas; the port is 26379 if left out"},
+	{Name: "REDIS_SENTINEL_USERNAME", Doc: "user to log in to the sentinels as"},
+	{Name: "REDIS_SENTINEL_PASSWORD", Hidden: true, Doc: "password to log in to the sentinels with"},
+	{Name: "REDIS_CLUSTER_ADDRS", Doc: "cluster nodes, host:port separated by commas; the port is 6379 if left out"},
+	{Name: "GITOPS_USE_REDIS_LOCKING", Default: "true", Doc: "true or unset; there is no other kind of locking"},
+	{Name: "GITOPS_REDIS_PREFIX", Default: "gitops", Doc: "first part of our Redis keys"},
+	{Name: "GITOPS_REDIS_MIN_REPLICAS", Default: "0", Doc: "replicas that must confirm a lock before it counts"},
+	{Name: "GITOPS_LOCK_TTL", Default: "300", Doc: "how long a lock lives without being renewed: seconds, or a duration such as 5m"},
+	{Name: "GITOPS_LOCK_TIMEOUT", Doc: "longest wait for a lock, 0 for none; without it, GITOPS_LOCK_RETRY_MAX times GITOPS_LOCK_RETRY_DELAY"},
+	{Name: "GITOPS_LOCK_RETRY_MAX", Default: "100", Doc: "times GITOPS_LOCK_RETRY_DELAY, the longest wait for a lock"},
+	{Name: "GITOPS_LOCK_RETRY_DELAY", Default: "20", Doc: "times GITOPS_LOCK_RETRY_MAX, the longest wait for a lock"},
+	{Name: "GITOPS_LOCK_MAX_HOLD", Default: "1h", Doc: "longest time a lock is held, renewed or not"},
+	{Name: "GITOPS_LOCK_NAME", Doc: "narrows the lock within the branch, so that unrelated edits run side by side"},
+	{Name: "GITOPS_LOCK_KEY", Doc: "Redis key of the lock, verbatim, to share it with other scripts"},
+	{Name: "GITOPS_LOCK_REPO", Doc: "identity of the repository, for one reached by several addresses"},
+	{Name: "GITOPS_LOCK_SESSION", Doc: "what the lock belongs to: a process id, or workspace for the clone alone; without it, the script that runs git"},
+	{Name: "GITOPS_ON_LOST", Default: "warn", Doc: "what happens to the script when its lock is lost: warn or term"},
+	{Name: "GITOPS_CLONE_LOCK", Default: "on", Doc: "whether clone takes the lock"},
+	{Name: "GITOPS_PURPOSE", Doc: "free text that is shown to those who wait"},
+	{Name: "GITOPS_PUSH_RETRIES", Default: "3", Doc: "how often a push is tried again that failed for a passing reason"},
+	{Name: "GITOPS_PUSH_REBASE", Default: "false", Doc: "whether to rebase and push again when somebody outside the lock moved the branch"},
+}

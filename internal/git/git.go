@@ -1,0 +1,236 @@
+// Package git is the only one that runs processes: questions to git, git with the user's own
+// terminal, git in our place. It also reads git's command lines for clone and push, as far as a
+// lock depends on them.
+package git
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Git is the real git, with the global options that the user wrote before the subcommand.
+type Git struct {
+	Path    string   // required
+	Globals []string // "-C", "dir", "-c", "k=v", …
+	env     []string // nil: this process's
+}
+
+// Error is a question to git that failed.
+type Error struct {
+	Args     []string
+	ExitCode int
+	Stderr   string // the end of it
+}
+
+func (e *Error) Error() string {
+	msg := fmt.Sprintf("git %s: exit code %d", e.Args[0], e.ExitCode)
+	if line := strings.TrimSpace(e.Stderr); line != "" {
+		msg += ": " + line
+	}
+	return msg
+}
+
+// Output asks git something: no terminal, no input. The error is an *Error when git ran.
+func (g Git) Output(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, g.Path, g.words(args)...) //nolint:gosec // running git is the purpose
+	cmd.Args[0], cmd.Env = "git", g.env
+	var stdout bytes.Buffer
+	stderr := tail{max: 4096}
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second // a helper left behind by a killed git must not hold the pipe
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return stdout.String(), &Error{Args: args, ExitCode: exit.ExitCode(), Stderr: string(stderr.kept)}
+		}
+		return "", fmt.Errorf("git %s: %w", args[0], err)
+	}
+	return stdout.String(), nil
+}
+
+func (g Git) words(args []string) []string {
+	return append(append([]string{}, g.Globals...), args...)
+}
+
+// In is git for a repository of its own: the user's global options and the environment's
+// repository do not apply to it.
+func (g Git) In(dir string) Git {
+	here := Git{Path: g.Path, Globals: []string{"-C", dir}, env: []string{}}
+	for _, kv := range os.Environ() {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case "GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE":
+		default:
+			here.env = append(here.env, kv)
+		}
+	}
+	return here
+}
+
+// Dir is the working directory of git after its -C options.
+func (g Git) Dir() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("working directory: %w", err)
+	}
+	for i := 0; i+1 < len(g.Globals); i++ {
+		if g.Globals[i] != "-C" {
+			continue
+		}
+		i++
+		if filepath.IsAbs(g.Globals[i]) {
+			dir = g.Globals[i]
+		} else {
+			dir = filepath.Join(dir, g.Globals[i])
+		}
+	}
+	return dir, nil
+}
+
+// ReadConfig reads all configuration that applies here, in one process.
+func (g Git) ReadConfig(ctx context.Context) (Config, error) {
+	out, err := g.Output(ctx, "config", "-z", "--list")
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfig([]byte(out)), nil
+}
+
+// Alias is the value of alias.<name>.
+func (g Git) Alias(ctx context.Context, name string) (string, bool) {
+	out, err := g.Output(ctx, "config", "-z", "--get", "alias."+name)
+	if err != nil {
+		return "", false
+	}
+	return strings.TrimSuffix(out, "\x00"), true
+}
+
+// HasProgram reports whether there is a program git-<verb>, which git would run for that subcommand.
+func HasProgram(verb string) bool {
+	_, err := exec.LookPath("git-" + verb)
+	return err == nil
+}
+
+// FetchURL is the URL that git would fetch from for a remote's name or a URL, after its own
+// rewriting (url.*.insteadOf).
+func (g Git) FetchURL(ctx context.Context, remote string) (string, error) {
+	out, err := g.Output(ctx, "ls-remote", "--get-url", "--", remote)
+	return strings.TrimSuffix(out, "\n"), err
+}
+
+// PushURLs are the URLs that git would push to for a remote's name or a URL.
+func (g Git) PushURLs(ctx context.Context, c Config, remote string) ([]string, error) {
+	name := remote
+	if _, ok := c.Get("remote." + remote + ".url"); !ok {
+		if _, ok := c.Get("remote." + remote + ".pushurl"); !ok {
+			// git takes the word as a URL; as the URL of a remote it is rewritten the same way.
+			name = "gitops-url"
+			g.Globals = append(append([]string{}, g.Globals...), "-c", "remote."+name+".url="+remote)
+		}
+	}
+	out, err := g.Output(ctx, "remote", "get-url", "--push", "--all", "--", name)
+	if err != nil {
+		return nil, err
+	}
+	return lines(out), nil
+}
+
+// DefaultBranch is the branch that the remote's HEAD points to, in its short form; "" when
+// there is none: an empty repository, or a detached HEAD.
+func (g Git) DefaultBranch(ctx context.Context, remote string) (branch string, empty bool, err error) {
+	out, err := g.Output(ctx, "ls-remote", "--symref", "--", remote, "HEAD")
+	if err != nil {
+		return "", false, err
+	}
+	for _, line := range lines(out) {
+		target, ok := strings.CutPrefix(line, "ref: refs/heads/")
+		if name, _, _ := strings.Cut(target, "\t"); ok {
+			return name, false, nil
+		}
+	}
+	return "", strings.TrimSpace(out) == "", nil
+}
+
+// RemoteRefs are the names of the remote's refs.
+func (g Git) RemoteRefs(ctx context.Context, remote string) ([]string, error) {
+	out, err := g.Output(ctx, "ls-remote", "--refs", "--", remote)
+	if err != nil {
+		return nil, err
+	}
+	var refs []string
+	for _, line := range lines(out) {
+		if _, ref, ok := strings.Cut(line, "\t"); ok {
+			refs = append(refs, ref)
+		}
+	}
+	return refs, nil
+}
+
+// LocalRefs are the names of the repository's refs, each followed by a space and the ref it stands for, if any.
+func (g Git) LocalRefs(ctx context.Context) ([]string, error) {
+	out, err := g.Output(ctx, "for-each-ref", "--format=%(refname) %(symref)")
+	return lines(out), err
+}
+
+// Place is where a repository stands.
+type Place struct {
+	CommonDir string // absolute
+	Head      string // full name of the ref that HEAD points to; "" when detached
+	Tip       string // object id of HEAD; "" when the branch has no commit yet
+}
+
+// Place asks the repository where it stands. The error is an *Error when there is none.
+func (g Git) Place(ctx context.Context) (Place, error) {
+	out, err := g.Output(ctx, "rev-parse", "--path-format=absolute", "--git-common-dir", "--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
+	if err != nil {
+		return Place{}, err
+	}
+	var p Place
+	for i, line := range lines(out) {
+		switch {
+		case i == 0:
+			p.CommonDir = line
+		case strings.HasPrefix(line, "refs/"):
+			p.Head = line
+		case line != "HEAD":
+			p.Tip = line
+		}
+	}
+	if p.Tip == "" { // an unborn branch, which rev-parse passes over
+		if head, err := g.Output(ctx, "symbolic-ref", "-q", "HEAD"); err == nil {
+			p.Head = strings.TrimSpace(head)
+		}
+	}
+	return p, nil
+}
+
+func lines(out string) []string {
+	out = strings.TrimSuffix(out, "\n")
+	if out == "" {
+		return nil
+	}
+	return strings.Split(out, "\n")
+}
+
+// tail keeps the last max bytes written to it.
+type tail struct {
+	kept []byte
+	max  int
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p...)
+	if over := len(t.kept) - t.max; over > 0 {
+		t.kept = append(t.kept[:0], t.kept[over:]...)
+	}
+	return len(p), nil
+}

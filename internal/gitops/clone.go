@@ -1,0 +1,124 @@
+package gitops
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+
+	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/workspace"
+)
+
+// Clone takes the lock of the branch that this clone would check out, lets git clone, and
+// remembers both for the push. words are what the user wrote after "clone". The lock is freed
+// when the clone fails.
+func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
+	command := append([]string{"clone"}, words...)
+	args, err := git.ParseClone(words)
+	if err != nil || args.Help || args.Revision != "" || !f.Config.Lock.Clone {
+		return f.Git.Exec(command...)
+	}
+	url, err := f.Git.FetchURL(ctx, args.URL)
+	if err != nil {
+		return f.passed(ctx, err, command...)
+	}
+	branch := args.Branch
+	if branch == "" {
+		if branch, err = f.defaultBranch(ctx, url); err != nil || branch == "" {
+			return f.passedUnlocked(ctx, err, command)
+		}
+	}
+	keys, err := f.keys([]string{url}, []string{branch})
+	if err != nil {
+		return git.Exit{}, err
+	}
+	lease, err := f.acquire(ctx, keys[0], "clone")
+	if err != nil {
+		return git.Exit{}, err
+	}
+
+	stop := f.keep(ctx, lease)
+	exit, err := f.Git.Run(command...)
+	stop()
+	if err != nil || !exit.OK() {
+		f.release(ctx, lease)
+		return exit, err
+	}
+	f.remember(ctx, lease, args)
+	return exit, nil
+}
+
+// defaultBranch is the branch that git will check out; "" when that is none. In an empty
+// repository it is the one that git would begin.
+func (f *Flows) defaultBranch(ctx context.Context, url string) (string, error) {
+	branch, empty, err := f.Git.DefaultBranch(ctx, url)
+	if err != nil || branch != "" || !empty {
+		return branch, err
+	}
+	if name, ok := f.GitConfig.Get("init.defaultbranch"); ok {
+		return name, nil
+	}
+	return "master", nil
+}
+
+// passedUnlocked clones without a lock: there is no branch to lock, or the remote did not answer
+// and git shall say so.
+func (f *Flows) passedUnlocked(ctx context.Context, err error, command []string) (git.Exit, error) {
+	if err != nil {
+		return f.passed(ctx, err, command...)
+	}
+	return f.Git.Exec(command...)
+}
+
+// remember notes the lock and the base in the new clone, and drops a lock that the clone turned
+// out not to need.
+func (f *Flows) remember(ctx context.Context, lease *lock.Lease, args git.CloneArgs) {
+	ctx = context.WithoutCancel(ctx) // the clone is there; what follows belongs to it
+	place, err := f.newClone(ctx, args)
+	if err != nil {
+		f.Notes.Warn("cannot look into the new clone, so its lock is released and push will take it again: %v", err)
+		f.release(ctx, lease)
+		return
+	}
+	branch, onBranch := strings.CutPrefix(place.Head, "refs/heads/")
+	if !onBranch { // -b named a tag
+		f.release(ctx, lease)
+		return
+	}
+	if branch != lease.Key.Branch && lease.Key.Verbatim == "" {
+		// An empty repository began another branch than we had guessed: nobody can have
+		// built on it yet, and push takes its lock.
+		f.release(ctx, lease)
+		return
+	}
+	entry := workspace.Entry{
+		Kind: workspace.Clone, Key: lease.Key, Token: lease.Token, Fence: lease.Fence(), Record: lease.Record,
+		Base: place.Tip, Based: true,
+	}
+	if err := workspace.At(place.CommonDir).Save(entry); err != nil {
+		f.Notes.Warn("cannot remember the lock in the new clone, so it is released and push will take it again: %v", err)
+		f.release(ctx, lease)
+	}
+}
+
+func (f *Flows) newClone(ctx context.Context, args git.CloneArgs) (git.Place, error) {
+	dir, err := f.Git.Dir()
+	if err != nil {
+		return git.Place{}, err
+	}
+	if to := args.Directory(); filepath.IsAbs(to) {
+		dir = to
+	} else {
+		dir = filepath.Join(dir, to)
+	}
+	return f.Git.In(dir).Place(ctx)
+}
+
+// keep renews a lease while git works. Its loss is only told: git's own compare-and-swap on the ref
+// is what then guards the branch.
+func (f *Flows) keep(ctx context.Context, lease *lock.Lease) (stop func()) {
+	return lease.Keep(context.WithoutCancel(ctx), f.Store, func(err error) {
+		f.Notes.Warn("lost while git was working: %v", err)
+	})
+}

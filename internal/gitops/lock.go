@@ -1,0 +1,150 @@
+package gitops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/workspace"
+)
+
+// ErrNothingToLock says that no branch was named and none follows from the repository.
+var ErrNothingToLock = errors.New("no branch to lock")
+
+// LockRequest says which lock is meant. What is empty follows from the repository: what a plain
+// push would update there.
+type LockRequest struct {
+	Repo   string // a URL or a remote's name
+	Branch string // short name
+}
+
+// Lock takes a lock by hand. Only Unlock ends it, or its TTL.
+func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
+	dir, keys, err := f.named(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := dir.Load()
+	if err != nil {
+		f.Notes.Warn("ignoring what cannot be read: %v", err)
+	}
+	e, _ := find(entries, keys[0])
+	lease, err := f.resume(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	if lease == nil {
+		if lease, err = f.acquire(ctx, keys[0], "lock"); err != nil {
+			return nil, err
+		}
+	}
+	e = workspace.Entry{
+		Kind: workspace.Lock, Key: lease.Key, Token: lease.Token, Fence: lease.Fence(), Record: lease.Record,
+		Base: e.Base, Based: e.Based,
+	}
+	if err := dir.Save(e); err != nil {
+		f.release(ctx, lease)
+		return nil, err
+	}
+	return lease, nil
+}
+
+// Unlocked is one lock that Unlock ended.
+type Unlocked struct {
+	Key    lock.Key
+	Result lock.ReleaseResult
+}
+
+// Unlock releases the lock that the request names, or all that this clone remembers, and forgets
+// them. A lock that was not held any more is no error, and Unlocked says so.
+func (f *Flows) Unlock(ctx context.Context, r LockRequest, all bool) ([]Unlocked, error) {
+	var (
+		dir  workspace.Dir
+		keys []lock.Key
+		err  error
+	)
+	if all {
+		dir, _, err = f.stateDir(ctx)
+	} else {
+		dir, keys, err = f.named(ctx, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	entries, err := dir.Load()
+	if !all {
+		e, ok := find(entries, keys[0])
+		if entries = nil; ok {
+			entries = []workspace.Entry{e}
+		}
+	}
+	var done []Unlocked
+	errs := []error{err}
+	for _, e := range entries {
+		result, err := f.Store.Release(ctx, e.Key, e.Token)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		done = append(done, Unlocked{Key: e.Key, Result: result})
+		errs = append(errs, dir.Remove(e))
+	}
+	return done, errors.Join(errs...)
+}
+
+// named is the lock that the request means, and where it is remembered.
+func (f *Flows) named(ctx context.Context, r LockRequest) (workspace.Dir, []lock.Key, error) {
+	dir, place, err := f.stateDir(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	var target git.PushTarget
+	if place.CommonDir != "" && (r.Repo == "" || r.Branch == "") {
+		if target, err = (git.PushArgs{}).Target(f.pushContext(ctx, place)); err != nil {
+			return "", nil, err
+		}
+	}
+	if r.Branch != "" {
+		target.Branches = []string{r.Branch}
+	}
+	if r.Repo != "" {
+		target.Remote = r.Repo
+	}
+	if len(target.Branches) == 0 || target.Remote == "" {
+		return "", nil, ErrNothingToLock
+	}
+	urls := []string{target.Remote}
+	if place.CommonDir != "" {
+		if urls, err = f.Git.PushURLs(ctx, f.GitConfig, target.Remote); err != nil {
+			return "", nil, fmt.Errorf("find the repository of %q: %w", target.Remote, err)
+		}
+	}
+	keys, err := f.keys(urls, shortNames(target.Branches[:1]))
+	return dir, keys, err
+}
+
+// stateDir is where locks are remembered here: in the repository, or in the user's state folder (XDG Base
+// Directory Specification) outside of one. The place is empty then.
+func (f *Flows) stateDir(ctx context.Context) (workspace.Dir, git.Place, error) {
+	place, err := f.Git.Place(ctx)
+	var asked *git.Error
+	switch {
+	case err == nil:
+		return workspace.At(place.CommonDir), place, nil
+	case !errors.As(err, &asked):
+		return "", git.Place{}, err
+	}
+	state := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(state) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", git.Place{}, fmt.Errorf("find the state folder: %w", err)
+		}
+		state = filepath.Join(home, ".local", "state")
+	}
+	return workspace.Dir(filepath.Join(state, "git-gitops", "held")), git.Place{}, nil
+}

@@ -1,0 +1,139 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// Timing of the wait. A waiter shows life by asking again at least every Heartbeat; the store
+// forgets one that has been silent for Life, and takes a lock back that was handed to a waiter
+// which does not confirm it within Claim. Claim plus Heartbeat bounds how long a waiter that
+// was killed can block the queue: 15 s.
+const (
+	Heartbeat = 10 * time.Second
+	Life      = 15 * time.Second
+	Claim     = 5 * time.Second
+
+	// strangerPoll is how often the first in line asks while the holder is a writer that will
+	// not hand over to us.
+	strangerPoll = time.Second
+	// releaseBudget bounds the release of a wait that ended, which must work after Ctrl-C.
+	releaseBudget = 2 * time.Second
+)
+
+// Waiting is the news of a wait that goes on.
+type Waiting struct {
+	Key    Key
+	Place  int
+	Holder Holder
+	Err    error // the store is in passing trouble, and the wait goes on
+}
+
+// Acquire waits for the lock, at most for timeout, and returns the lease. A timeout of zero
+// tries once. Waiters are served in the order in which they came.
+//
+// When it returns an error the lock is not held: whatever the store may have granted is
+// released by token. The errors are a *StoreError when the store failed at the first contact or in a
+// way that waiting does not mend, a *TimeoutError, or ctx's.
+func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, news func(Waiting)) (*Lease, error) {
+	started := time.Now()
+	giveUp := started.Add(timeout)
+	var (
+		last  Attempt
+		retry backoff
+	)
+	for contacted := false; ; {
+		sent := time.Now() // the lease is judged from before the command, which is the safe side
+		attempt, err := s.TryAcquire(ctx, r)
+		switch {
+		case err == nil && attempt.Granted:
+			return newLease(r, attempt.Fence, sent), nil
+		case err == nil:
+			contacted, last = true, attempt
+			r.Ticket = attempt.Ticket
+			retry.reset()
+		case ctx.Err() != nil:
+			abandon(ctx, s, r)
+			return nil, ctx.Err()
+		case !contacted || !passing(err):
+			if ambiguous(err) {
+				abandon(ctx, s, r)
+			}
+			return nil, err
+		}
+
+		left := time.Until(giveUp)
+		if left <= 0 {
+			abandon(ctx, s, r)
+			return nil, &TimeoutError{Key: r.Key, Place: last.Place, Holder: last.Holder, Waited: time.Since(started), Err: err}
+		}
+		if news != nil {
+			news(Waiting{Key: r.Key, Place: last.Place, Holder: last.Holder, Err: err})
+		}
+		if err != nil {
+			err = sleep(ctx, min(retry.next(), left))
+		} else {
+			err = s.Wait(ctx, r.Key, r.Token, min(patience(attempt), left))
+			if err != nil && ctx.Err() == nil {
+				err = sleep(ctx, min(retry.next(), left)) // the next try tells what the trouble is
+			}
+		}
+		if err != nil {
+			abandon(ctx, s, r)
+			return nil, err
+		}
+	}
+}
+
+// patience is how long to wait before asking again. Only the first in line watches for the
+// holder's expiry, so that an expiry wakes one and not all.
+func patience(a Attempt) time.Duration {
+	d := Heartbeat - rand.N(Heartbeat/10) //nolint:gosec // spreads the load, guards nothing
+	if a.Place > 1 {
+		return d
+	}
+	if !a.Holder.Known {
+		d = min(d, strangerPoll)
+	}
+	if a.Holder.Left >= 0 {
+		d = min(d, a.Holder.Left+5*time.Millisecond)
+	}
+	return d
+}
+
+// abandon gives up whatever the token may have: a grant whose answer was lost, or a ticket.
+// When the store cannot be told, the ticket dies with the waiter's sign of life, and the grant
+// with its TTL.
+func abandon(ctx context.Context, s Store, r Request) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+	defer cancel()
+	_, _ = s.Release(ctx, r.Key, r.Token)
+}
+
+func ambiguous(err error) bool {
+	var se *StoreError
+	return !errors.As(err, &se) || se.Ambiguous
+}
+
+// backoff doubles from 50 ms to 1 s, with jitter.
+type backoff struct{ d time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.d = min(max(2*b.d, 50*time.Millisecond), time.Second)
+	return b.d/2 + rand.N(b.d/2) //nolint:gosec // spreads the load, guards nothing
+}
+
+func (b *backoff) reset() { b.d = 0 }
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

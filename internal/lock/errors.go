@@ -1,0 +1,82 @@
+package lock
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Trouble classifies why the store could not do its work. None of them means "held by somebody".
+type Trouble string
+
+// The troubles, each with advice of its own at the command line.
+const (
+	Unreachable Trouble = "unreachable" // no connection, or no answer in time
+	TLSFailed   Trouble = "tls"         // the TLS handshake was refused by one of the sides
+	AuthFailed  Trouble = "auth"        // NOAUTH, WRONGPASS
+	Forbidden   Trouble = "forbidden"   // NOPERM: the ACL lacks a command or a key
+	ReadOnly    Trouble = "readonly"    // READONLY: a replica, or a failover is under way
+	Persistence Trouble = "persistence" // MISCONF: it cannot save to disk and refuses writes
+	Loading     Trouble = "loading"     // LOADING, MASTERDOWN, CLUSTERDOWN, TRYAGAIN: not ready yet
+	OutOfMemory Trouble = "memory"      // OOM: maxmemory is reached
+	NotALock    Trouble = "wrongtype"   // WRONGTYPE: the key holds something else than a lock
+	Refused     Trouble = "refused"     // any other error that the server answered
+)
+
+// StoreError is trouble with the store itself.
+type StoreError struct {
+	Trouble Trouble
+	Addr    string // where the store is, without credentials
+	Err     error  // the reason, without secrets
+
+	// Ambiguous: the command may have been carried out although no answer came.
+	Ambiguous bool
+}
+
+func (e *StoreError) Error() string { return fmt.Sprintf("redis at %s: %v", e.Addr, e.Err) }
+
+func (e *StoreError) Unwrap() error { return e.Err }
+
+// passing reports whether waiting may mend it: a restart, a failover, a cut connection.
+func passing(err error) bool {
+	var se *StoreError
+	if !errors.As(err, &se) {
+		return false
+	}
+	switch se.Trouble {
+	case Unreachable, ReadOnly, Loading:
+		return true
+	default:
+		return false
+	}
+}
+
+// TimeoutError says that the wait for a lock ended without it.
+type TimeoutError struct {
+	Key    Key
+	Place  int // the last known place in the queue
+	Holder Holder
+	Waited time.Duration
+	Err    error // the store's trouble, when the time ran out during an outage
+}
+
+func (e *TimeoutError) Error() string {
+	msg := fmt.Sprintf("waited %s for the lock on %s", e.Waited.Round(time.Second), e.Key)
+	if e.Err != nil {
+		msg += ": " + e.Err.Error()
+	}
+	return msg
+}
+
+func (e *TimeoutError) Unwrap() error { return e.Err }
+
+// LostError says that a lock which was ours is not any more.
+type LostError struct {
+	Key    Key
+	Holder Holder // who has it now; not Known when nobody or a stranger has
+	Ended  string // how it was ended, when the store remembers
+}
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("the lock on %s is no longer held", e.Key)
+}

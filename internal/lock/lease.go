@@ -1,0 +1,119 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Lease is a lock that we hold, and until when we may believe so.
+type Lease struct {
+	Request
+	mu     sync.Mutex
+	fence  Fence
+	until  time.Time // on the monotonic clock, from before the command was sent
+	broken bool
+}
+
+func newLease(r Request, f Fence, sent time.Time) *Lease {
+	return &Lease{Request: r, fence: f, until: sent.Add(r.TTL)}
+}
+
+// Resume is the lease of a lock that another process of ours acquired. It counts as expired
+// until it has been renewed.
+func Resume(r Request, f Fence) *Lease {
+	return &Lease{Request: r, fence: f}
+}
+
+// Fence is the number of the present grant.
+func (l *Lease) Fence() Fence {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fence
+}
+
+// Broken reports whether the lock was gone at some time since the lease was made, so that another
+// may have held it in between.
+func (l *Lease) Broken() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.broken
+}
+
+// Left is the time for which the lock is surely ours; negative when that is over.
+func (l *Lease) Left() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Until(l.until)
+}
+
+// Renew extends the lease by its full TTL. The error is a *LostError when another has the
+// lock, or it was ended; a *StoreError when the store could not be asked.
+func (l *Lease) Renew(ctx context.Context, s Store) error {
+	sent := time.Now()
+	got, err := s.Renew(ctx, l.Request)
+	if err != nil {
+		return err
+	}
+	if got.Status == Lost {
+		return &LostError{Key: l.Key, Holder: got.Holder, Ended: got.Ended}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if got.Status == Reasserted {
+		l.broken = true
+	}
+	l.fence, l.until = got.Fence, sent.Add(l.TTL)
+	return nil
+}
+
+// Keep renews the lease every third of its TTL until stop is called, which waits until no
+// renewal is under way any more: call it before Release, or a late renewal could take back what
+// was released. Trouble with the store is survived up to the lease's own deadline. When the lock is
+// lost, lost is called once, from Keep's goroutine.
+func (l *Lease) Keep(ctx context.Context, s Store, lost func(error)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := l.keep(ctx, s); err != nil {
+			lost(err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// keep returns nil when ctx ends, else why the lease ended.
+func (l *Lease) keep(ctx context.Context, s Store) error {
+	var retry backoff
+	pause := l.TTL / 3
+	for sleep(ctx, pause) == nil {
+		err := l.Renew(ctx, s)
+		var lost *LostError
+		switch {
+		case err == nil:
+			retry.reset()
+			pause = l.TTL / 3
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &lost):
+			return err
+		case l.Left() <= 0:
+			return err
+		default:
+			pause = min(retry.next(), l.Left())
+		}
+	}
+	return nil
+}
+
+// Release ends the lease, on a context of its own that Ctrl-C has not ended, within the budget.
+func (l *Lease) Release(ctx context.Context, s Store, budget time.Duration) (ReleaseResult, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
+	defer cancel()
+	return s.Release(ctx, l.Key, l.Token)
+}

@@ -1,0 +1,193 @@
+// Package lock is the lock as an idea: which lock, who holds it, for how long, and how to wait for it.
+//
+// It owns Key, Token, Fence, Holder, Lease, the errors of locking, the waiting loop and the
+// renewing loop. It knows no Redis: a Store keeps the locks, and redisstore is the one that exists.
+package lock
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Key says which lock. Two keys with the same ID are the same lock.
+type Key struct {
+	Repo   string // identity of the repository, as giturl gives it
+	Branch string // short name, "main" for refs/heads/main
+	Name   string // narrows the lock within the branch; usually empty
+
+	// Verbatim is the store's key, taken as it is, for locks shared with writers that
+	// know nothing of us. When it is set the other fields only describe.
+	Verbatim string
+}
+
+// ID is the text that tells this lock from every other: "repo@branch", "repo@branch:name",
+// or the verbatim key. No branch name contains a colon (git-check-ref-format(1)), and an @ of
+// the repository is escaped, so that the parts cannot run into each other.
+func (k Key) ID() string {
+	if k.Verbatim != "" {
+		return k.Verbatim
+	}
+	id := escape(k.Repo, "@") + "@" + escape(k.Branch, "")
+	if k.Name != "" {
+		id += ":" + escape(k.Name, "")
+	}
+	return id
+}
+
+// String is the lock's name for people.
+func (k Key) String() string {
+	switch {
+	case k.Verbatim != "":
+		return k.Verbatim
+	case k.Name != "":
+		return fmt.Sprintf("%s@%s (%s)", k.Repo, k.Branch, k.Name)
+	default:
+		return k.Repo + "@" + k.Branch
+	}
+}
+
+// WholeBranch is the lock of the branch itself, without the narrowing name.
+func (k Key) WholeBranch() Key {
+	return Key{Repo: k.Repo, Branch: k.Branch}
+}
+
+// escape percent-encodes what has a meaning in a Redis hash tag, in our own IDs or on a terminal.
+func escape(s, also string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if c <= ' ' || c == 0x7f || c == '%' || c == '{' || c == '}' || strings.IndexByte(also, c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// Token proves ownership: 128 random bits in hex, always 32 characters, so that no token is
+// a prefix of another.
+type Token string
+
+// NewToken makes a token that nobody can guess.
+func NewToken() Token {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: it ends the process instead (crypto/rand)
+	return Token(hex.EncodeToString(b[:]))
+}
+
+// Fence is a number that grows with every grant of one lock, also when the store lost its data.
+type Fence int64
+
+// Record is what a holder or waiter says about itself, for people and for the rules about
+// processes of one host. It never contains a secret.
+type Record struct {
+	Repo    string `json:"repo,omitempty"`
+	Branch  string `json:"branch,omitempty"`
+	Name    string `json:"name,omitempty"`
+	Host    string `json:"host,omitempty"`
+	User    string `json:"user,omitempty"`
+	PID     int    `json:"pid,omitempty"`
+	Command string `json:"command,omitempty"`
+	Purpose string `json:"purpose,omitempty"`
+	RunURL  string `json:"run_url,omitempty"` // the CI run, when the environment names one
+	Job     string `json:"job,omitempty"`
+
+	// Session is the process that the lock belongs to, in the words of internal/session.
+	Session json.RawMessage `json:"session,omitempty"`
+}
+
+// Holder is who holds a lock, as the store tells it.
+type Holder struct {
+	Record
+	Token Token
+	Fence Fence
+	Known bool          // false: the lock was set by a writer that left no record
+	Age   time.Duration // since it was granted, by the store's clock
+	Left  time.Duration // until it expires, by the store's clock; negative: it never does
+}
+
+// Waiter is one who waits, in the order of the queue.
+type Waiter struct {
+	Record
+	Token Token
+	Age   time.Duration // since it took its ticket
+	Alive bool          // it has shown life lately
+}
+
+// State is one lock as listed.
+type State struct {
+	Key     string // the store's own name for it
+	Holder  *Holder
+	Waiters []Waiter
+}
+
+// Request asks for a lock.
+type Request struct {
+	Key    Key           // required
+	Token  Token         // required
+	Record Record        // who asks
+	TTL    time.Duration // required: the lease when granted
+	Ticket int64         // the place taken before; 0 at the first try
+}
+
+// Attempt is the answer to one try.
+type Attempt struct {
+	Granted bool
+	Fence   Fence
+	Place   int    // 1 is next in line; 0 when granted
+	Ticket  int64  // the place in the queue, to be kept by the waiter over a loss of the store's data
+	Holder  Holder // who holds it, when not granted
+}
+
+// RenewStatus is what a renewal found.
+type RenewStatus int
+
+const (
+	// Renewed says that the lease was ours and was extended.
+	Renewed RenewStatus = iota + 1
+	// Reasserted says that it was gone and untaken, and is ours again. Somebody may have held it in between.
+	Reasserted
+	// Lost says that somebody else has it, or that it was ended by Release or by an operator.
+	Lost
+)
+
+// Renewal is the answer to one renewal.
+type Renewal struct {
+	Status RenewStatus
+	Fence  Fence
+	Holder Holder // who has it, when lost to another; zero when it was ended
+	Ended  string // how it was ended, when lost and the store remembers
+}
+
+// ReleaseResult is what a release did.
+type ReleaseResult int
+
+const (
+	// NotHeld says that the token did not hold the lock (any more). A ticket it had is given up.
+	NotHeld ReleaseResult = iota
+	// Freed says that the lock is free.
+	Freed
+	// HandedOver says that the next waiter has it.
+	HandedOver
+)
+
+// Store keeps locks. All methods are safe for concurrent use and answer a *StoreError when the
+// store could not be asked or refused.
+type Store interface {
+	// TryAcquire takes the lock when it is free and nobody alive waits before, and else takes
+	// or keeps a place in the queue. Asking again with the same token is harmless.
+	TryAcquire(ctx context.Context, r Request) (Attempt, error)
+	// Wait returns when the lock may have been handed to the token, and after d at the latest.
+	Wait(ctx context.Context, k Key, t Token, d time.Duration) error
+	// Release ends what the token has: the lock, which passes to the next living waiter, or a
+	// place in the queue.
+	Release(ctx context.Context, k Key, t Token) (ReleaseResult, error)
+	// Renew extends the lease of the token's holder, and takes an untaken lock back.
+	Renew(ctx context.Context, r Request) (Renewal, error)
+}

@@ -1,0 +1,12 @@
+-- Reads one lock whole. Changes nothing.
+-- Returns {lock key, holder, {token, microseconds waited, record or '', …}}.
+local key = redis.call('HGET', META, 'key') or LOCK
+LOCK = key
+local waiters = {}
+local queue = redis.call('ZRANGE', QUEUE, 0, -1, 'WITHSCORES')
+for i = 1, #queue, 2 do
+	waiters[#waiters + 1] = queue[i]
+	waiters[#waiters + 1] = NOW - tonumber(queue[i + 1])
+	waiters[#waiters + 1] = redis.call('GET', WAITER .. queue[i]) or ''
+end
+return {key, holder(), waiters}

@@ -1,0 +1,424 @@
+// Package redisstore keeps locks on Redis: one Lua script for each step, with the server's TIME as the
+// only clock.
+//
+// All keys of one lock share a hash tag, so that they live in one slot of a Cluster:
+//
+//	P:lock:{ID}          the owner's token, expiring: what a plain SET NX PX writer makes and respects
+//	P:meta:{ID}          hash: owner, fence, since (µs), record (JSON), key (the lock's own key)
+//	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
+//	P:waiter:{ID}:TOKEN  a waiter's record, expiring: its sign of life
+//	P:wake:{ID}:TOKEN    a list that the waiter blocks on
+//	P:ended:{ID}:TOKEN   how that token's hold ended, so that nothing late can revive it
+//	P:fence:{ID}         the last fence
+//
+// P is the prefix, "gitops" unless configured.
+package redisstore
+
+import (
+	"context"
+	"crypto/tls"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+)
+
+const (
+	// dialTimeout bounds a connection with its TLS handshake; firstTimeout the first answer on
+	// it, and answerTimeout every later one: a first contact that fails must fail fast.
+	dialTimeout   = 2 * time.Second
+	firstTimeout  = 2 * time.Second
+	answerTimeout = 5 * time.Second
+	// endedFor is how long an ended token is remembered: longer than any command is under way.
+	endedFor = 10 * time.Minute
+	scanStep = 500
+)
+
+//go:embed lua/common.lua
+var commonLua string
+
+//go:embed lua/acquire.lua
+var acquireLua string
+
+//go:embed lua/release.lua
+var releaseLua string
+
+//go:embed lua/renew.lua
+var renewLua string
+
+//go:embed lua/inspect.lua
+var inspectLua string
+
+var (
+	acquireScript = redis.NewScript(commonLua + acquireLua)
+	releaseScript = redis.NewScript(commonLua + releaseLua)
+	renewScript   = redis.NewScript(commonLua + renewLua)
+	inspectScript = redis.NewScript(commonLua + inspectLua)
+)
+
+// Options say where the store is. Exactly one of a single address, SentinelMaster, or Cluster counts.
+type Options struct {
+	Network string   // "tcp" or "unix"; "" is tcp
+	Addrs   []string // required: host:port, or the path of a socket
+
+	Username, Password string
+	DB                 int
+	TLS                *tls.Config // nil: no TLS
+
+	SentinelMaster                     string
+	SentinelUsername, SentinelPassword string
+	Cluster                            bool
+
+	Prefix string // of all keys; "" is "gitops"
+}
+
+// Store is a lock.Store on Redis. Close it when done.
+type Store struct {
+	client redis.UniversalClient
+	prefix string
+	addr   string
+
+	mu        sync.Mutex
+	contacted bool
+}
+
+var _ lock.Store = (*Store)(nil)
+
+// Open makes a store. It connects at the first use.
+func Open(o Options) *Store {
+	silence.Do(func() { redis.SetLogger(&logging.VoidLogger{}) })
+	u := &redis.UniversalOptions{
+		Addrs:            o.Addrs,
+		Username:         o.Username,
+		Password:         o.Password,
+		DB:               o.DB,
+		TLSConfig:        o.TLS,
+		MasterName:       o.SentinelMaster,
+		SentinelUsername: o.SentinelUsername,
+		SentinelPassword: o.SentinelPassword,
+		IsClusterMode:    o.Cluster,
+
+		// One command at a time, judged by its own context: who may retry what is decided
+		// by the lock and not by the client.
+		MaxRetries:            -1,
+		DialerRetries:         1,
+		DialTimeout:           dialTimeout,
+		ReadTimeout:           -1,
+		ContextTimeoutEnabled: true,
+		PoolSize:              2, // one that blocks in a wait, one that gives the wait up
+
+		// The handshake is one AUTH at most: Redis before 7.2 answers the rest with errors.
+		Protocol:                 2,
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+	if o.Network == "unix" {
+		u.Addrs = []string{o.Addrs[0]}
+	}
+	prefix := o.Prefix
+	if prefix == "" {
+		prefix = "gitops"
+	}
+	return &Store{client: redis.NewUniversalClient(u), prefix: prefix, addr: strings.Join(o.Addrs, ",")}
+}
+
+var silence sync.Once
+
+// Close ends the connections, also under a Wait.
+func (s *Store) Close() error { return s.client.Close() }
+
+// keys of one lock, and the leading arguments that every script takes.
+func (s *Store) keys(k lock.Key) (keys []string, args func(lock.Token) []any) {
+	id := k.ID()
+	of := func(kind string) string { return s.prefix + ":" + kind + ":{" + id + "}" }
+	lockKey := of("lock")
+	if k.Verbatim != "" {
+		lockKey = k.Verbatim
+	}
+	return []string{lockKey, of("meta"), of("queue"), of("fence")}, func(t lock.Token) []any {
+		return []any{string(t), of("waiter") + ":", of("wake") + ":", of("ended") + ":", lock.Claim.Milliseconds()}
+	}
+}
+
+// run is one script, with the time it may take.
+func (s *Store) run(ctx context.Context, script *redis.Script, k lock.Key, t lock.Token, more ...any) (any, error) {
+	keys, args := s.keys(k)
+	ctx, cancel := context.WithTimeout(ctx, s.patience())
+	defer cancel()
+	reply, err := script.Run(ctx, s.client, keys, append(args(t), more...)...).Result()
+	if err != nil {
+		return nil, s.trouble(err)
+	}
+	s.mu.Lock()
+	s.contacted = true
+	s.mu.Unlock()
+	return reply, nil
+}
+
+func (s *Store) patience() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.contacted {
+		return answerTimeout
+	}
+	return firstTimeout
+}
+
+// TryAcquire implements lock.Store.
+func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, error) {
+	reply, err := s.run(ctx, acquireScript, r.Key, r.Token,
+		r.TTL.Milliseconds(), lock.Life.Milliseconds(), r.Ticket, encode(r.Record))
+	if err != nil {
+		return lock.Attempt{}, err
+	}
+	p := parser{reply: reply}
+	switch status := p.int(); status {
+	case 1:
+		return lock.Attempt{Granted: true, Fence: lock.Fence(p.int())}, s.check(&p)
+	case 0:
+		a := lock.Attempt{Place: int(p.int()), Ticket: p.int(), Holder: p.holder()}
+		return a, s.check(&p)
+	default:
+		return lock.Attempt{}, s.trouble(fmt.Errorf("the token of this wait was ended already (%d)", status))
+	}
+}
+
+// Wait implements lock.Store.
+func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Duration) error {
+	_, args := s.keys(k)
+	wake := fmt.Sprint(args(t)[2], t)
+	d = max(d, time.Millisecond) // zero would block without end
+
+	// Not client.BLPop: that rounds to whole seconds. The answer has some time to arrive.
+	answered := make(chan error, 1)
+	go func() {
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+answerTimeout)
+		defer cancel()
+		cmd := redis.NewStringSliceCmd(limit, "blpop", wake, strconv.FormatFloat(d.Seconds(), 'f', 3, 64))
+		answered <- s.client.Process(limit, cmd)
+	}()
+	select {
+	case err := <-answered:
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return s.trouble(err)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err() // the blocked command ends with Close
+	}
+}
+
+// Release implements lock.Store.
+func (s *Store) Release(ctx context.Context, k lock.Key, t lock.Token) (lock.ReleaseResult, error) {
+	reply, err := s.run(ctx, releaseScript, k, t, "released", endedFor.Milliseconds())
+	if err != nil {
+		return lock.NotHeld, err
+	}
+	n, _ := reply.(int64)
+	return lock.ReleaseResult(n), nil
+}
+
+// Renew implements lock.Store.
+func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error) {
+	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.TTL.Milliseconds(), encode(r.Record))
+	if err != nil {
+		return lock.Renewal{}, err
+	}
+	p := parser{reply: reply}
+	switch p.int() {
+	case 1:
+		return lock.Renewal{Status: lock.Renewed, Fence: lock.Fence(p.int())}, s.check(&p)
+	case 2:
+		return lock.Renewal{Status: lock.Reasserted, Fence: lock.Fence(p.int())}, s.check(&p)
+	default:
+		return lock.Renewal{Status: lock.Lost, Holder: p.holder(), Ended: p.text()}, s.check(&p)
+	}
+}
+
+// Inspect reads one lock.
+func (s *Store) Inspect(ctx context.Context, k lock.Key) (lock.State, error) {
+	reply, err := s.run(ctx, inspectScript, k, "")
+	if err != nil {
+		return lock.State{}, err
+	}
+	return s.state(reply)
+}
+
+func (s *Store) state(reply any) (lock.State, error) {
+	p := parser{reply: reply}
+	state := lock.State{Key: p.text()}
+	if h := p.holder(); h.Token != "" {
+		state.Holder = &h
+	}
+	w := parser{reply: p.next()}
+	for !w.done() {
+		waiter := lock.Waiter{Token: lock.Token(w.text()), Age: micros(w.int())}
+		record := w.text()
+		waiter.Alive = record != ""
+		waiter.Record = decode(record)
+		state.Waiters = append(state.Waiters, waiter)
+	}
+	return state, errors.Join(s.check(&p), s.check(&w))
+}
+
+// List reads every lock that is held or waited for, sorted by key. It scans the keys in small steps.
+func (s *Store) List(ctx context.Context) ([]lock.State, error) {
+	ids, err := s.ids(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var states []lock.State
+	for _, id := range ids {
+		// The ID is put where the hash tag goes; that is all that matters for reading.
+		state, err := s.inspectID(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if state.Holder != nil || len(state.Waiters) > 0 {
+			states = append(states, state)
+		}
+	}
+	return states, nil
+}
+
+func (s *Store) inspectID(ctx context.Context, id string) (lock.State, error) {
+	of := func(kind string) string { return s.prefix + ":" + kind + ":{" + id + "}" }
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	keys := []string{of("lock"), of("meta"), of("queue"), of("fence")}
+	reply, err := inspectScript.Run(ctx, s.client, keys, "", of("waiter")+":", "", "", 0).Result()
+	if err != nil {
+		return lock.State{}, s.trouble(err)
+	}
+	return s.state(reply)
+}
+
+// ids are the IDs of all locks that have a key, meta or queue.
+func (s *Store) ids(ctx context.Context) ([]string, error) {
+	seen := map[string]bool{}
+	match := globEscape(s.prefix) + ":[lmq]*:{*}"
+	scan := func(ctx context.Context, c redis.UniversalClient) error {
+		var cursor uint64
+		for {
+			ctx, cancel := context.WithTimeout(ctx, s.patience())
+			keys, next, err := c.Scan(ctx, cursor, match, scanStep).Result()
+			cancel()
+			if err != nil {
+				return s.trouble(err)
+			}
+			for _, key := range keys {
+				if _, id, ok := strings.Cut(key[len(s.prefix)+1:], ":{"); ok {
+					seen[strings.TrimSuffix(id, "}")] = true
+				}
+			}
+			if cursor = next; cursor == 0 {
+				return nil
+			}
+		}
+	}
+	var err error
+	if cluster, ok := s.client.(*redis.ClusterClient); ok {
+		var mu sync.Mutex
+		err = cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+			mu.Lock()
+			defer mu.Unlock()
+			return scan(ctx, c)
+		})
+	} else {
+		err = scan(ctx, s.client)
+	}
+	ids := make([]string, 0, len(seen))
+	for id := range seen {
+		ids = append(ids, id)
+	}
+	sort.Strings(ids)
+	return ids, err
+}
+
+func globEscape(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
+}
+
+func encode(r lock.Record) string {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return "{}" // only a malformed Session can do that
+	}
+	return string(b)
+}
+
+// decode reads a record. Anybody may have written it: what is no record is an empty one.
+func decode(text string) lock.Record {
+	var r lock.Record
+	if json.Unmarshal([]byte(text), &r) != nil {
+		return lock.Record{}
+	}
+	return r
+}
+
+func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
+
+// check turns an answer that is not of the expected form into an error.
+func (s *Store) check(p *parser) error {
+	if p.bad {
+		return s.trouble(fmt.Errorf("unexpected answer %v", p.reply))
+	}
+	return nil
+}
+
+// parser takes a script's answer apart, in order.
+type parser struct {
+	reply any
+	i     int
+	bad   bool
+}
+
+func (p *parser) done() bool {
+	list, ok := p.reply.([]any)
+	return !ok || p.i >= len(list)
+}
+
+func (p *parser) next() any {
+	if p.done() {
+		p.bad = true
+		return nil
+	}
+	p.i++
+	return p.reply.([]any)[p.i-1]
+}
+
+func (p *parser) int() int64 {
+	n, ok := p.next().(int64)
+	p.bad = p.bad || !ok
+	return n
+}
+
+func (p *parser) text() string {
+	s, ok := p.next().(string)
+	p.bad = p.bad || !ok
+	return s
+}
+
+func (p *parser) holder() lock.Holder {
+	q := parser{reply: p.next()}
+	h := lock.Holder{Token: lock.Token(q.text())}
+	left := q.int()
+	h.Left = time.Duration(left) * time.Millisecond
+	h.Fence = lock.Fence(q.int())
+	h.Age = micros(q.int())
+	h.Known = h.Fence != 0
+	h.Record = decode(q.text())
+	p.bad = p.bad || q.bad
+	return h
+}

@@ -1,0 +1,107 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+)
+
+// replies maps the first word of an error that Redis answers to its kind. Source: server.c and
+// acl.c of Redis 7 (shared.*err), and redis.io/docs "Redis serialization protocol".
+var replies = map[string]lock.Trouble{
+	"NOAUTH":      lock.AuthFailed,
+	"WRONGPASS":   lock.AuthFailed,
+	"NOPERM":      lock.Forbidden,
+	"READONLY":    lock.ReadOnly,
+	"NOREPLICAS":  lock.ReadOnly,
+	"MISCONF":     lock.Persistence,
+	"LOADING":     lock.Loading,
+	"MASTERDOWN":  lock.Loading,
+	"CLUSTERDOWN": lock.Loading,
+	"TRYAGAIN":    lock.Loading,
+	"BUSY":        lock.Loading,
+	"OOM":         lock.OutOfMemory,
+	"WRONGTYPE":   lock.NotALock,
+}
+
+// trouble classifies an error of the client.
+func (s *Store) trouble(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	e := &lock.StoreError{Trouble: lock.Refused, Addr: s.addr, Err: err}
+
+	var reply redis.Error
+	if errors.As(err, &reply) {
+		e.Trouble = replyTrouble(reply.Error())
+		return e
+	}
+	if isTLS(err) {
+		e.Trouble = lock.TLSFailed
+		return e
+	}
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op):
+		e.Trouble = lock.Unreachable
+		e.Ambiguous = op.Op != "dial"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		e.Trouble, e.Ambiguous = lock.Unreachable, true
+		e.Err = errors.New("no answer in time")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, redis.ErrClosed):
+		e.Trouble, e.Ambiguous = lock.Unreachable, true
+		e.Err = errors.New("the connection was closed")
+	case isNet(err):
+		e.Trouble, e.Ambiguous = lock.Unreachable, true
+	}
+	return e
+}
+
+func isNet(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne)
+}
+
+// replyTrouble reads the error code; one that a script met stands behind the script's own words.
+func replyTrouble(text string) lock.Trouble {
+	word, _, _ := strings.Cut(text, " ")
+	if t, ok := replies[word]; ok {
+		return t
+	}
+	if strings.HasPrefix(text, "ERR Error running script") || strings.HasPrefix(text, "ERR user_script") {
+		for code, t := range replies {
+			if strings.Contains(text, code+" ") {
+				return t
+			}
+		}
+	}
+	switch {
+	case strings.Contains(text, "invalid username-password"), strings.Contains(text, "without any password configured"):
+		return lock.AuthFailed
+	case strings.Contains(text, "can't run this command") || strings.Contains(text, "has no permissions"):
+		return lock.Forbidden
+	}
+	return lock.Refused
+}
+
+func isTLS(err error) bool {
+	var (
+		record    tls.RecordHeaderError
+		alert     tls.AlertError
+		verify    *tls.CertificateVerificationError
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+	)
+	return errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &verify) ||
+		errors.As(err, &authority) || errors.As(err, &name) || errors.As(err, &invalid)
+}

@@ -1,0 +1,128 @@
+// Package redistest starts real Redis servers for tests, each on a free port of the loopback
+// address, and stops them.
+package redistest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Server is a running redis-server.
+type Server struct {
+	Host string // always 127.0.0.1
+	Port string
+	Dir  string // its working directory: log, dump
+
+	args []string
+	cmd  *exec.Cmd
+}
+
+// Start runs a server for a test. args are words of redis-server's command line that come
+// after, and so override, ours: no persistence, quiet, protected to the loopback address.
+func Start(t testing.TB, args ...string) *Server {
+	t.Helper()
+	s, err := Run(t.TempDir(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Run is Start for those who have no testing.TB: the caller stops the server.
+func Run(dir string, args ...string) (*Server, error) {
+	s := &Server{Host: "127.0.0.1", Dir: dir, args: args}
+	var err error
+	for range 5 { // somebody else may take the free port first
+		if s.Port, err = FreePort(); err != nil {
+			return nil, err
+		}
+		if err = s.Resume(); err == nil {
+			return s, nil
+		}
+	}
+	return nil, err
+}
+
+// FreePort is a port of the loopback address that nobody listens on.
+func FreePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	defer func() { _ = l.Close() }()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
+}
+
+// Addr is host:port.
+func (s *Server) Addr() string { return net.JoinHostPort(s.Host, s.Port) }
+
+// Resume starts the server again, on the same port, after Kill or Stop.
+func (s *Server) Resume() error {
+	args := []string{"--port", s.Port, "--bind", s.Host, "--save", "", "--dir", s.Dir, "--logfile", "redis.log"}
+	s.cmd = exec.Command("redis-server", append(args, s.args...)...) //nolint:gosec // a test's own server
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("start redis-server (make test installs it): %w", err)
+	}
+	ended := make(chan struct{})
+	go func(cmd *exec.Cmd) {
+		_ = cmd.Wait()
+		close(ended)
+	}(s.cmd)
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ended:
+			log, _ := os.ReadFile(filepath.Join(s.Dir, "redis.log"))
+			return fmt.Errorf("redis-server ended at once: %s", log)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("redis-server does not listen on %s", s.Addr())
+}
+
+// Kill ends the server as a crash would.
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+
+// Stop ends the server.
+func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+
+// Signal sends the server a signal, such as SIGSTOP.
+func (s *Server) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) }
+
+func (s *Server) end(sig os.Signal) {
+	_ = s.cmd.Process.Signal(syscall.SIGCONT)
+	if s.cmd.Process.Signal(sig) != nil {
+		return
+	}
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if s.cmd.Process.Signal(syscall.Signal(0)) != nil {
+			return
+		}
+	}
+	_ = s.cmd.Process.Kill()
+}
+
+// Client is a plain client of the server, closed at the end of the test.
+func (s *Server) Client(t testing.TB) *redis.Client {
+	t.Helper()
+	c := redis.NewClient(&redis.Options{Addr: s.Addr(), Protocol: 2, DisableIdentity: true})
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.Ping(context.Background()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

@@ -1,0 +1,240 @@
+// Package term owns our lines on stderr: their form, the line of a wait, tables, and the cleaning of
+// text that came from elsewhere.
+//
+// Every line starts with "gitops: ", is lower case and has no final period. An error is one
+// line of what happened, one of why, and one for each thing to do next.
+package term
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+const (
+	prefix = "gitops: "
+	// repeat is how often a wait that is not shown on a terminal says that it goes on.
+	repeat = 30 * time.Second
+)
+
+// Printer writes our lines. It is safe for concurrent use.
+type Printer struct {
+	mu    sync.Mutex
+	w     io.Writer
+	tty   bool // lines can be rewritten
+	quiet bool // only warnings and errors
+	wait  *wait
+}
+
+// New is a printer on f.
+func New(f *os.File) *Printer {
+	return &Printer{w: f, tty: term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"}
+}
+
+// Quiet leaves only warnings and errors, as git's -q does.
+func (p *Printer) Quiet() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.quiet = true
+}
+
+// Say prints a line of news.
+func (p *Printer) Say(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.quiet {
+		p.line(fmt.Sprintf(format, args...))
+	}
+}
+
+// Warn prints a line that matters also to those who asked for quiet.
+func (p *Printer) Warn(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.line("warning: " + fmt.Sprintf(format, args...))
+}
+
+// Message is an error for people.
+type Message struct {
+	What string
+	Why  string   // may be empty
+	Do   []string // what to do next, a command if there is one
+}
+
+// Fail prints an error.
+func (p *Printer) Fail(m Message) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.line("error: " + m.What)
+	if m.Why != "" {
+		p.line("  why: " + m.Why)
+	}
+	for _, do := range m.Do {
+		p.line("  do:  " + do)
+	}
+}
+
+func (p *Printer) line(text string) {
+	p.erase()
+	for _, l := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
+		_, _ = fmt.Fprintf(p.w, "%s%s\n", prefix, Clean(l))
+	}
+}
+
+// wait is a wait that is being shown.
+type wait struct {
+	started time.Time
+	said    time.Time
+	state   string                     // what was said last, but for the time
+	text    func(time.Duration) string // the line after so much waiting
+	shown   bool                       // a line on the terminal is waiting to be rewritten
+	stop    chan struct{}
+}
+
+// Waiting shows a wait: a line that lives on a terminal, elsewhere one at the start, at every
+// change of state and every 30 s. Call Waited when it is over.
+func (p *Printer) Waiting(state string, text func(waited time.Duration) string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.quiet {
+		return
+	}
+	now := time.Now()
+	if p.wait == nil {
+		p.wait = &wait{started: now, stop: make(chan struct{})}
+		go p.tick(p.wait)
+	}
+	w := p.wait
+	changed := state != w.state
+	w.state, w.text = state, text
+	if p.tty || changed {
+		p.show(now)
+	}
+}
+
+// tick keeps the line of a wait alive.
+func (p *Printer) tick(w *wait) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-w.stop:
+			return
+		case now := <-t.C:
+			p.mu.Lock()
+			if p.wait == w && (p.tty || now.Sub(w.said) >= repeat) {
+				p.show(now)
+			}
+			p.mu.Unlock()
+		}
+	}
+}
+
+func (p *Printer) show(now time.Time) {
+	w := p.wait
+	w.said = now
+	text := prefix + Clean(w.text(now.Sub(w.started)))
+	if !p.tty {
+		_, _ = fmt.Fprintln(p.w, text)
+		return
+	}
+	if width := p.width(); utf8.RuneCountInString(text) >= width {
+		text = string([]rune(text)[:width-1]) // a wrapped line could not be rewritten
+	}
+	_, _ = fmt.Fprint(p.w, "\r\x1b[K", text)
+	w.shown = true
+}
+
+func (p *Printer) width() int {
+	if f, ok := p.w.(*os.File); ok {
+		if n, _, err := term.GetSize(int(f.Fd())); err == nil && n > 20 {
+			return n
+		}
+	}
+	return 80
+}
+
+func (p *Printer) erase() {
+	if p.wait != nil && p.wait.shown {
+		_, _ = fmt.Fprint(p.w, "\r\x1b[K")
+		p.wait.shown = false
+	}
+}
+
+// Waited ends the showing of a wait, and says how long it was if there was one.
+func (p *Printer) Waited() (d time.Duration, waited bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.wait
+	if w == nil {
+		return 0, false
+	}
+	p.erase()
+	close(w.stop)
+	p.wait = nil
+	return time.Since(w.started), true
+}
+
+// Table writes rows in aligned columns, the first row being the heading.
+func Table(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			if cells[i] = Clean(cell); cell == "" {
+				cells[i] = "-"
+			}
+		}
+		if _, err := fmt.Fprintln(t, strings.Join(cells, "\t")); err != nil {
+			return fmt.Errorf("write table: %w", err)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("write table: %w", err)
+	}
+	return nil
+}
+
+// longest is the most runes of foreign text that one line shows.
+const longest = 2000
+
+// Clean makes text from elsewhere harmless: no control character, no invisible or direction-changing one, no
+// invalid UTF-8, bounded in length.
+func Clean(s string) string {
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n++; n > longest {
+			b.WriteString("…")
+			break
+		}
+		switch {
+		case r == utf8.RuneError, unicode.IsControl(r), unicode.Is(unicode.Cf, r), unicode.Is(unicode.Co, r),
+			r == '\u2028', r == '\u2029':
+			b.WriteRune('?')
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// Duration is d for people: "850ms", "12s", "4m10s", "3h2m".
+func Duration(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	default:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+}

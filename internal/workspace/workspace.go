@@ -1,0 +1,142 @@
+// Package workspace owns what a clone remembers, on disk: the locks that were taken for it and
+// the tip of the branch at that time. A lock is taken by one process and used by the next, and this is
+// what the next one knows.
+//
+// Each lock is one JSON file in $GIT_COMMON_DIR/gitops, readable by its owner only and replaced whole.
+package workspace
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+)
+
+// version of the files. A file of another version is refused, not guessed at.
+const version = 1
+
+// Kind is how a lock was taken, which decides how it ends.
+type Kind string
+
+// The kinds of hold.
+const (
+	Clone Kind = "clone" // by clone: push ends it
+	Push  Kind = "push"  // by a push that then failed: the next successful push ends it
+	Lock  Kind = "lock"  // by hand: only unlock ends it
+)
+
+// Entry is one lock that this clone has.
+type Entry struct {
+	Version int         `json:"version"`
+	Kind    Kind        `json:"kind"`
+	Key     lock.Key    `json:"key"`
+	Token   lock.Token  `json:"token"`
+	Fence   lock.Fence  `json:"fence"`
+	Record  lock.Record `json:"record"`
+
+	// Base is the tip that the branch had when the lock was taken: what this clone's edits are
+	// built on. "" when the branch did not exist, or nobody looked (see Based).
+	Base  string `json:"base,omitempty"`
+	Based bool   `json:"based"` // Base is known
+}
+
+// Dir is the folder of one clone's entries.
+type Dir string
+
+// At is the folder for a repository, by its common directory ($GIT_COMMON_DIR).
+func At(commonDir string) Dir { return Dir(filepath.Join(commonDir, "gitops")) }
+
+func (d Dir) file(k lock.Key) string {
+	sum := sha256.Sum256([]byte(k.ID()))
+	return filepath.Join(string(d), hex.EncodeToString(sum[:12])+".json")
+}
+
+// Save writes an entry, replacing the one of the same lock.
+func (d Dir) Save(e Entry) error {
+	e.Version = version
+	data, err := json.MarshalIndent(e, "", "\t")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", e.Key, err)
+	}
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return fmt.Errorf("make state folder: %w", err)
+	}
+	tmp, err := os.CreateTemp(string(d), "new-*") // created with mode 0600
+	if err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	_, err = tmp.Write(append(data, '\n'))
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), d.file(e.Key))
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+		return fmt.Errorf("write state: %w", err)
+	}
+	return nil
+}
+
+// Load reads all entries. Files that cannot be read are named in the error; the others are
+// returned all the same.
+func (d Dir) Load() ([]Entry, error) {
+	files, err := os.ReadDir(string(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read state folder: %w", err)
+	}
+	var (
+		entries []Entry
+		errs    []error
+	)
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), ".json") {
+			continue
+		}
+		e, err := read(filepath.Join(string(d), f.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // ended meanwhile
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			entries = append(entries, e)
+		}
+	}
+	return entries, errors.Join(errs...)
+}
+
+func read(path string) (Entry, error) {
+	data, err := os.ReadFile(path) //nolint:gosec // our own folder
+	if err != nil {
+		return Entry{}, fmt.Errorf("read state: %w", err)
+	}
+	var e Entry
+	if err := json.Unmarshal(data, &e); err != nil {
+		return Entry{}, fmt.Errorf("read state %q: %w", path, err)
+	}
+	if e.Version != version {
+		return Entry{}, fmt.Errorf("read state %q: version %d is not known to this git-gitops", path, e.Version)
+	}
+	return e, nil
+}
+
+// Remove forgets an entry, but only if it is still the one with this token.
+func (d Dir) Remove(e Entry) error {
+	path := d.file(e.Key)
+	now, err := read(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && now.Token != e.Token {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove state: %w", err)
+	}
+	return nil
+}

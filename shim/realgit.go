@@ -1,0 +1,78 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Reasons for a NoGitError.
+var (
+	ErrNotFound      = errors.New("not found")
+	ErrIsSelf        = errors.New("is git-gitops itself")
+	ErrNotExecutable = errors.New("not an executable file")
+)
+
+// NoGitError says that there is no real git to run.
+type NoGitError struct {
+	Override string // what GITOPS_GIT says; empty when PATH was searched
+	PathEnv  string // the PATH that was searched; empty when GITOPS_GIT is set
+	Err      error  // ErrNotFound, ErrIsSelf, ErrNotExecutable, or the file system's error
+}
+
+func (e *NoGitError) Error() string {
+	if e.Override != "" {
+		return fmt.Sprintf("find git: GITOPS_GIT=%q: %v", e.Override, e.Err)
+	}
+	return fmt.Sprintf("find git on PATH: %v", e.Err)
+}
+
+// Unwrap returns the reason.
+func (e *NoGitError) Unwrap() error { return e.Err }
+
+// RealGit returns the absolute path of the git to run: override, the value of GITOPS_GIT, when it is not empty, else the first
+// executable git in the folders of pathEnv. A candidate that is the same file as self, the path of our own executable, is skipped whatever
+// it is called (symlink, hard link, another spelling), so that we never run ourselves. Relative folders of pathEnv are skipped too: they
+// would mean another git after each change of folder, and one that a clone can bring along.
+// The error is a *NoGitError.
+func RealGit(pathEnv, override, self string) (string, error) {
+	us, err := os.Stat(self)
+	if err != nil {
+		return "", &NoGitError{Override: override, PathEnv: pathEnv, Err: fmt.Errorf("own executable: %w", err)}
+	}
+	if override != "" {
+		path, err := filepath.Abs(override)
+		if err == nil {
+			err = check(path, us)
+		}
+		if err != nil {
+			return "", &NoGitError{Override: override, Err: err}
+		}
+		return path, nil
+	}
+	for _, dir := range filepath.SplitList(pathEnv) {
+		path := filepath.Join(dir, gitName)
+		if filepath.IsAbs(dir) && check(path, us) == nil {
+			return path, nil
+		}
+	}
+	return "", &NoGitError{PathEnv: pathEnv, Err: ErrNotFound}
+}
+
+// check reports why the file at path can't be the real git, or nil when it can.
+func check(path string, self fs.FileInfo) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ErrNotFound
+	case err != nil:
+		return err
+	case os.SameFile(info, self):
+		return ErrIsSelf
+	case !info.Mode().IsRegular() || !executable(path, info):
+		return ErrNotExecutable
+	}
+	return nil
+}

@@ -1,0 +1,8 @@
+package shim
+
+import "io/fs"
+
+const gitName = "git.exe"
+
+// executable is always true: on Windows the name decides. Only git.exe is looked for, because arguments can't be handed safely to a .cmd file.
+func executable(string, fs.FileInfo) bool { return true }
