@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -17,7 +18,7 @@ import (
 // owns reports whether a subcommand is one of our own verbs, without building them.
 func owns(verb string) bool {
 	switch verb {
-	case "lock", "unlock", "locks":
+	case "lock", "unlock", "locks", "run", "install", "uninstall", "pre-push", "keeper":
 		return true
 	default:
 		return false
@@ -34,14 +35,30 @@ func (e *usageError) Error() string { return e.err.Error() }
 
 // admin runs one of our own verbs, or prints the help.
 func (c *command) admin(words []string) int {
+	switch words[0] { // not for people: no help, no flags
+	case "keeper":
+		return keep()
+	case "pre-push":
+		return c.prePush(words[1:])
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	out := term.New(os.Stderr)
-	if err := c.app(out).RunContext(ctx, append([]string{"git gitops"}, words...)); err != nil {
+	err := c.app(out).RunContext(ctx, append([]string{"git gitops"}, words...))
+	var exit *exitError
+	switch {
+	case errors.As(err, &exit):
+		return exit.code
+	case err != nil:
 		return fail(out, because(ctx, err))
 	}
 	return 0
 }
+
+// exitError is the exit code of a command that we ran, which has told its own story.
+type exitError struct{ code int }
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
 func (c *command) app(out *term.Printer) *ucli.App {
 	repo := &ucli.StringFlag{Name: "repo", Usage: "the repository, as a `URL` or a remote's name (default: where a plain push would go)"}
@@ -78,8 +95,22 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 				Usage:  "list the locks that are held or waited for",
 				Action: c.withFlows(out, locksVerb),
 			},
+			{
+				Name:            "run",
+				Usage:           "run a command under the lock of a branch",
+				UsageText:       "git gitops run [--repo URL] [--branch BRANCH] -- COMMAND [ARGUMENT…]",
+				Flags:           []ucli.Flag{repo, branch},
+				HideHelpCommand: true,
+				Action: func(u *ucli.Context) error {
+					if !u.Args().Present() {
+						return &usageError{verb: "run", err: errors.New("no command to run")}
+					}
+					return c.with(u, out, runVerb)
+				},
+			},
 		},
 	}
+	app.Commands = append(app.Commands, c.installCommands(out)...)
 	for _, cmd := range app.Commands {
 		cmd.HideHelpCommand = true
 		cmd.OnUsageError = func(u *ucli.Context, err error, _ bool) error {
@@ -95,13 +126,31 @@ func (c *command) withFlows(out *term.Printer, do func(context.Context, *ucli.Co
 		if u.Args().Present() {
 			return &usageError{verb: u.Command.Name, err: fmt.Errorf("unexpected word %q", u.Args().First())}
 		}
-		flows, done, err := c.open(u.Context, out)
-		if err != nil {
-			return err
-		}
-		defer done()
-		return do(u.Context, u, flows)
+		return c.with(u, out, do)
 	}
+}
+
+func (c *command) with(u *ucli.Context, out *term.Printer, do func(context.Context, *ucli.Context, *gitops.Flows) error) error {
+	flows, done, err := c.open(u.Context, out)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if flows.Misconfigured != nil {
+		return flows.Misconfigured
+	}
+	return do(u.Context, u, flows)
+}
+
+func runVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+	exit, err := f.Run(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Args().Slice())
+	if err != nil {
+		return err
+	}
+	if exit.Code != 0 {
+		return &exitError{exit.Code}
+	}
+	return nil
 }
 
 func lockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {

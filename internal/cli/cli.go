@@ -16,6 +16,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/shim"
 )
@@ -38,6 +39,10 @@ func Main(args []string) int {
 
 	alias := func(name string) (string, bool) {
 		return git.Git{Path: path, Globals: shim.Split(args[1:]).Globals}.Alias(context.Background(), name)
+	}
+	if face == shim.Link && os.Getenv("GITOPS_SHIM") == "off" {
+		exit, err := git.Git{Path: path}.Exec(args[1:]...)
+		return ended(exit, err)
 	}
 	route, line := shim.Resolve(face, args[1:], owns, alias, git.HasProgram)
 	c := &command{git: git.Git{Path: path, Globals: line.Globals}}
@@ -101,28 +106,43 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 	if err != nil {
 		return nil, nil, err
 	}
+	flows := &gitops.Flows{
+		Git: c.git, GitConfig: gitConfig, Notes: &notes{out: out}, Terminal: out.Terminal(),
+		Include: config.Include(os.LookupEnv, gitConfig["gitops.include"]),
+	}
 	cfg, err := config.Load(os.LookupEnv, gitConfig.Get)
 	if err != nil {
-		return nil, nil, err
+		flows.Misconfigured = err
+		return flows, func() {}, nil
 	}
 	if cfg.Redis.Insecure {
 		out.Warn("REDIS_TLS_INSECURE is set: whoever answers at the Redis address is believed")
 	}
-	store := redisstore.Open(redisstore.Options{
-		Network:          cfg.Redis.Network,
-		Addrs:            cfg.Redis.Addrs,
-		Username:         cfg.Redis.Username,
-		Password:         cfg.Redis.Password.Reveal(),
-		DB:               cfg.Redis.DB,
-		TLS:              cfg.Redis.TLS,
-		SentinelMaster:   cfg.Redis.SentinelMaster,
-		SentinelUsername: cfg.Redis.SentinelUsername,
-		SentinelPassword: cfg.Redis.SentinelPassword.Reveal(),
-		Cluster:          cfg.Redis.Mode == config.Cluster,
-		Prefix:           cfg.Redis.Prefix,
-	})
-	flows := &gitops.Flows{Git: c.git, GitConfig: gitConfig, Store: store, Config: cfg, Notes: &notes{out: out}}
+	owner, err := session.Detect(os.Getpid(), cfg.Lock.Session)
+	if err != nil {
+		flows.Misconfigured = &config.Error{Name: "GITOPS_LOCK_SESSION", Value: cfg.Lock.Session, Allowed: "the id of a living process, or workspace", Err: err}
+		return flows, func() {}, nil
+	}
+	store := openStore(cfg.Redis)
+	flows.Store, flows.Config, flows.Session = store, cfg, owner
+	flows.StartKeeper = c.starter(gitConfig, owner.Owner)
 	return flows, func() { _ = store.Close() }, nil
+}
+
+func openStore(r config.Redis) *redisstore.Store {
+	return redisstore.Open(redisstore.Options{
+		Network:          r.Network,
+		Addrs:            r.Addrs,
+		Username:         r.Username,
+		Password:         r.Password.Reveal(),
+		DB:               r.DB,
+		TLS:              r.TLS,
+		SentinelMaster:   r.SentinelMaster,
+		SentinelUsername: r.SentinelUsername,
+		SentinelPassword: r.SentinelPassword.Reveal(),
+		Cluster:          r.Mode == config.Cluster,
+		Prefix:           r.Prefix,
+	})
 }
 
 // interrupted is the end of a command by a signal.

@@ -7,7 +7,9 @@ import (
 	"syscall"
 
 	"github.com/git-gitops/git-gitops/internal/config"
+	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/shim"
@@ -30,6 +32,7 @@ func fail(out *term.Printer, err error) int {
 	out.Waited()
 	code, messages := explain(err)
 	for _, m := range messages {
+		m.What, m.Why = giturl.Redact(m.What), giturl.Redact(m.Why)
 		out.Fail(m)
 	}
 	return code
@@ -43,6 +46,12 @@ func explain(err error) (int, []term.Message) {
 		store   *lock.StoreError
 		timeout *lock.TimeoutError
 		lost    *lock.LostError
+		dead    *lock.DeadlockError
+		moved   *gitops.MovedError
+		same    *gitops.SameChangeError
+		waited  *gitops.WaitedError
+		install *installError
+		asked   *git.Error
 		noGit   *shim.NoGitError
 		setting *config.Error
 	)
@@ -70,7 +79,40 @@ func explain(err error) (int, []term.Message) {
 			Do:   storeAdvice[store.Trouble],
 		}}
 	case errors.As(err, &lost):
-		return exitLost, []term.Message{{What: lost.Error()}}
+		return exitLost, []term.Message{{
+			What: err.Error(),
+			Why:  "without the lock another pipeline may be working on the branch",
+			Do:   []string{"start over from a fresh clone, or: git gitops pull --rebase, then git gitops push"},
+		}}
+	case errors.As(err, &moved):
+		return exitLost, []term.Message{{
+			What: "not pushed: " + moved.Error(),
+			Why:  "pushing would fail, or go over edits that this clone has not seen",
+			Do:   []string{"your turn is kept; bring the edits in and push again: git gitops pull --rebase && git gitops push"},
+		}}
+	case errors.As(err, &same):
+		return exitLost, []term.Message{{
+			What: "not pushed: " + same.Error(),
+			Why:  "a rebase would drop this commit without a word, and with it the update that it meant",
+			Do:   []string{"look at what is there now, make the edit anew, and push: git gitops pull"},
+		}}
+	case errors.As(err, &waited):
+		return exitFailed, []term.Message{{
+			What: "not pushed: " + waited.Error(),
+			Do:   []string{"your turn is kept: git pull --rebase && git push"},
+		}}
+	case errors.As(err, &install):
+		m := term.Message{What: install.Error()}
+		if install.do != "" {
+			m.Do = []string{install.do}
+		}
+		return exitFailed, []term.Message{m}
+	case errors.As(err, &dead):
+		return exitTimeout, []term.Message{{
+			What: dead.Error(),
+			Why:  "each waits for the other, so the one who began to wait last gives up",
+			Do:   []string{"take locks in the same order everywhere, or push and release one before taking the next"},
+		}}
 	case errors.As(err, &noGit):
 		return exitConfig, []term.Message{{What: noGit.Error(), Do: []string{"install git, or name it in GITOPS_GIT"}}}
 	case errors.Is(err, gitops.ErrNothingToLock):
@@ -79,6 +121,8 @@ func explain(err error) (int, []term.Message) {
 			Why:  "none was named, and none follows from a repository here",
 			Do:   []string{"git gitops lock --repo URL --branch NAME"},
 		}}
+	case errors.As(err, &asked):
+		return exitFailed, []term.Message{{What: asked.Error()}}
 	case errors.Is(err, context.Canceled):
 		return 128 + int(syscall.SIGINT), []term.Message{{What: "interrupted"}}
 	default:

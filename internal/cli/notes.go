@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/term"
 )
@@ -12,7 +13,9 @@ import (
 // notes tells the user what the flows do.
 type notes struct{ out *term.Printer }
 
-func (n *notes) Warn(format string, args ...any) { n.out.Warn(format, args...) }
+func (n *notes) Say(format string, args ...any) { n.out.Say("%s", giturl.Redact(fmt.Sprintf(format, args...))) }
+
+func (n *notes) Warn(format string, args ...any) { n.out.Warn("%s", giturl.Redact(fmt.Sprintf(format, args...))) }
 
 func (n *notes) Waiting(w lock.Waiting) {
 	seen := time.Now()

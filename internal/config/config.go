@@ -7,6 +7,7 @@ package config
 
 import (
 	"crypto/tls"
+	"strings"
 	"time"
 )
 
@@ -99,6 +100,16 @@ func Load(env, git func(string) (string, bool)) (Config, error) {
 		return Config{Settings: cfg.Settings}, err
 	}
 	return cfg, nil
+}
+
+// Include returns the patterns of the repositories that are locked, from GITOPS_INCLUDE (separated
+// by commas or spaces) or else from all the values that git config has for gitops.include. None means
+// all repositories.
+func Include(env func(string) (string, bool), git []string) []string {
+	if text, _ := env("GITOPS_INCLUDE"); text != "" {
+		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+	}
+	return git
 }
 
 func (r *reader) lock() Lock {

@@ -175,6 +175,50 @@ func (g Git) RemoteRefs(ctx context.Context, remote string) ([]string, error) {
 	return refs, nil
 }
 
+// RefStatus is what a push would do to one ref: a flag of git-push(1), "OUTPUT".
+type RefStatus struct {
+	Ref  string // full name at the remote
+	Flag byte   // ' ' fast-forward, '+' forced, '-' deleted, '*' new, '!' rejected, '=' up to date
+}
+
+// Rehearse asks what a push would do now, without doing it or asking anybody for a password.
+// words are those after "push". An error means that the remote did not answer.
+func (g Git) Rehearse(ctx context.Context, words []string) ([]RefStatus, error) {
+	g.env = append(os.Environ(), "GIT_TERMINAL_PROMPT=0")
+	out, err := g.Output(ctx, append([]string{"push", "--dry-run", "--porcelain", "-v", "--no-verify"}, words...)...)
+	var all []RefStatus
+	for _, line := range lines(out) {
+		flag, rest, ok := strings.Cut(line, "\t")
+		refs, _, ok2 := strings.Cut(rest, "\t")
+		if _, to, ok3 := strings.Cut(refs, ":"); ok && ok2 && ok3 && len(flag) == 1 {
+			all = append(all, RefStatus{Ref: to, Flag: flag[0]})
+		}
+	}
+	if len(all) > 0 { // rejections make it fail, and are an answer
+		err = nil
+	}
+	return all, err
+}
+
+// Tip is the object id of a local revision, "" when there is none.
+func (g Git) Tip(ctx context.Context, rev string) string {
+	out, err := g.Output(ctx, "rev-parse", "--verify", "--quiet", rev+"^{commit}")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(out)
+}
+
+// RemoteTip is the object id of a remote's ref, "" when there is none.
+func (g Git) RemoteTip(ctx context.Context, remote, ref string) (string, error) {
+	out, err := g.Output(ctx, "ls-remote", "--", remote, ref)
+	if err != nil {
+		return "", err
+	}
+	oid, _, _ := strings.Cut(out, "\t")
+	return oid, nil
+}
+
 // LocalRefs are the names of the repository's refs, each followed by a space and the ref it stands for, if any.
 func (g Git) LocalRefs(ctx context.Context) ([]string, error) {
 	out, err := g.Output(ctx, "for-each-ref", "--format=%(refname) %(symref)")
@@ -233,4 +277,36 @@ func (t *tail) Write(p []byte) (int, error) {
 		t.kept = append(t.kept[:0], t.kept[over:]...)
 	}
 	return len(p), nil
+}
+
+// HooksDir is where git looks for the hooks of this repository; absolute.
+func (g Git) HooksDir(ctx context.Context) (string, error) {
+	out, err := g.Output(ctx, "rev-parse", "--path-format=absolute", "--git-path", "hooks")
+	return strings.TrimSuffix(out, "\n"), err
+}
+
+// GlobalConfig is a value of the user's own configuration, "" when it is not set.
+func (g Git) GlobalConfig(ctx context.Context, key string) string {
+	out, err := g.Output(ctx, "config", "--global", "--get", "--type=path", key)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(out, "\n")
+}
+
+// SetGlobalConfig sets a value of the user's own configuration, or removes it when it is "".
+func (g Git) SetGlobalConfig(ctx context.Context, key, value string) error {
+	words := []string{"config", "--global", key, value}
+	if value == "" {
+		words = []string{"config", "--global", "--unset", key}
+	}
+	_, err := g.Output(ctx, words...)
+	return err
+}
+
+// IsAncestor reports whether a commit is an ancestor of another, or the same; also false when one
+// of them is not here.
+func (g Git) IsAncestor(ctx context.Context, ancestor, of string) bool {
+	_, err := g.Output(ctx, "merge-base", "--is-ancestor", ancestor, of)
+	return err == nil
 }

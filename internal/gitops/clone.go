@@ -16,12 +16,19 @@ import (
 func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 	command := append([]string{"clone"}, words...)
 	args, err := git.ParseClone(words)
-	if err != nil || args.Help || args.Revision != "" || !f.Config.Lock.Clone {
+	if err != nil || args.Help || args.Revision != "" {
 		return f.Git.Exec(command...)
 	}
 	url, err := f.Git.FetchURL(ctx, args.URL)
 	if err != nil {
 		return f.passed(ctx, err, command...)
+	}
+	wanted, err := f.ready(url)
+	if err != nil {
+		return git.Exit{}, err
+	}
+	if !wanted || !f.Config.Lock.Clone {
+		return f.Git.Exec(command...)
 	}
 	branch := args.Branch
 	if branch == "" {
@@ -92,11 +99,9 @@ func (f *Flows) remember(ctx context.Context, lease *lock.Lease, args git.CloneA
 		f.release(ctx, lease)
 		return
 	}
-	entry := workspace.Entry{
-		Kind: workspace.Clone, Key: lease.Key, Token: lease.Token, Fence: lease.Fence(), Record: lease.Record,
-		Base: place.Tip, Based: true,
-	}
-	if err := workspace.At(place.CommonDir).Save(entry); err != nil {
+	entry := f.newEntry(workspace.Clone, lease)
+	entry.Base, entry.Based = place.Tip, true
+	if err := f.entrust(workspace.At(place.CommonDir), entry); err != nil {
 		f.Notes.Warn("cannot remember the lock in the new clone, so it is released and push will take it again: %v", err)
 		f.release(ctx, lease)
 	}
@@ -118,7 +123,7 @@ func (f *Flows) newClone(ctx context.Context, args git.CloneArgs) (git.Place, er
 // keep renews a lease while git works. Its loss is only told: git's own compare-and-swap on the ref
 // is what then guards the branch.
 func (f *Flows) keep(ctx context.Context, lease *lock.Lease) (stop func()) {
-	return lease.Keep(context.WithoutCancel(ctx), f.Store, func(err error) {
+	return lease.Keep(context.WithoutCancel(ctx), f.Store, 0, func(err error) {
 		f.Notes.Warn("lost while git was working: %v", err)
 	})
 }

@@ -4,17 +4,20 @@ package gitops
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/user"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/config"
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
@@ -23,6 +26,7 @@ const releaseBudget = 5 * time.Second
 
 // Notes is where the flows tell the user what happens.
 type Notes interface {
+	Say(format string, args ...any)
 	Warn(format string, args ...any)
 	Waiting(w lock.Waiting)
 	Waited(k lock.Key) // the wait, if there was one, is over and the lock is ours
@@ -34,22 +38,48 @@ type Flows struct {
 	GitConfig git.Config
 	Store     lock.Store
 	Config    config.Config
+	Session   session.Session
 	Notes     Notes
+	Terminal  bool // stderr is a terminal: git must keep it to itself
+
+	// Include are patterns of the repositories that are locked, "*" matching anything; empty: all.
+	Include []string
+	// Misconfigured is what is wrong with the configuration, which matters from the first lock on:
+	// what needs no lock needs no configuration. Config and Store are not set then.
+	Misconfigured error
+
+	// StartKeeper starts a keeper for an entry, in the background, and returns its process id.
+	StartKeeper func(workspace.Dir, workspace.Entry, *PushWatch) (int, error)
+
+	taken  map[string]bool // IDs of locks that this command holds and no clone remembers yet
+	waited map[string]bool // IDs of locks that it had to wait for
 }
 
 // acquire waits for a lock.
 func (f *Flows) acquire(ctx context.Context, k lock.Key, command string) (*lock.Lease, error) {
-	r := lock.Request{Key: k, Token: lock.NewToken(), Record: f.record(k, command), TTL: f.Config.Lock.TTL}
-	lease, err := lock.Acquire(ctx, f.Store, r, f.Config.Lock.Timeout, f.Notes.Waiting)
+	r := lock.Request{
+		Key: k, Token: lock.NewToken(), Record: f.record(k, command), TTL: f.Config.Lock.TTL,
+		Judge: f.judge(k),
+	}
+	if f.taken == nil {
+		f.taken, f.waited = map[string]bool{}, map[string]bool{}
+	}
+	news := func(w lock.Waiting) {
+		f.waited[k.ID()] = true
+		f.Notes.Waiting(w)
+	}
+	lease, err := lock.Acquire(ctx, f.Store, r, f.Config.Lock.Timeout, news)
 	if err != nil {
 		return nil, err
 	}
 	f.Notes.Waited(k)
+	f.taken[k.ID()] = true
 	return lease, nil
 }
 
 // release hands the lock on. What was to be done under it is done, so trouble is only told.
 func (f *Flows) release(ctx context.Context, l *lock.Lease) {
+	delete(f.taken, l.Key.ID())
 	if _, err := l.Release(ctx, f.Store, releaseBudget); err != nil {
 		f.Notes.Warn("could not release the lock on %s, it expires within %s: %v", l.Key, l.TTL, err)
 	}
@@ -61,6 +91,7 @@ func (f *Flows) record(k lock.Key, command string) lock.Record {
 		Repo: k.Repo, Branch: k.Branch, Name: k.Name,
 		PID: os.Getpid(), Command: command, Purpose: f.Config.Lock.Purpose,
 	}
+	r.Session, _ = json.Marshal(f.Session) // plain data: cannot fail
 	r.Host, _ = os.Hostname()
 	if u, err := user.Current(); err == nil {
 		r.User = u.Username
@@ -72,17 +103,14 @@ func (f *Flows) record(k lock.Key, command string) lock.Record {
 // which they must be taken. With wholeBranch they are the branches' own locks, whatever
 // GITOPS_LOCK_NAME says.
 func (f *Flows) keys(urls, branches []string) ([]lock.Key, error) {
-	dir, err := f.Git.Dir()
-	if err != nil {
-		return nil, err
-	}
 	seen := map[string]lock.Key{}
 	for _, url := range urls {
-		repo := f.Config.Lock.Repo
-		if u, err := giturl.Parse(url, dir); err != nil && repo == "" {
-			return nil, fmt.Errorf("identify the repository: %w", err)
-		} else if repo == "" {
-			repo = u.Identity()
+		repo, err := f.identity(url)
+		if err != nil {
+			return nil, err
+		}
+		if f.Config.Lock.Repo != "" {
+			repo = f.Config.Lock.Repo
 		}
 		for _, b := range branches {
 			k := lock.Key{Repo: repo, Branch: b, Name: f.Config.Lock.Name, Verbatim: f.Config.Lock.Key}
@@ -95,6 +123,114 @@ func (f *Flows) keys(urls, branches []string) ([]lock.Key, error) {
 	}
 	sort.Slice(keys, func(i, j int) bool { return keys[i].ID() < keys[j].ID() })
 	return keys, nil
+}
+
+// identity is which repository a URL means.
+func (f *Flows) identity(url string) (string, error) {
+	dir, err := f.Git.Dir()
+	if err != nil {
+		return "", err
+	}
+	u, err := giturl.Parse(url, dir)
+	if err != nil {
+		return "", fmt.Errorf("identify the repository: %w", err)
+	}
+	return u.Identity(), nil
+}
+
+// ready reports whether a lock is wanted for any of the URLs, and whether one can be had.
+func (f *Flows) ready(urls ...string) (wanted bool, err error) {
+	for _, url := range urls {
+		repo, err := f.identity(url)
+		if err != nil {
+			return true, err
+		}
+		if included(f.Include, repo) {
+			return true, f.Misconfigured
+		}
+	}
+	return false, nil
+}
+
+func included(patterns []string, repo string) bool {
+	for _, p := range patterns {
+		if matches(p, repo) {
+			return true
+		}
+	}
+	return len(patterns) == 0
+}
+
+// matches is a pattern against a whole text: "*" stands for any characters, also slashes.
+func matches(pattern, text string) bool {
+	head, tail, star := strings.Cut(pattern, "*")
+	text, ok := strings.CutPrefix(text, head)
+	if !ok || !star {
+		return ok && text == ""
+	}
+	for i := range len(text) + 1 {
+		if matches(tail, text[i:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// newEntry is what a clone remembers of a lease, its base yet unknown.
+func (f *Flows) newEntry(kind workspace.Kind, l *lock.Lease) workspace.Entry {
+	return workspace.Entry{
+		Kind: kind, Key: l.Key, Token: l.Token, Share: l.Share, Fence: l.Fence(), Record: l.Record,
+		Since: time.Now(), Session: f.Session.ID(),
+	}
+}
+
+// PushWatch is a git that is pushing and whose end a keeper waits for, because a hook cannot.
+type PushWatch struct {
+	Git       session.Process `json:"git"`
+	CommonDir string          `json:"common_dir"` // of the repository that it pushes from
+	Remote    string          `json:"remote"`     // name or URL, as git calls it
+	URL       string          `json:"url"`        // may hold a password: never printed
+	Ref       string          `json:"ref"`        // full name at the remote
+	OID       string          `json:"oid"`        // what is pushed there; zeros: deleted
+	Only      bool            `json:"only"`       // no other keeper has the lock
+	Always    bool            `json:"always"`     // the lock is for just this push, whatever becomes of it
+}
+
+// entrust saves an entry and leaves the lock to a keeper, unless one has it already.
+func (f *Flows) entrust(dir workspace.Dir, e workspace.Entry) error {
+	if err := dir.Save(e); err != nil {
+		return err
+	}
+	if err := dir.Enrol(e); err != nil {
+		f.Notes.Warn("%v", err) // only the finding of deadlocks needs it
+	}
+	if kept(e) {
+		return nil
+	}
+	pid, err := f.StartKeeper(dir, e, nil)
+	if err != nil {
+		f.Notes.Warn("cannot renew the lock on %s in the background, it expires within %s: %v", e.Key, f.Config.Lock.TTL, err)
+		return nil
+	}
+	return f.noteKeeper(dir, e, pid)
+}
+
+func (f *Flows) noteKeeper(dir workspace.Dir, e workspace.Entry, pid int) error {
+	keeper, err := session.Lookup(pid)
+	if err != nil {
+		return nil // it has ended already, and its log says why
+	}
+	text, err := json.Marshal(keeper)
+	if err != nil {
+		return fmt.Errorf("encode the keeper's process: %w", err)
+	}
+	return dir.Update(e, func(e *workspace.Entry) { e.Keeper = text })
+}
+
+// kept reports whether the keeper of an entry lives.
+func kept(e workspace.Entry) bool {
+	var p session.Process
+	return len(e.Keeper) > 0 && json.Unmarshal(e.Keeper, &p) == nil && p.Alive()
 }
 
 // find is the entry of a lock among those that a clone remembers.

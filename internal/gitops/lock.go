@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/git-gitops/git-gitops/internal/git"
@@ -42,11 +41,12 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 			return nil, err
 		}
 	}
-	e = workspace.Entry{
-		Kind: workspace.Lock, Key: lease.Key, Token: lease.Token, Fence: lease.Fence(), Record: lease.Record,
-		Base: e.Base, Based: e.Based,
+	held := f.newEntry(workspace.Lock, lease)
+	held.Base, held.Based = e.Base, e.Based
+	if e.Token == held.Token {
+		held.Since, held.Keeper = e.Since, e.Keeper
 	}
-	if err := dir.Save(e); err != nil {
+	if err := f.entrust(dir, held); err != nil {
 		f.release(ctx, lease)
 		return nil, err
 	}
@@ -85,7 +85,8 @@ func (f *Flows) Unlock(ctx context.Context, r LockRequest, all bool) ([]Unlocked
 	var done []Unlocked
 	errs := []error{err}
 	for _, e := range entries {
-		result, err := f.Store.Release(ctx, e.Key, e.Token)
+		workspace.Dismiss(e)
+		result, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, releaseBudget)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -127,8 +128,8 @@ func (f *Flows) named(ctx context.Context, r LockRequest) (workspace.Dir, []lock
 	return dir, keys, err
 }
 
-// stateDir is where locks are remembered here: in the repository, or in the user's state folder (XDG Base
-// Directory Specification) outside of one. The place is empty then.
+// stateDir is where locks are remembered here: in the repository, or in the user's state folder outside
+// of one. The place is empty then.
 func (f *Flows) stateDir(ctx context.Context) (workspace.Dir, git.Place, error) {
 	place, err := f.Git.Place(ctx)
 	var asked *git.Error
@@ -138,13 +139,6 @@ func (f *Flows) stateDir(ctx context.Context) (workspace.Dir, git.Place, error) 
 	case !errors.As(err, &asked):
 		return "", git.Place{}, err
 	}
-	state := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(state) {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", git.Place{}, fmt.Errorf("find the state folder: %w", err)
-		}
-		state = filepath.Join(home, ".local", "state")
-	}
-	return workspace.Dir(filepath.Join(state, "git-gitops", "held")), git.Place{}, nil
+	home, err := workspace.StateHome()
+	return workspace.Dir(filepath.Join(home, "held")), git.Place{}, err
 }

@@ -54,6 +54,16 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			contacted, last = true, attempt
 			r.Ticket = attempt.Ticket
 			retry.reset()
+			lease, again, err := judged(ctx, s, r, attempt)
+			if lease != nil || err != nil {
+				if err != nil {
+					abandon(ctx, s, r)
+				}
+				return lease, err
+			}
+			if again {
+				continue
+			}
 		case ctx.Err() != nil:
 			abandon(ctx, s, r)
 			return nil, ctx.Err()
@@ -85,6 +95,30 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			return nil, err
 		}
 	}
+}
+
+// judged does what the request's judge says about the holder. It returns a lease, an error that
+// ends the wait, or whether to try again at once because the holder is another by now.
+func judged(ctx context.Context, s Store, r Request, a Attempt) (lease *Lease, again bool, err error) {
+	if r.Judge == nil || !a.Holder.Known {
+		return nil, false, nil
+	}
+	verdict, err := r.Judge(ctx, a)
+	if verdict == Wait || err != nil {
+		return nil, false, err
+	}
+	sent := time.Now()
+	joined, err := s.Join(ctx, r, a.Holder.Token, verdict)
+	if err != nil {
+		return nil, false, err
+	}
+	if !joined.Granted {
+		return nil, true, nil
+	}
+	if verdict == Join {
+		r.Token, r.Share = a.Holder.Token, r.Token
+	}
+	return newLease(r, joined.Fence, sent), false, nil
 }
 
 // patience is how long to wait before asking again. Only the first in line watches for the

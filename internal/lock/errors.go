@@ -70,6 +70,9 @@ func (e *TimeoutError) Error() string {
 
 func (e *TimeoutError) Unwrap() error { return e.Err }
 
+// EndedByRelease is how a store remembers that a hold was ended by its own release.
+const EndedByRelease = "released"
+
 // LostError says that a lock which was ours is not any more.
 type LostError struct {
 	Key    Key
@@ -78,5 +81,33 @@ type LostError struct {
 }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("the lock on %s is no longer held", e.Key)
+	return fmt.Sprintf("the lock on %s was lost: %s", e.Key, e.Reason())
+}
+
+// Reason is why it was lost, in a few words.
+func (e *LostError) Reason() string {
+	switch {
+	case e.Ended == "taken over":
+		return "another command of the same script took it over"
+	case e.Ended != "":
+		return "it was " + e.Ended
+	case e.Holder.Known:
+		return fmt.Sprintf("%s@%s has it now (%s, pid %d)", e.Holder.User, e.Holder.Host, e.Holder.Command, e.Holder.PID)
+	default:
+		return "it expired, and somebody unknown has it now"
+	}
+}
+
+// DeadlockError says that sessions wait for each other in a circle.
+type DeadlockError struct {
+	Key   Key
+	Cycle []Blocked // who waits for what, from this session round to it
+}
+
+func (e *DeadlockError) Error() string {
+	msg := fmt.Sprintf("deadlock: waiting for the lock on %s", e.Key)
+	for _, b := range e.Cycle {
+		msg += fmt.Sprintf(", which is held by %s, who waits for the lock on %s", b.Who, b.Lock)
+	}
+	return msg + ", which this script holds"
 }

@@ -70,14 +70,14 @@ func (l *Lease) Renew(ctx context.Context, s Store) error {
 
 // Keep renews the lease every third of its TTL until stop is called, which waits until no
 // renewal is under way any more: call it before Release, or a late renewal could take back what
-// was released. Trouble with the store is survived up to the lease's own deadline. When the lock is
-// lost, lost is called once, from Keep's goroutine.
-func (l *Lease) Keep(ctx context.Context, s Store, lost func(error)) (stop func()) {
+// was released. Trouble with the store is survived until margin before the lease's own deadline. When the
+// lock is lost, lost is called once, from Keep's goroutine.
+func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost func(error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := l.keep(ctx, s); err != nil {
+		if err := l.keep(ctx, s, margin); err != nil {
 			lost(err)
 		}
 	}()
@@ -88,7 +88,7 @@ func (l *Lease) Keep(ctx context.Context, s Store, lost func(error)) (stop func(
 }
 
 // keep returns nil when ctx ends, else why the lease ended.
-func (l *Lease) keep(ctx context.Context, s Store) error {
+func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 	var retry backoff
 	pause := l.TTL / 3
 	for sleep(ctx, pause) == nil {
@@ -102,10 +102,10 @@ func (l *Lease) keep(ctx context.Context, s Store) error {
 			return nil
 		case errors.As(err, &lost):
 			return err
-		case l.Left() <= 0:
+		case l.Left() <= margin:
 			return err
 		default:
-			pause = min(retry.next(), l.Left())
+			pause = min(retry.next(), l.Left()-margin)
 		}
 	}
 	return nil
@@ -115,5 +115,5 @@ func (l *Lease) keep(ctx context.Context, s Store) error {
 func (l *Lease) Release(ctx context.Context, s Store, budget time.Duration) (ReleaseResult, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
 	defer cancel()
-	return s.Release(ctx, l.Key, l.Token)
+	return s.Release(ctx, l.Key, l.share())
 }

@@ -134,6 +134,40 @@ type Request struct {
 	Record Record        // who asks
 	TTL    time.Duration // required: the lease when granted
 	Ticket int64         // the place taken before; 0 at the first try
+
+	// Share is the token of our share when Token is another's, who lets us share; else "".
+	Share Token
+	// Judge is asked after each try that was not granted. nil: wait.
+	Judge func(context.Context, Attempt) (Verdict, error)
+}
+
+// share is the token that our part of the lock is released by.
+func (r Request) share() Token {
+	if r.Share != "" {
+		return r.Share
+	}
+	return r.Token
+}
+
+// Verdict is what to do about a lock that somebody holds.
+type Verdict int
+
+const (
+	// Wait is for everybody else.
+	Wait Verdict = iota
+	// Join shares the lock: it is ours as well, and free when all who share have released it.
+	Join
+	// TakeOver takes the lock from a holder that is done with it.
+	TakeOver
+)
+
+// Blocked is a session that holds a lock and waits for another: an edge of the graph in which a
+// deadlock is a cycle.
+type Blocked struct {
+	Lock   string `json:"lock"`   // what it waits for, for people
+	Holder string `json:"holder"` // the session that holds that
+	Ticket int64  `json:"ticket"` // since when it waits; the youngest of a cycle has the greatest
+	Who    string `json:"who"`    // for people
 }
 
 // Attempt is the answer to one try.
@@ -175,6 +209,8 @@ const (
 	Freed
 	// HandedOver says that the next waiter has it.
 	HandedOver
+	// StillShared says that others who share the lock still have it.
+	StillShared
 )
 
 // Store keeps locks. All methods are safe for concurrent use and answer a *StoreError when the
@@ -185,8 +221,14 @@ type Store interface {
 	TryAcquire(ctx context.Context, r Request) (Attempt, error)
 	// Wait returns when the lock may have been handed to the token, and after d at the latest.
 	Wait(ctx context.Context, k Key, t Token, d time.Duration) error
-	// Release ends what the token has: the lock, which passes to the next living waiter, or a
-	// place in the queue.
+	// Join makes the lock of a holder ours as well, or ours instead: v is Join or TakeOver. It is
+	// not granted when that holder does not have it any more.
+	Join(ctx context.Context, r Request, holder Token, v Verdict) (Attempt, error)
+	// Block tells the others, for the life of a waiter, what a session waits for; Blocked reads that.
+	Block(ctx context.Context, session string, b Blocked) error
+	Blocked(ctx context.Context, session string) (b Blocked, ok bool, err error)
+	// Release ends what the token has: the lock, which passes to the next living waiter, its
+	// share of one, or a place in the queue.
 	Release(ctx context.Context, k Key, t Token) (ReleaseResult, error)
 	// Renew extends the lease of the token's holder, and takes an untaken lock back.
 	Renew(ctx context.Context, r Request) (Renewal, error)

@@ -36,6 +36,19 @@ func Lookup(pid int) (Process, error) {
 	return p.Process, nil
 }
 
+// Parent returns the parent of a process. The error wraps [ErrGone] if there is none.
+func Parent(pid int) (Process, error) {
+	p, err := stat(pid)
+	if err != nil {
+		return Process{}, err
+	}
+	if p, err = parent(p); err != nil {
+		return Process{}, err
+	}
+	p.describe()
+	return p.Process, nil
+}
+
 // Alive reports whether the process still runs: the same pid with the same
 // start time, and not a zombie. A process that can't be examined counts as
 // alive, because a lock must not be taken away on a doubt.

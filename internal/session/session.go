@@ -9,6 +9,8 @@
 package session
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -131,4 +133,14 @@ func (s Session) Shares(host string, pid int) bool {
 		p, err = parent(p)
 	}
 	return false
+}
+
+// ID names the session in a few characters that can be part of a file name or a Redis key; ""
+// for one without an owner.
+func (s Session) ID() string {
+	if s.Owner == nil {
+		return ""
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", s.Host, s.Owner.PID, s.Owner.Start))
+	return hex.EncodeToString(sum[:10])
 }

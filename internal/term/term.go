@@ -29,15 +29,19 @@ const (
 type Printer struct {
 	mu    sync.Mutex
 	w     io.Writer
-	tty   bool // lines can be rewritten
+	tty   bool
+	dumb  bool // a terminal whose lines cannot be rewritten
 	quiet bool // only warnings and errors
 	wait  *wait
 }
 
 // New is a printer on f.
 func New(f *os.File) *Printer {
-	return &Printer{w: f, tty: term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"}
+	return &Printer{w: f, tty: term.IsTerminal(int(f.Fd())), dumb: os.Getenv("TERM") == "dumb"}
 }
+
+// Terminal reports whether the lines go to a terminal.
+func (p *Printer) Terminal() bool { return p.tty }
 
 // Quiet leaves only warnings and errors, as git's -q does.
 func (p *Printer) Quiet() {
@@ -115,7 +119,7 @@ func (p *Printer) Waiting(state string, text func(waited time.Duration) string) 
 	w := p.wait
 	changed := state != w.state
 	w.state, w.text = state, text
-	if p.tty || changed {
+	if p.live() || changed {
 		p.show(now)
 	}
 }
@@ -130,7 +134,7 @@ func (p *Printer) tick(w *wait) {
 			return
 		case now := <-t.C:
 			p.mu.Lock()
-			if p.wait == w && (p.tty || now.Sub(w.said) >= repeat) {
+			if p.wait == w && (p.live() || now.Sub(w.said) >= repeat) {
 				p.show(now)
 			}
 			p.mu.Unlock()
@@ -138,11 +142,14 @@ func (p *Printer) tick(w *wait) {
 	}
 }
 
+// live reports whether a line can be rewritten.
+func (p *Printer) live() bool { return p.tty && !p.dumb }
+
 func (p *Printer) show(now time.Time) {
 	w := p.wait
 	w.said = now
 	text := prefix + Clean(w.text(now.Sub(w.started)))
-	if !p.tty {
+	if !p.live() {
 		_, _ = fmt.Fprintln(p.w, text)
 		return
 	}

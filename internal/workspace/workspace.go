@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
@@ -38,13 +39,31 @@ type Entry struct {
 	Kind    Kind        `json:"kind"`
 	Key     lock.Key    `json:"key"`
 	Token   lock.Token  `json:"token"`
+	Share   lock.Token  `json:"share,omitempty"` // our share, when the token is that of a holder we joined
 	Fence   lock.Fence  `json:"fence"`
 	Record  lock.Record `json:"record"`
+	Since   time.Time   `json:"since"`
 
 	// Base is the tip that the branch had when the lock was taken: what this clone's edits are
 	// built on. "" when the branch did not exist, or nobody looked (see Based).
 	Base  string `json:"base,omitempty"`
 	Based bool   `json:"based"` // Base is known
+
+	// Broken: the lock was gone for a time, so that another may have held it. Lost: why it is
+	// no longer ours, as far as the keeper knows.
+	Broken bool   `json:"broken,omitempty"`
+	Lost   string `json:"lost,omitempty"`
+
+	// Session is the ID of the session that the lock belongs to, "" for none.
+	Session string `json:"session,omitempty"`
+	// Keeper is the process that renews the lock in the background, nil for none: its pid and start
+	// time in the words of internal/session.
+	Keeper json.RawMessage `json:"keeper,omitempty"`
+}
+
+// Hold is the entry as a lock that can be renewed and released.
+func (e Entry) Hold(ttl time.Duration) *lock.Lease {
+	return lock.Resume(lock.Request{Key: e.Key, Token: e.Token, Share: e.Share, Record: e.Record, TTL: ttl}, e.Fence)
 }
 
 // Dir is the folder of one clone's entries.
@@ -128,14 +147,32 @@ func read(path string) (Entry, error) {
 	return e, nil
 }
 
+// Find reads the entry of one lock.
+func (d Dir) Find(k lock.Key) (e Entry, ok bool, err error) {
+	e, err = read(d.file(k))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Entry{}, false, nil
+	}
+	return e, err == nil, err
+}
+
+// Update changes an entry, but only if it is still the one with this token.
+func (d Dir) Update(e Entry, change func(*Entry)) error {
+	now, ok, err := d.Find(e.Key)
+	if err != nil || !ok || now.Token != e.Token || now.Share != e.Share {
+		return err
+	}
+	change(&now)
+	return d.Save(now)
+}
+
 // Remove forgets an entry, but only if it is still the one with this token.
 func (d Dir) Remove(e Entry) error {
-	path := d.file(e.Key)
-	now, err := read(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && now.Token != e.Token {
+	now, ok, err := d.Find(e.Key)
+	if err == nil && (!ok || now.Token != e.Token || now.Share != e.Share) {
 		return nil
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(d.file(e.Key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove state: %w", err)
 	}
 	return nil

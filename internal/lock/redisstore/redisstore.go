@@ -4,12 +4,14 @@
 // All keys of one lock share a hash tag, so that they live in one slot of a Cluster:
 //
 //	P:lock:{ID}          the owner's token, expiring: what a plain SET NX PX writer makes and respects
-//	P:meta:{ID}          hash: owner, fence, since (µs), record (JSON), key (the lock's own key)
+//	P:meta:{ID}          hash: owner, fence, since (µs), record (JSON), key (the lock's own key), and
+//	                     s:TOKEN for each who shares it, the owner being the first
 //	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
 //	P:waiter:{ID}:TOKEN  a waiter's record, expiring: its sign of life
 //	P:wake:{ID}:TOKEN    a list that the waiter blocks on
 //	P:ended:{ID}:TOKEN   how that token's hold ended, so that nothing late can revive it
 //	P:fence:{ID}         the last fence
+//	P:blocked:{SESSION}  what a session that holds a lock waits for (JSON), expiring
 //
 // P is the prefix, "gitops" unless configured.
 package redisstore
@@ -57,6 +59,9 @@ var releaseLua string
 //go:embed lua/renew.lua
 var renewLua string
 
+//go:embed lua/join.lua
+var joinLua string
+
 //go:embed lua/inspect.lua
 var inspectLua string
 
@@ -64,6 +69,7 @@ var (
 	acquireScript = redis.NewScript(commonLua + acquireLua)
 	releaseScript = redis.NewScript(commonLua + releaseLua)
 	renewScript   = redis.NewScript(commonLua + renewLua)
+	joinScript    = redis.NewScript(commonLua + joinLua)
 	inspectScript = redis.NewScript(commonLua + inspectLua)
 )
 
@@ -219,9 +225,56 @@ func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Durat
 	}
 }
 
+// Join implements lock.Store.
+func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v lock.Verdict) (lock.Attempt, error) {
+	mode := "join"
+	if v == lock.TakeOver {
+		mode = "takeover"
+	}
+	reply, err := s.run(ctx, joinScript, r.Key, r.Token, r.TTL.Milliseconds(), string(holder), mode, encode(r.Record))
+	if err != nil {
+		return lock.Attempt{}, err
+	}
+	p := parser{reply: reply}
+	if p.int() != 1 {
+		return lock.Attempt{}, s.check(&p)
+	}
+	return lock.Attempt{Granted: true, Fence: lock.Fence(p.int())}, s.check(&p)
+}
+
+func (s *Store) blockedKey(session string) string { return s.prefix + ":blocked:{" + session + "}" }
+
+// Block implements lock.Store.
+func (s *Store) Block(ctx context.Context, session string, b lock.Blocked) error {
+	text, err := json.Marshal(b)
+	if err != nil {
+		return fmt.Errorf("encode %v: %w", b, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	if err := s.client.Set(ctx, s.blockedKey(session), text, lock.Life).Err(); err != nil {
+		return s.trouble(err)
+	}
+	return nil
+}
+
+// Blocked implements lock.Store.
+func (s *Store) Blocked(ctx context.Context, session string) (b lock.Blocked, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	text, err := s.client.Get(ctx, s.blockedKey(session)).Result()
+	if errors.Is(err, redis.Nil) {
+		return lock.Blocked{}, false, nil
+	}
+	if err != nil {
+		return lock.Blocked{}, false, s.trouble(err)
+	}
+	return b, json.Unmarshal([]byte(text), &b) == nil, nil
+}
+
 // Release implements lock.Store.
 func (s *Store) Release(ctx context.Context, k lock.Key, t lock.Token) (lock.ReleaseResult, error) {
-	reply, err := s.run(ctx, releaseScript, k, t, "released", endedFor.Milliseconds())
+	reply, err := s.run(ctx, releaseScript, k, t, lock.EndedByRelease, endedFor.Milliseconds())
 	if err != nil {
 		return lock.NotHeld, err
 	}
@@ -231,7 +284,11 @@ func (s *Store) Release(ctx context.Context, k lock.Key, t lock.Token) (lock.Rel
 
 // Renew implements lock.Store.
 func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error) {
-	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.TTL.Milliseconds(), encode(r.Record))
+	share := r.Share
+	if share == "" {
+		share = r.Token
+	}
+	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.TTL.Milliseconds(), encode(r.Record), string(share))
 	if err != nil {
 		return lock.Renewal{}, err
 	}

@@ -28,10 +28,19 @@ local function grant(owner, record, ms)
 	redis.call('SET', LOCK, owner, 'PX', ms)
 	local fence = next_fence()
 	redis.call('DEL', META)
-	redis.call('HSET', META, 'owner', owner, 'fence', int(fence), 'since', int(NOW), 'record', record, 'key', LOCK)
+	redis.call('HSET', META, 'owner', owner, 'fence', int(fence), 'since', int(NOW), 'record', record, 'key', LOCK, 's:' .. owner, '1')
 	redis.call('PEXPIRE', META, DAY)
 	leave_queue(owner)
 	return fence
+end
+
+-- How many share the lock, its holder among them.
+local function shares()
+	local n = 0
+	for _, field in ipairs(redis.call('HKEYS', META)) do
+		if string.sub(field, 1, 2) == 's:' then n = n + 1 end
+	end
+	return n
 end
 
 -- The first waiter that has shown life lately; those before it are forgotten.

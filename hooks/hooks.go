@@ -1,0 +1,216 @@
+// Package hooks owns git's hooks: the scripts that are installed, where and how, what was there
+// before, and the protocol that git speaks with a pre-push hook.
+package hooks
+
+import (
+	"bufio"
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+//go:embed scripts
+var scripts embed.FS
+
+// Chained is the ending of the name under which a hook that was there before is kept, and called.
+const Chained = ".chained"
+
+const hookMode = 0o755
+
+// known are the hooks that git looks for in core.hooksPath (githooks(5)), but for pre-push.
+var known = []string{
+	"applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "pre-merge-commit",
+	"prepare-commit-msg", "commit-msg", "post-commit", "pre-rebase", "post-checkout", "post-merge",
+	"pre-receive", "update", "proc-receive", "post-receive", "post-update", "reference-transaction",
+	"push-to-checkout", "pre-auto-gc", "post-rewrite", "sendemail-validate", "post-index-change",
+}
+
+// ManagedError says that the hooks of a folder belong to a hook manager, which would undo what we
+// write there.
+type ManagedError struct {
+	Manager string
+	File    string
+	Advice  string // what to add to the manager's own configuration
+}
+
+func (e *ManagedError) Error() string {
+	return fmt.Sprintf("%s is managed by %s", e.File, e.Manager)
+}
+
+// managers are told by a word in their hook.
+var managers = []struct{ name, mark, advice string }{
+	{"husky", "husky", `add to .husky/pre-push: git-gitops pre-push "$0" "$@"`},
+	{"lefthook", "lefthook", "add to lefthook.yml, with use_stdin: true: pre-push: commands: gitops: run: git-gitops pre-push lefthook {0}"},
+	{"pre-commit", "pre-commit.com", "add to .pre-commit-config.yaml a local hook of stage pre-push that runs git-gitops pre-push"},
+	{"overcommit", "overcommit", "add to .overcommit.yml under PrePush a hook that runs git-gitops pre-push"},
+}
+
+// Install writes the pre-push hook into a folder of hooks. A hook that is there already is kept
+// under another name and called first. It reports whether anything was changed.
+func Install(dir string) (changed bool, err error) {
+	path := filepath.Join(dir, "pre-push")
+	old, err := os.ReadFile(path) //nolint:gosec // the user's own hook
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return false, fmt.Errorf("read hook: %w", err)
+	case bytes.Equal(old, script("pre-push")):
+		return false, nil
+	case ours(old):
+		return true, write(path, script("pre-push")) // of another version
+	default:
+		for _, m := range managers {
+			if bytes.Contains(old, []byte(m.mark)) {
+				return false, &ManagedError{Manager: m.name, File: path, Advice: m.advice}
+			}
+		}
+		if _, err := os.Lstat(path + Chained); err == nil {
+			return false, fmt.Errorf("%s: both it and %s exist, and neither is ours", path, path+Chained)
+		}
+		if err := os.Rename(path, path+Chained); err != nil {
+			return false, fmt.Errorf("keep the hook that is there: %w", err)
+		}
+	}
+	return true, write(path, script("pre-push"))
+}
+
+// InstallAll writes a folder for core.hooksPath: the pre-push hook, and for all others one that
+// calls the repository's own, which git would no longer find.
+func InstallAll(dir string) (changed bool, err error) {
+	for _, name := range append([]string{"pre-push"}, known...) {
+		text := script("passthrough")
+		if name == "pre-push" {
+			text = script("pre-push")
+		}
+		path := filepath.Join(dir, name)
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) { //nolint:gosec // our own folder
+			continue
+		}
+		if err := write(path, text); err != nil {
+			return changed, err
+		}
+		changed = true
+	}
+	return changed, nil
+}
+
+// Uninstall removes our hook from a folder and puts the one that was there before back, byte for byte.
+// Hooks that are not ours are left alone. It reports whether anything was changed.
+func Uninstall(dir string) (changed bool, err error) {
+	path := filepath.Join(dir, "pre-push")
+	if text, err := os.ReadFile(path); err != nil || !ours(text) { //nolint:gosec // the user's own hook
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	}
+	err = os.Rename(path+Chained, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.Remove(path)
+	}
+	if err != nil {
+		return false, fmt.Errorf("remove hook: %w", err)
+	}
+	return true, nil
+}
+
+// UninstallAll removes what InstallAll wrote, and the folder if nothing else is in it.
+func UninstallAll(dir string) (changed bool, err error) {
+	for _, name := range append([]string{"pre-push"}, known...) {
+		path := filepath.Join(dir, name)
+		if text, err := os.ReadFile(path); err != nil || !ours(text) { //nolint:gosec // our own folder
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return changed, fmt.Errorf("remove hook: %w", err)
+		}
+		changed = true
+	}
+	_ = os.Remove(dir)
+	return changed, nil
+}
+
+// Installed reports whether a folder has our pre-push hook.
+func Installed(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, "pre-push")) //nolint:gosec // the user's own hook
+	return err == nil && ours(text)
+}
+
+// ours reports whether a hook was written by any version of this program: its second line says so.
+func ours(text []byte) bool {
+	_, rest, _ := bytes.Cut(text, []byte("\n"))
+	return bytes.HasPrefix(rest, []byte("# Installed by git-gitops: "))
+}
+
+func script(name string) []byte {
+	text, err := scripts.ReadFile("scripts/" + name)
+	if err != nil {
+		panic(err) // it is part of this program
+	}
+	return text
+}
+
+// write replaces a hook whole, so that a push at this moment finds the one or the other.
+func write(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // git's own mode for this folder
+		return fmt.Errorf("make folder of hooks: %w", err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".pre-push-*")
+	if err != nil {
+		return fmt.Errorf("write hook: %w", err)
+	}
+	_, err = tmp.Write(text)
+	if err = errors.Join(err, tmp.Chmod(hookMode), tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+		return fmt.Errorf("write hook: %w", err)
+	}
+	return nil
+}
+
+// Update is one ref that a push would update, as git tells a pre-push hook.
+type Update struct {
+	LocalRef, LocalOID   string // "(delete)" and zeros for a deletion
+	RemoteRef, RemoteOID string // zeros for a ref that is new
+}
+
+// Deletes reports whether the ref would be deleted.
+func (u Update) Deletes() bool { return zero(u.LocalOID) }
+
+// Creates reports whether the ref would be new.
+func (u Update) Creates() bool { return zero(u.RemoteOID) }
+
+func zero(oid string) bool { return strings.Trim(oid, "0") == "" }
+
+// ReadUpdates reads what git gives a pre-push hook on stdin (githooks(5)): lines of
+//
+//	<local ref> SP <local object name> SP <remote ref> SP <remote object name> LF
+func ReadUpdates(r io.Reader) ([]Update, error) {
+	var all []Update
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		words := strings.Split(lines.Text(), " ")
+		if len(words) < 4 || words[len(words)-1] == "" {
+			return nil, fmt.Errorf("unexpected line %q from git", lines.Text())
+		}
+		// The local ref may be any expression that the user wrote, with spaces in it.
+		n := len(words)
+		all = append(all, Update{
+			LocalRef: strings.Join(words[:n-3], " "), LocalOID: words[n-3],
+			RemoteRef: words[n-2], RemoteOID: words[n-1],
+		})
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read what git pushes: %w", err)
+	}
+	return all, nil
+}

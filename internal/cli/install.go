@@ -1,0 +1,239 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/git-gitops/git-gitops/hooks"
+	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/term"
+	"github.com/git-gitops/git-gitops/shim"
+)
+
+func (c *command) installCommands(out *term.Printer) []*ucli.Command {
+	where := []ucli.Flag{
+		&ucli.BoolFlag{Name: "local", Usage: "this repository's pre-push hook (the default)"},
+		&ucli.BoolFlag{Name: "global", Usage: "every repository of this user, through core.hooksPath"},
+		&ucli.StringFlag{Name: "template", Usage: "the hooks of a template `DIR` for new repositories"},
+		&ucli.StringFlag{Name: "shim", Usage: "a link named git in `DIR`, and print the line that puts it first on PATH"},
+	}
+	return []*ucli.Command{
+		{
+			Name:  "install",
+			Usage: "guard plain git push with a hook, or plain git with a link on PATH",
+			UsageText: `git gitops install [--local | --global | --template DIR]
+eval "$(git gitops install --shim DIR)"`,
+			Flags:  append(where, &ucli.StringFlag{Name: "shell", Usage: "the `SHELL` that the line is for (default: $SHELL)"}),
+			Action: func(u *ucli.Context) error { return c.place(u, out, true) },
+		},
+		{
+			Name:   "uninstall",
+			Usage:  "undo install, and put back what was there",
+			Flags:  where,
+			Action: func(u *ucli.Context) error { return c.place(u, out, false) },
+		},
+	}
+}
+
+// place installs or uninstalls at the one place that the flags name.
+func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error {
+	n := 0
+	for _, name := range []string{"local", "global", "template", "shim"} {
+		if u.IsSet(name) {
+			n++
+		}
+	}
+	if n > 1 || u.Args().Present() {
+		return &usageError{verb: u.Command.Name, err: errors.New("say one of --local, --global, --template DIR, --shim DIR")}
+	}
+	switch {
+	case u.IsSet("shim"):
+		return placeShim(u, out, install)
+	case u.Bool("global"):
+		return c.placeGlobal(u.Context, out, install)
+	case u.IsSet("template"):
+		dir, err := filepath.Abs(filepath.Join(u.String("template"), "hooks"))
+		if err != nil {
+			return fmt.Errorf("template folder: %w", err)
+		}
+		if err := placeHook(out, dir, install); err != nil {
+			return err
+		}
+		if root := filepath.Dir(dir); install && c.git.GlobalConfig(u.Context, "init.templateDir") != root {
+			out.Say("new repositories take it from there after: git config --global init.templateDir %q", root)
+		}
+		return nil
+	default:
+		dir, err := c.localHooks(u.Context)
+		if err != nil {
+			return err
+		}
+		return placeHook(out, dir, install)
+	}
+}
+
+// localHooks is where git looks for this repository's hooks, unless that is a place for many.
+func (c *command) localHooks(ctx context.Context) (string, error) {
+	dir, err := c.git.HooksDir(ctx)
+	if err != nil {
+		return "", err
+	}
+	if global := c.git.GlobalConfig(ctx, "core.hooksPath"); global != "" && filepath.Clean(global) == dir {
+		return "", &installError{
+			what: fmt.Sprintf("git looks for this repository's hooks in %s, which is for all repositories of this user", dir),
+			do:   "git gitops install --global",
+		}
+	}
+	return dir, nil
+}
+
+func placeHook(out *term.Printer, dir string, install bool) error {
+	if !install {
+		changed, err := hooks.Uninstall(dir)
+		return say(out, changed, err, "removed the pre-push hook from "+dir, "no pre-push hook of ours in "+dir)
+	}
+	changed, err := hooks.Install(dir)
+	var managed *hooks.ManagedError
+	if errors.As(err, &managed) {
+		return &installError{what: managed.Error() + ", which would undo what is written there", do: managed.Advice}
+	}
+	return say(out, changed, err, "installed the pre-push hook in "+dir, "the pre-push hook is already in "+dir)
+}
+
+func (c *command) placeGlobal(ctx context.Context, out *term.Printer, install bool) error {
+	config := os.Getenv("XDG_CONFIG_HOME")
+	if !filepath.IsAbs(config) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return fmt.Errorf("find the configuration folder: %w", err)
+		}
+		config = filepath.Join(home, ".config")
+	}
+	ours := filepath.Join(config, "git-gitops", "hooks")
+	set := c.git.GlobalConfig(ctx, "core.hooksPath")
+	if install {
+		if set != "" && set != ours { // somebody's own folder of hooks: join them there
+			return placeHook(out, set, true)
+		}
+		changed, err := hooks.InstallAll(ours)
+		if err == nil && set == "" {
+			changed = true
+			err = c.git.SetGlobalConfig(ctx, "core.hooksPath", ours)
+		}
+		return say(out, changed, err, "installed the hooks in "+ours+", and set core.hooksPath to it", "the hooks are already in "+ours)
+	}
+	if set != "" && set != ours {
+		return placeHook(out, set, false)
+	}
+	changed, err := hooks.UninstallAll(ours)
+	if err == nil && set == ours {
+		changed = true
+		err = c.git.SetGlobalConfig(ctx, "core.hooksPath", "")
+	}
+	return say(out, changed, err, "removed the hooks, and unset core.hooksPath", "no hooks of ours for all repositories")
+}
+
+func placeShim(u *ucli.Context, out *term.Printer, install bool) error {
+	dir, err := filepath.Abs(u.String("shim"))
+	if err != nil {
+		return fmt.Errorf("shim folder: %w", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	if !install {
+		changed, err := shim.RemoveLink(dir, self)
+		return say(out, changed, err, "removed the link git from "+dir, "no link of ours in "+dir)
+	}
+	if _, err := shim.MakeLink(dir, self); err != nil {
+		return &installError{what: err.Error(), do: "name another folder, one that is for this link alone"}
+	}
+	shell := u.String("shell")
+	if shell == "" {
+		shell = os.Getenv("SHELL")
+	}
+	_, err = fmt.Fprintln(u.App.Writer, shim.PathLine(shell, dir))
+	return err
+}
+
+func say(out *term.Printer, changed bool, err error, done, nothing string) error {
+	switch {
+	case err != nil:
+		return &installError{what: err.Error()}
+	case changed:
+		out.Say("%s", done)
+	default:
+		out.Say("%s", nothing)
+	}
+	return nil
+}
+
+// installError is an installation that cannot be done as asked.
+type installError struct{ what, do string }
+
+func (e *installError) Error() string { return e.what }
+
+// prePush is the hook: `git-gitops pre-push HOOK REMOTE URL`, with git's list of refs on stdin. The
+// hooks that ours stands in for come first: they may take long, and may stop the push.
+func (c *command) prePush(words []string) int {
+	out := term.New(os.Stderr)
+	if len(words) != 3 {
+		return fail(out, &usageError{verb: "pre-push", err: errors.New("git runs this, from the hook that install writes")})
+	}
+	hook, remote, url := words[0], words[1], words[2]
+	input, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return fail(out, fmt.Errorf("read what git pushes: %w", err))
+	}
+	for _, other := range c.otherHooks(hook) {
+		exit, err := git.RunHook(other, words[1:], input)
+		if err != nil {
+			return fail(out, err)
+		}
+		if !exit.OK() {
+			return exit.Code
+		}
+	}
+	if gitops.Guarded() {
+		return 0
+	}
+	updates, err := hooks.ReadUpdates(bytes.NewReader(input))
+	if err != nil {
+		return fail(out, err)
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	flows, done, err := c.open(ctx, out)
+	if err != nil {
+		return fail(out, because(ctx, err))
+	}
+	defer done()
+	if err := flows.PrePush(ctx, remote, url, updates); err != nil {
+		return fail(out, because(ctx, err))
+	}
+	return 0
+}
+
+// otherHooks are the pre-push hooks that git would have run without ours.
+func (c *command) otherHooks(hook string) []string {
+	others := []string{hook + hooks.Chained}
+	place, err := c.git.Place(context.Background())
+	if err != nil {
+		return others
+	}
+	dir := filepath.Join(place.CommonDir, "hooks")
+	own := filepath.Join(dir, "pre-push")
+	if abs, err := filepath.Abs(hook); err == nil && abs != own && !hooks.Installed(dir) {
+		others = append(others, own)
+	}
+	return others
+}

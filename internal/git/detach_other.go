@@ -1,0 +1,10 @@
+//go:build !unix
+
+package git
+
+import "errors"
+
+// Detach is not to be had on this system: locks then live by their TTL.
+func Detach(string, []string, []byte) (pid int, err error) {
+	return 0, errors.New("no background processes on this system")
+}

@@ -1,0 +1,49 @@
+//go:build unix
+
+package git
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+)
+
+// Detach starts a program of ours that outlives us: in a session of its own, so that no terminal
+// hangs it up, and with none of our descriptors, so that it holds no pipe of the script open. It
+// reads input on its stdin. Nothing else may be started after it: descriptors that we inherited are
+// not passed on any more.
+func Detach(path string, argv []string, input []byte) (pid int, err error) {
+	closeOnExec()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, fmt.Errorf("make a pipe: %w", err)
+	}
+	defer func() { _ = w.Close() }()
+	cmd := exec.Cmd{Path: path, Args: argv, Stdin: r, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	err = cmd.Start()
+	_ = r.Close()
+	if err != nil {
+		return 0, fmt.Errorf("start %s: %w", argv[0], err)
+	}
+	if _, err := w.Write(input); err != nil {
+		return 0, fmt.Errorf("instruct %s: %w", argv[0], err)
+	}
+	pid = cmd.Process.Pid
+	return pid, cmd.Process.Release()
+}
+
+// closeOnExec marks every descriptor but the standard ones. Go marks its own; those that we
+// inherited are not.
+func closeOnExec() {
+	fds, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range fds {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package gitops
+
+import (
+	"context"
+	"errors"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/workspace"
+)
+
+// holds are the locks under which one push runs.
+type holds struct {
+	f    *Flows
+	dir  workspace.Dir
+	list []*hold
+}
+
+type hold struct {
+	lease    *lock.Lease
+	entry    workspace.Entry // what the clone remembers of this lock; no token: nothing
+	taken    bool            // by this push, and not before it
+	pushOnly bool            // a branch's own lock around a push under a narrower one
+	stop     func()          // ends the renewing
+}
+
+// broken reports whether somebody else may have held the lock since the clone remembers it.
+func (h *hold) broken() bool {
+	return h.lease.Broken() || h.entry.Token != "" && (h.taken || h.entry.Broken)
+}
+
+// authorize makes sure of every lock, in order: ours is extended, any other is waited for.
+func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys []lock.Key) error {
+	for _, k := range keys {
+		one := &hold{}
+		one.entry, _ = find(entries, k)
+		var err error
+		if one.lease, err = h.f.resume(ctx, one.entry); err != nil {
+			return err
+		}
+		if one.lease == nil {
+			if one.lease, err = h.f.acquire(ctx, k, "push"); err != nil {
+				return err
+			}
+			one.taken = true
+		}
+		h.add(ctx, one)
+	}
+	if h.f.Config.Lock.Name == "" {
+		return nil
+	}
+	// Narrow locks let several clones of one branch live side by side. Their pushes still take
+	// turns: the branch's own lock, for just the push, and always after the narrow ones.
+	for _, k := range keys {
+		lease, err := h.f.acquire(ctx, k.WholeBranch(), "push")
+		if err != nil {
+			return err
+		}
+		h.add(ctx, &hold{lease: lease, taken: true, pushOnly: true})
+	}
+	return nil
+}
+
+// again makes sure that every lock is still ours before another try. One that was lost stays so:
+// to rebase and push without it would defeat the last word that git's compare-and-swap has.
+func (h *holds) again(ctx context.Context) error {
+	for _, one := range h.list {
+		if err := one.lease.Renew(ctx, h.f.Store); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resume extends the lock that the clone remembers; nil when there is none, or it was lost.
+func (f *Flows) resume(ctx context.Context, e workspace.Entry) (*lock.Lease, error) {
+	if e.Token == "" {
+		return nil, nil
+	}
+	lease := e.Hold(f.Config.Lock.TTL)
+	err := lease.Renew(ctx, f.Store)
+	var lost *lock.LostError
+	if errors.As(err, &lost) {
+		why := lost.Reason()
+		if e.Lost != "" {
+			why = e.Lost
+		}
+		f.Notes.Warn("the lock on %s was lost since it was taken: %s; taking it again", e.Key, why)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return lease, nil
+}
+
+func (h *holds) add(ctx context.Context, one *hold) {
+	one.stop = h.f.keep(ctx, one.lease)
+	h.list = append(h.list, one)
+}
+
+// landed ends every lock that a successful push ends; the next in line comes before our own
+// housekeeping.
+func (h *holds) landed(ctx context.Context) {
+	for _, one := range h.list {
+		one.stop()
+		if one.entry.Kind == workspace.Lock {
+			if one.taken {
+				h.save(ctx, one) // lost and taken again: the bracket goes on with the new token
+			}
+			continue
+		}
+		h.f.release(ctx, one.lease)
+		if one.entry.Token == "" {
+			continue
+		}
+		workspace.Dismiss(one.entry)
+		if err := h.dir.Remove(one.entry); err != nil {
+			h.f.Notes.Warn("%v", err)
+		}
+	}
+}
+
+// retain keeps the locks of a push that failed, for the script's own retry, and lets go of those that
+// are for just the push.
+func (h *holds) retain(ctx context.Context) {
+	for _, one := range h.list {
+		one.stop()
+		switch {
+		case one.pushOnly:
+			h.f.release(ctx, one.lease)
+		case one.taken || one.lease.Broken() || !kept(one.entry):
+			h.save(ctx, one)
+		}
+	}
+}
+
+// giveUp undoes what this push has taken before it could begin.
+func (h *holds) giveUp(ctx context.Context) {
+	for _, one := range h.list {
+		one.stop()
+		if one.taken {
+			h.f.release(ctx, one.lease)
+		}
+	}
+}
+
+// entry is what the clone is to remember of a lock from now on.
+func (h *holds) entry(one *hold) workspace.Entry {
+	e := h.f.newEntry(workspace.Push, one.lease)
+	if old := one.entry; old.Token != "" {
+		e.Kind, e.Base, e.Based, e.Broken = old.Kind, old.Base, old.Based, one.broken()
+		if !one.taken {
+			e.Since, e.Session, e.Keeper = old.Since, old.Session, old.Keeper
+		}
+	}
+	return e
+}
+
+// save has the clone remember a lock that this push took or took back, and a keeper renew it.
+func (h *holds) save(ctx context.Context, one *hold) {
+	if err := h.f.entrust(h.dir, h.entry(one)); err != nil {
+		h.f.Notes.Warn("cannot remember the lock on %s, so it is released: %v", one.lease.Key, err)
+		h.f.release(ctx, one.lease)
+	}
+}

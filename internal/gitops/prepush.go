@@ -1,0 +1,166 @@
+package gitops
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/git-gitops/git-gitops/hooks"
+	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/session"
+	"github.com/git-gitops/git-gitops/internal/workspace"
+)
+
+// guardedBy is the variable that tells git's hooks which process of ours has the locks of this push.
+// Its name must not begin with GIT_: git's own tests look for leaks of those.
+const guardedBy = "GITOPS_PUSH_GUARDED_BY"
+
+// WaitedError stops a push from a hook: the branch moved while the hook waited for its turn, and git
+// has already decided what it pushes onto.
+type WaitedError struct{ Branch string }
+
+func (e *WaitedError) Error() string {
+	return fmt.Sprintf("branch %s moved while this push waited for its turn", e.Branch)
+}
+
+// Guarded reports whether this hook runs in a push that our own Push started and guards.
+func Guarded() bool {
+	pid, err := strconv.Atoi(os.Getenv(guardedBy))
+	if err != nil {
+		return false
+	}
+	push, err := session.Parent(os.Getpid())
+	if err != nil {
+		return false
+	}
+	guard, err := session.Parent(push.PID)
+	return err == nil && guard.PID == pid
+}
+
+// PrePush is the pre-push hook: it makes sure of the lock of every branch that git is about to
+// update. remote and url are the hook's arguments. The push goes on when it returns nil, and a
+// keeper watches it from then on.
+func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []hooks.Update) error {
+	push, err := session.Parent(os.Getpid())
+	if err != nil {
+		return fmt.Errorf("find the git that pushes: %w", err)
+	}
+	place, err := f.Git.Place(ctx)
+	if err != nil {
+		return err
+	}
+	held := &holds{f: f, dir: workspace.At(place.CommonDir)}
+	entries, err := held.dir.Load()
+	if err != nil {
+		f.Notes.Warn("ignoring what cannot be read: %v", err)
+	}
+	if wanted, err := f.ready(url); err != nil || !wanted {
+		return err
+	}
+	byLock := map[string]hooks.Update{}
+	var branches []string
+	for _, u := range updates {
+		if branch, ok := strings.CutPrefix(u.RemoteRef, "refs/heads/"); ok {
+			branches = append(branches, branch)
+		}
+	}
+	if len(branches) == 0 {
+		return nil
+	}
+	keys, err := f.keys([]string{url}, branches)
+	if err != nil {
+		return err
+	}
+	for _, u := range updates {
+		for _, k := range keys {
+			if u.RemoteRef == "refs/heads/"+k.Branch {
+				byLock[k.ID()] = u
+			}
+		}
+	}
+	if err := held.authorize(ctx, entries, keys); err != nil {
+		held.giveUp(ctx)
+		return err
+	}
+	for _, one := range held.list {
+		if err := f.unmoved(ctx, one, url, byLock[one.lease.Key.ID()]); err != nil {
+			held.retain(ctx)
+			return err
+		}
+	}
+	for _, one := range held.list {
+		one.stop()
+		if one.entry.Kind == workspace.Lock && !one.taken {
+			continue // by hand: only unlock ends it
+		}
+		u := byLock[one.lease.Key.ID()]
+		watch := &PushWatch{Git: push, CommonDir: place.CommonDir, Remote: remote, URL: url, Ref: u.RemoteRef, OID: u.LocalOID, Always: one.pushOnly}
+		if err := held.entrustPush(one, watch); err != nil {
+			f.Notes.Warn("cannot watch this push, so its lock on %s ends with its TTL or with this script: %v", one.lease.Key, err)
+		}
+	}
+	return nil
+}
+
+// unmoved makes sure that the branch is still what git saw when it connected, if we waited since, and
+// what the clone is built on, if the lock was lost since.
+func (f *Flows) unmoved(ctx context.Context, one *hold, url string, u hooks.Update) error {
+	k := one.lease.Key
+	if u.RemoteRef == "" {
+		return nil
+	}
+	if one.taken && f.waited[k.ID()] {
+		tip, err := f.Git.RemoteTip(ctx, url, u.RemoteRef)
+		if err != nil {
+			return err
+		}
+		if tip != u.RemoteOID && !(tip == "" && u.Creates()) {
+			return &WaitedError{Branch: k.Branch}
+		}
+	}
+	if one.broken() && one.entry.Based && u.RemoteOID != one.entry.Base && !u.Creates() &&
+		!u.Deletes() && !f.Git.IsAncestor(ctx, u.RemoteOID, u.LocalOID) {
+		return &MovedError{Branch: k.Branch, Base: one.entry.Base, Tip: u.RemoteOID}
+	}
+	return nil
+}
+
+// entrustPush has the clone remember a lock, and a keeper watch the push under it.
+func (h *holds) entrustPush(one *hold, watch *PushWatch) error {
+	e := one.entry
+	if one.taken || e.Token == "" || one.lease.Broken() {
+		e = h.entry(one)
+		if err := h.dir.Save(e); err != nil {
+			return err
+		}
+		if err := h.dir.Enrol(e); err != nil {
+			return err
+		}
+	}
+	watch.Only = !kept(e)
+	pid, err := h.f.StartKeeper(h.dir, e, watch)
+	if err != nil || !watch.Only {
+		return err
+	}
+	return h.f.noteKeeper(h.dir, e, pid)
+}
+
+// Landed reports whether the lock ends with a push that has ended, because it is at the remote: by what git itself noted of it in the
+// remote-tracking branch, or else by asking the remote.
+func Landed(ctx context.Context, g git.Git, w PushWatch) bool {
+	if w.Always {
+		return true
+	}
+	branch := strings.TrimPrefix(w.Ref, "refs/heads/")
+	gone := strings.Trim(w.OID, "0") == ""
+	if !gone && g.Tip(ctx, "refs/remotes/"+w.Remote+"/"+branch) == w.OID {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tip, err := g.RemoteTip(ctx, w.URL, w.Ref)
+	return err == nil && (tip == w.OID || gone && tip == "")
+}

@@ -1,0 +1,45 @@
+package gitops
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/session"
+)
+
+// Run holds a lock around a command. When the lock is lost, or cannot be renewed in time, the
+// command's process group is ended before the lease can pass to another, and the error says so.
+func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (git.Exit, error) {
+	_, keys, err := f.named(ctx, r)
+	if err != nil {
+		return git.Exit{}, err
+	}
+	self, err := session.Lookup(os.Getpid())
+	if err != nil {
+		return git.Exit{}, fmt.Errorf("find this process: %w", err)
+	}
+	// The lock is the command's and that of all below it, and of nobody beside it.
+	f.Session.Owner, f.Session.Chain = &self, []session.Process{self}
+	lease, err := f.acquire(ctx, keys[0], "run")
+	if err != nil {
+		return git.Exit{}, err
+	}
+
+	grace := min(5*time.Second, lease.TTL/6)
+	end := make(chan struct{})
+	var lost error
+	stop := lease.Keep(context.WithoutCancel(ctx), f.Store, 2*grace, func(err error) {
+		lost = err
+		close(end)
+	})
+	exit, err := git.RunGroup(command, end, grace)
+	stop() // joins the renewing, so that lost can be read
+	if lost != nil {
+		return exit, fmt.Errorf("ended %q: %w", command[0], lost)
+	}
+	f.release(ctx, lease)
+	return exit, err
+}

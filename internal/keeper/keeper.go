@@ -1,0 +1,202 @@
+// Package keeper renews a lock in the background, between the command that took it and the one that
+// ends it, and ends it when nobody will: when its session has ended, its clone was deleted, or it was
+// held for too long.
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/session"
+	"github.com/git-gitops/git-gitops/internal/workspace"
+)
+
+// Look is how often the keeper looks whether the clone is still there.
+const Look = time.Second
+
+// farewell is how long a keeper that is told to end waits for the end of its session, which in a
+// container that stops comes at the same time.
+const farewell = 2 * time.Second
+
+// Keeper keeps one lock.
+type Keeper struct {
+	Store   lock.Store
+	Dir     workspace.Dir
+	Entry   workspace.Entry
+	Owner   *session.Process // whose end ends the lock; nil for none
+	TTL     time.Duration
+	MaxHold time.Duration
+	Lost    func(error)                     // called when the lock was lost to others; may be nil
+	Log     func(format string, args ...any) // required
+
+	// Pushing is the git that is pushing under this lock, for a hook, which cannot see its
+	// push end. When it has ended, Landed looks at the remote: a push that landed ends the lock.
+	// After any other the lock is kept for the retry, by this keeper if it is the Only one.
+	Pushing *session.Process
+	Landed  func(context.Context) bool
+	Only    bool
+}
+
+// Run keeps the lock until it has ended. ctx's end means that the keeper is told to go: it then
+// releases only if the session ends as well.
+func (k *Keeper) Run(ctx context.Context) {
+	defer workspace.Dismiss(k.Entry)
+	lease := k.Entry.Hold(k.TTL)
+	gone, stop := watch(k.Owner)
+	defer stop()
+	pushed, stop := watch(k.Pushing)
+	defer stop()
+	look := time.NewTicker(Look)
+	defer look.Stop()
+	renew := time.NewTimer(0)
+	defer renew.Stop()
+	maxHold := time.NewTimer(time.Until(k.Entry.Since.Add(k.MaxHold)))
+	defer maxHold.Stop()
+
+	retry := time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			select {
+			case <-gone:
+				k.end(lease, "its session ended")
+			case <-time.After(farewell):
+			}
+			return
+		case <-gone:
+			k.end(lease, "its session ended")
+			return
+		case <-pushed:
+			pushed = nil
+			if k.Landed(ctx) {
+				k.Log("released: pushed")
+				k.release(lease)
+				k.forget()
+				return
+			}
+			if !k.Only {
+				return
+			}
+		case <-maxHold.C:
+			k.end(lease, fmt.Sprintf("it was held for %s, the longest that GITOPS_LOCK_MAX_HOLD allows", k.MaxHold))
+			return
+		case <-look.C:
+			if k.forgotten() {
+				k.release(lease)
+				return
+			}
+		case <-renew.C:
+			again, err := k.renew(ctx, lease)
+			if again == 0 {
+				k.loss(err)
+				return
+			}
+			if err == nil {
+				retry = 0
+			} else {
+				retry = min(max(2*retry, 100*time.Millisecond), again)
+				again = retry
+			}
+			renew.Reset(again)
+		}
+	}
+}
+
+// watch closes gone when a process has ended; never, when there is none.
+func watch(p *session.Process) (gone chan struct{}, stop func()) {
+	if p == nil {
+		return nil, func() {}
+	}
+	gone = make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if p.Wait(ctx) == nil {
+			close(gone)
+		}
+	}()
+	return gone, func() {
+		cancel()
+		<-done
+	}
+}
+
+// forgotten reports whether the clone no longer knows of this lock: it was pushed, unlocked, or
+// deleted as a whole.
+func (k *Keeper) forgotten() bool {
+	e, ok, err := k.Dir.Find(k.Entry.Key)
+	return err == nil && (!ok || e.Token != k.Entry.Token || e.Share != k.Entry.Share)
+}
+
+// renew extends the lease, and says when to do so again; never, when it is lost. While Redis cannot
+// be asked nobody else can be granted the lock either, so the asking goes on.
+func (k *Keeper) renew(ctx context.Context, lease *lock.Lease) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, k.TTL/3)
+	defer cancel()
+	wasBroken := lease.Broken()
+	err := lease.Renew(ctx, k.Store)
+	var lost *lock.LostError
+	if errors.As(err, &lost) {
+		return 0, lost
+	}
+	if err != nil {
+		k.Log("renew: %v", err)
+	}
+	if lease.Broken() && !wasBroken {
+		k.Log("the lock was gone and untaken, and is ours again")
+		k.note(func(e *workspace.Entry) { e.Broken, e.Fence = true, lease.Fence() })
+	}
+	return k.TTL / 3, err
+}
+
+// loss handles a lock that is no longer ours. One that our own release ended is no loss.
+func (k *Keeper) loss(err error) {
+	var lost *lock.LostError
+	if !errors.As(err, &lost) || lost.Ended == lock.EndedByRelease || k.forgotten() {
+		return
+	}
+	k.Log("lost: %v", err)
+	k.note(func(e *workspace.Entry) { e.Lost = lost.Reason() })
+	if k.Lost != nil {
+		k.Lost(err)
+	}
+}
+
+// end releases the lock and leaves a note for the next push from this clone.
+func (k *Keeper) end(lease *lock.Lease, why string) {
+	k.Log("released: %s", why)
+	k.release(lease)
+	k.note(func(e *workspace.Entry) { e.Lost = why })
+}
+
+// release tries until the lease would have expired anyway.
+func (k *Keeper) release(lease *lock.Lease) {
+	deadline := time.Now().Add(max(lease.Left(), Look))
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		_, err := lease.Release(context.Background(), k.Store, 5*time.Second)
+		if err == nil {
+			return
+		}
+		k.Log("release: %v", err)
+		if time.Now().Add(pause).After(deadline) {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
+func (k *Keeper) forget() {
+	if err := k.Dir.Remove(k.Entry); err != nil {
+		k.Log("forget: %v", err)
+	}
+}
+
+func (k *Keeper) note(change func(*workspace.Entry)) {
+	if err := k.Dir.Update(k.Entry, change); err != nil {
+		k.Log("note: %v", err)
+	}
+}
