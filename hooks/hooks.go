@@ -178,17 +178,9 @@ func write(path string, text []byte) error {
 
 // Update is one ref that a push would update, as git tells a pre-push hook.
 type Update struct {
-	LocalRef, LocalOID   string // "(delete)" and zeros for a deletion
-	RemoteRef, RemoteOID string // zeros for a ref that is new
+	LocalRef, LocalOID   string // "(delete)" and zeros for a ref that would be deleted
+	RemoteRef, RemoteOID string // zeros for a ref that would be new
 }
-
-// Deletes reports whether the ref would be deleted.
-func (u Update) Deletes() bool { return zero(u.LocalOID) }
-
-// Creates reports whether the ref would be new.
-func (u Update) Creates() bool { return zero(u.RemoteOID) }
-
-func zero(oid string) bool { return strings.Trim(oid, "0") == "" }
 
 // ReadUpdates reads what git gives a pre-push hook on stdin (githooks(5)): lines of
 //

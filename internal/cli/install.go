@@ -217,7 +217,11 @@ func (c *command) prePush(words []string) int {
 		return fail(out, because(ctx, err))
 	}
 	defer done()
-	if err := flows.PrePush(ctx, remote, url, updates); err != nil {
+	refs := make([]gitops.RefUpdate, len(updates))
+	for i, u := range updates {
+		refs[i] = gitops.RefUpdate(u)
+	}
+	if err := flows.PrePush(ctx, remote, url, refs); err != nil {
 		return fail(out, because(ctx, err))
 	}
 	return 0

@@ -13,9 +13,13 @@ import (
 // notes tells the user what the flows do.
 type notes struct{ out *term.Printer }
 
-func (n *notes) Say(format string, args ...any) { n.out.Say("%s", giturl.Redact(fmt.Sprintf(format, args...))) }
+func (n *notes) Say(format string, args ...any) {
+	n.out.Say("%s", giturl.Redact(fmt.Sprintf(format, args...)))
+}
 
-func (n *notes) Warn(format string, args ...any) { n.out.Warn("%s", giturl.Redact(fmt.Sprintf(format, args...))) }
+func (n *notes) Warn(format string, args ...any) {
+	n.out.Warn("%s", giturl.Redact(fmt.Sprintf(format, args...)))
+}
 
 func (n *notes) Waiting(w lock.Waiting) {
 	seen := time.Now()

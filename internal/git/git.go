@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -182,10 +183,17 @@ type RefStatus struct {
 }
 
 // Rehearse asks what a push would do now, without doing it or asking anybody for a password.
-// words are those after "push". An error means that the remote did not answer.
+// words are those after "push". An error means that the remote did not answer, or that git
+// refuses these words as a whole.
 func (g Git) Rehearse(ctx context.Context, words []string) ([]RefStatus, error) {
+	args, err := ParsePush(words)
+	if err != nil {
+		return nil, err
+	}
 	g.env = append(os.Environ(), "GIT_TERMINAL_PROMPT=0")
-	out, err := g.Output(ctx, append([]string{"push", "--dry-run", "--porcelain", "-v", "--no-verify"}, words...)...)
+	// After the user's own options, of which --quiet would leave us without an answer.
+	words = slices.Insert(slices.Clone(words), args.OptionEnd, "--dry-run", "--porcelain", "-v", "--no-verify")
+	out, err := g.Output(ctx, append([]string{"push"}, words...)...)
 	var all []RefStatus
 	for _, line := range lines(out) {
 		flag, rest, ok := strings.Cut(line, "\t")
@@ -215,8 +223,12 @@ func (g Git) RemoteTip(ctx context.Context, remote, ref string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	oid, _, _ := strings.Cut(out, "\t")
-	return oid, nil
+	for _, line := range lines(out) { // git matches the ends of names
+		if oid, name, _ := strings.Cut(line, "\t"); name == ref {
+			return oid, nil
+		}
+	}
+	return "", nil
 }
 
 // LocalRefs are the names of the repository's refs, each followed by a space and the ref it stands for, if any.

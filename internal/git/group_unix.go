@@ -74,6 +74,6 @@ func foreground(fd int) (pgrp int, ok bool) {
 }
 
 func setForeground(fd, pgrp int) {
-	p := int32(pgrp)                                                                                             //nolint:gosec // a process group
+	p := int32(pgrp)                                                                                          //nolint:gosec // a process group
 	_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.TIOCSPGRP, uintptr(unsafe.Pointer(&p))) //nolint:gosec // tcsetpgrp(3)
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/git-gitops/git-gitops/hooks"
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
@@ -25,6 +24,18 @@ type WaitedError struct{ Branch string }
 func (e *WaitedError) Error() string {
 	return fmt.Sprintf("branch %s moved while this push waited for its turn", e.Branch)
 }
+
+// RefUpdate is one ref that a push would update.
+type RefUpdate struct {
+	LocalRef, LocalOID   string // zeros: it would be deleted
+	RemoteRef, RemoteOID string // zeros: it would be new
+}
+
+func (u RefUpdate) deletes() bool { return zeros(u.LocalOID) }
+
+func (u RefUpdate) creates() bool { return zeros(u.RemoteOID) }
+
+func zeros(oid string) bool { return strings.Trim(oid, "0") == "" }
 
 // Guarded reports whether this hook runs in a push that our own Push started and guards.
 func Guarded() bool {
@@ -43,7 +54,7 @@ func Guarded() bool {
 // PrePush is the pre-push hook: it makes sure of the lock of every branch that git is about to
 // update. remote and url are the hook's arguments. The push goes on when it returns nil, and a
 // keeper watches it from then on.
-func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []hooks.Update) error {
+func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUpdate) error {
 	push, err := session.Parent(os.Getpid())
 	if err != nil {
 		return fmt.Errorf("find the git that pushes: %w", err)
@@ -60,7 +71,7 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []hooks
 	if wanted, err := f.ready(url); err != nil || !wanted {
 		return err
 	}
-	byLock := map[string]hooks.Update{}
+	byLock := map[string]RefUpdate{}
 	var branches []string
 	for _, u := range updates {
 		if branch, ok := strings.CutPrefix(u.RemoteRef, "refs/heads/"); ok {
@@ -107,7 +118,7 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []hooks
 
 // unmoved makes sure that the branch is still what git saw when it connected, if we waited since, and
 // what the clone is built on, if the lock was lost since.
-func (f *Flows) unmoved(ctx context.Context, one *hold, url string, u hooks.Update) error {
+func (f *Flows) unmoved(ctx context.Context, one *hold, url string, u RefUpdate) error {
 	k := one.lease.Key
 	if u.RemoteRef == "" {
 		return nil
@@ -117,12 +128,12 @@ func (f *Flows) unmoved(ctx context.Context, one *hold, url string, u hooks.Upda
 		if err != nil {
 			return err
 		}
-		if tip != u.RemoteOID && !(tip == "" && u.Creates()) {
+		if tip != u.RemoteOID && (tip != "" || !u.creates()) {
 			return &WaitedError{Branch: k.Branch}
 		}
 	}
-	if one.broken() && one.entry.Based && u.RemoteOID != one.entry.Base && !u.Creates() &&
-		!u.Deletes() && !f.Git.IsAncestor(ctx, u.RemoteOID, u.LocalOID) {
+	if one.broken() && one.entry.Based && u.RemoteOID != one.entry.Base && !u.creates() &&
+		!u.deletes() && !f.Git.IsAncestor(ctx, u.RemoteOID, u.LocalOID) {
 		return &MovedError{Branch: k.Branch, Base: one.entry.Base, Tip: u.RemoteOID}
 	}
 	return nil
@@ -155,7 +166,7 @@ func Landed(ctx context.Context, g git.Git, w PushWatch) bool {
 		return true
 	}
 	branch := strings.TrimPrefix(w.Ref, "refs/heads/")
-	gone := strings.Trim(w.OID, "0") == ""
+	gone := zeros(w.OID)
 	if !gone && g.Tip(ctx, "refs/remotes/"+w.Remote+"/"+branch) == w.OID {
 		return true
 	}

@@ -29,7 +29,7 @@ type Keeper struct {
 	Owner   *session.Process // whose end ends the lock; nil for none
 	TTL     time.Duration
 	MaxHold time.Duration
-	Lost    func(error)                     // called when the lock was lost to others; may be nil
+	Lost    func(error)                      // called when the lock was lost to others; may be nil
 	Log     func(format string, args ...any) // required
 
 	// Pushing is the git that is pushing under this lock, for a hook, which cannot see its
