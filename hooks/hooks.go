@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -23,12 +24,13 @@ const Chained = ".chained"
 
 const hookMode = 0o755
 
-// known are the hooks that git looks for in core.hooksPath (githooks(5)), but for pre-push.
+// known are the hooks that git looks for in core.hooksPath (githooks(5)), but for pre-push. push-to-checkout is
+// left out: that it is there at all turns off what git does by itself.
 var known = []string{
 	"applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "pre-merge-commit",
 	"prepare-commit-msg", "commit-msg", "post-commit", "pre-rebase", "post-checkout", "post-merge",
 	"pre-receive", "update", "proc-receive", "post-receive", "post-update", "reference-transaction",
-	"push-to-checkout", "pre-auto-gc", "post-rewrite", "sendemail-validate", "post-index-change",
+	"pre-auto-gc", "post-rewrite", "sendemail-validate", "post-index-change",
 }
 
 // ManagedError says that the hooks of a folder belong to a hook manager, which would undo what we
@@ -55,7 +57,13 @@ var managers = []struct{ name, mark, advice string }{
 // under another name and called first. It reports whether anything was changed.
 func Install(dir string) (changed bool, err error) {
 	path := filepath.Join(dir, "pre-push")
+	if slices.Contains(strings.Split(filepath.ToSlash(path), "/"), ".husky") {
+		return false, &ManagedError{Manager: "husky", File: path, Advice: managers[0].advice} // its newer hooks do not name it
+	}
 	old, err := os.ReadFile(path) //nolint:gosec // the user's own hook
+	if _, missing := os.Lstat(path); missing == nil && errors.Is(err, fs.ErrNotExist) {
+		err = nil // a link to nothing, which is to be put back as well
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -139,6 +147,12 @@ func UninstallAll(dir string) (changed bool, err error) {
 // Installed reports whether a folder has our pre-push hook.
 func Installed(dir string) bool {
 	text, err := os.ReadFile(filepath.Join(dir, "pre-push")) //nolint:gosec // the user's own hook
+	return err == nil && ours(text)
+}
+
+// ForAll reports whether a folder is InstallAll's, which hides the hooks of repositories.
+func ForAll(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, known[0])) //nolint:gosec // our own folder
 	return err == nil && ours(text)
 }
 

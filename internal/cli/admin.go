@@ -5,20 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 
 	ucli "github.com/urfave/cli/v2"
 
 	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/lock"
-	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/term"
 )
 
 // owns reports whether a subcommand is one of our own verbs, without building them.
 func owns(verb string) bool {
 	switch verb {
-	case "lock", "unlock", "locks", "run", "install", "uninstall", "pre-push", "keeper":
+	case "lock", "unlock", "locks", "run", "events", "stats", "install", "uninstall", "pre-push", "keeper":
 		return true
 	default:
 		return false
@@ -85,16 +83,20 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 			{
 				Name:  "unlock",
 				Usage: "release a lock of this clone, and hand it to the next in line",
-				Flags: []ucli.Flag{repo, branch, &ucli.BoolFlag{Name: "all", Usage: "every lock of this clone"}},
+				Flags: []ucli.Flag{
+					repo, branch,
+					&ucli.BoolFlag{Name: "all", Usage: "every lock of this clone"},
+					&ucli.StringFlag{Name: "force", Usage: "break somebody else's lock, by the `ID` that locks and every message show"},
+					&ucli.StringFlag{Name: "reason", Usage: "`TEXT` that the broken holder is told"},
+				},
 				Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+					if u.IsSet("force") {
+						return breakVerb(ctx, u, f, out)
+					}
 					return unlockVerb(ctx, u, f, out)
 				}),
 			},
-			{
-				Name:   "locks",
-				Usage:  "list the locks that are held or waited for",
-				Action: c.withFlows(out, locksVerb),
-			},
+			c.locksCommand(out),
 			{
 				Name:            "run",
 				Usage:           "run a command under the lock of a branch",
@@ -110,6 +112,7 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 			},
 		},
 	}
+	app.Commands = append(app.Commands, c.eventCommands(out)...)
 	app.Commands = append(app.Commands, c.installCommands(out)...)
 	for _, cmd := range app.Commands {
 		cmd.HideHelpCommand = true
@@ -178,28 +181,4 @@ func unlockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term
 		out.Say("nothing to unlock: this clone holds no such lock")
 	}
 	return err
-}
-
-func locksVerb(ctx context.Context, _ *ucli.Context, f *gitops.Flows) error {
-	store, ok := f.Store.(*redisstore.Store)
-	if !ok {
-		return fmt.Errorf("the store %T cannot list", f.Store)
-	}
-	states, err := store.List(ctx)
-	if err != nil {
-		return err
-	}
-	rows := [][]string{{"LOCK", "HOLDER", "FENCE", "WAITING"}}
-	for _, s := range states {
-		holder, fence := "nobody", ""
-		if s.Holder != nil {
-			holder = holderText(*s.Holder)
-			if s.Holder.Known {
-				holder += expiry(s.Holder.Left)
-				fence = strconv.FormatInt(int64(s.Holder.Fence), 10)
-			}
-		}
-		rows = append(rows, []string{s.Key, holder, fence, strconv.Itoa(len(s.Waiters))})
-	}
-	return term.Table(os.Stdout, rows)
 }

@@ -142,6 +142,7 @@ func openStore(r config.Redis) *redisstore.Store {
 		SentinelPassword: r.SentinelPassword.Reveal(),
 		Cluster:          r.Mode == config.Cluster,
 		Prefix:           r.Prefix,
+		Events:           r.Events,
 	})
 }
 

@@ -68,6 +68,9 @@ func explain(err error) (int, []term.Message) {
 			Why:  fmt.Sprintf("place %d in line, held by %s", timeout.Place, holderText(timeout.Holder)),
 			Do:   []string{"see who holds and who waits: git gitops locks", "wait longer: set GITOPS_LOCK_TIMEOUT, in seconds"},
 		}
+		if timeout.Holder.Token != "" {
+			m.Do = append(m.Do, "break the lock, if its holder is dead: git gitops unlock --force "+timeout.Holder.ID())
+		}
 		if timeout.Err != nil {
 			m.Why = timeout.Err.Error()
 		}
@@ -82,7 +85,7 @@ func explain(err error) (int, []term.Message) {
 		return exitLost, []term.Message{{
 			What: err.Error(),
 			Why:  "without the lock another pipeline may be working on the branch",
-			Do:   []string{"start over from a fresh clone, or: git gitops pull --rebase, then git gitops push"},
+			Do:   []string{"look at what happened (git gitops events), then take the lock anew: git gitops pull --rebase && git gitops push"},
 		}}
 	case errors.As(err, &moved):
 		return exitLost, []term.Message{{

@@ -14,6 +14,7 @@ import (
 	"github.com/git-gitops/git-gitops/hooks"
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/shim"
 )
@@ -217,6 +218,12 @@ func (c *command) prePush(words []string) int {
 		return fail(out, because(ctx, err))
 	}
 	defer done()
+	// A lock belongs to the script that pushes, also when a hook manager stands between git and us.
+	if push, err := gitops.PushingGit(); err == nil && flows.Misconfigured == nil {
+		if s, err := session.Detect(push.PID, flows.Config.Lock.Session); err == nil {
+			flows.Session, flows.StartKeeper = s, c.starter(flows.GitConfig, s.Owner)
+		}
+	}
 	refs := make([]gitops.RefUpdate, len(updates))
 	for i, u := range updates {
 		refs[i] = gitops.RefUpdate(u)
@@ -234,10 +241,13 @@ func (c *command) otherHooks(hook string) []string {
 	if err != nil {
 		return others
 	}
-	dir := filepath.Join(place.CommonDir, "hooks")
-	own := filepath.Join(dir, "pre-push")
-	if abs, err := filepath.Abs(hook); err == nil && abs != own && !hooks.Installed(dir) {
-		others = append(others, own)
+	own := filepath.Join(place.CommonDir, "hooks")
+	if hooks.ForAll(filepath.Dir(hook)) {
+		name := "pre-push"
+		if hooks.Installed(own) { // once is enough
+			name += hooks.Chained
+		}
+		others = append(others, filepath.Join(own, name))
 	}
 	return others
 }

@@ -45,8 +45,8 @@ func waitingLine(w lock.Waiting, since, waited time.Duration) string {
 	if h.Left >= 0 {
 		h.Left = max(0, h.Left-since)
 	}
-	return fmt.Sprintf("waiting for the lock on %s: place %d, held by %s; waited %s",
-		w.Key, w.Place, holderText(h), term.Duration(waited.Truncate(time.Second)))
+	return fmt.Sprintf("waiting for the lock on %s: place %d, held by %s; waited %s%s",
+		w.Key, w.Place, holderText(h), term.Duration(waited.Truncate(time.Second)), breakHint(h))
 }
 
 // holderText is a holder in a few words.
@@ -68,6 +68,14 @@ func holderText(h lock.Holder) string {
 		}
 	}
 	return text
+}
+
+// breakHint is the command that ends a hold.
+func breakHint(h lock.Holder) string {
+	if h.Token == "" {
+		return ""
+	}
+	return "; to break it: git gitops unlock --force " + h.ID()
 }
 
 func expiry(left time.Duration) string {

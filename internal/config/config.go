@@ -45,6 +45,7 @@ type Redis struct {
 	TLS         *tls.Config `json:"-"` // may hold a private key
 	Insecure    bool        // the server is not verified (REDIS_TLS_INSECURE): warn on each use
 	MinReplicas int         // replicas that must confirm a lock, 0 to 100
+	Events      int         // how many events of each lock are kept, 0 to 100,000
 	Prefix      string      // first part of our Redis keys: ASCII letters, digits and . _ - : only, 1 to 64 bytes
 }
 

@@ -24,6 +24,7 @@ func (r *reader) redis() Redis {
 		SentinelPassword: NewSecret(r.text("REDIS_SENTINEL_PASSWORD")),
 		Insecure:         r.boolean("REDIS_TLS_INSECURE"),
 		MinReplicas:      r.number("GITOPS_REDIS_MIN_REPLICAS", 100),
+		Events:           r.number("GITOPS_EVENTS_MAX", 100_000),
 		Prefix:           r.prefix(),
 	}
 	useTLS := r.boolean("REDIS_TLS")

@@ -74,6 +74,7 @@ var variables = []Variable{
 	{Name: "REDIS_CLUSTER_ADDRS", Doc: "cluster nodes, host:port separated by commas; the port is 6379 if left out"},
 	{Name: "GITOPS_USE_REDIS_LOCKING", Default: "true", Doc: "true or unset; there is no other kind of locking"},
 	{Name: "GITOPS_REDIS_PREFIX", Default: "gitops", Doc: "first part of our Redis keys"},
+	{Name: "GITOPS_EVENTS_MAX", Default: "1000", Doc: "how many events of each lock Redis keeps; 0 keeps none"},
 	{Name: "GITOPS_REDIS_MIN_REPLICAS", Default: "0", Doc: "replicas that must confirm a lock before it counts"},
 	{Name: "GITOPS_LOCK_TTL", Default: "300", Doc: "how long a lock lives without being renewed: seconds, or a duration such as 5m"},
 	{Name: "GITOPS_LOCK_TIMEOUT", Doc: "longest wait for a lock, 0 for none; without it, GITOPS_LOCK_RETRY_MAX times GITOPS_LOCK_RETRY_DELAY"},

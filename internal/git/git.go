@@ -217,6 +217,12 @@ func (g Git) Tip(ctx context.Context, rev string) string {
 	return strings.TrimSpace(out)
 }
 
+// Contains reports whether a commit is in the history of another.
+func (g Git) Contains(ctx context.Context, rev, commit string) bool {
+	_, err := g.Output(ctx, "merge-base", "--is-ancestor", commit, rev)
+	return err == nil
+}
+
 // RemoteTip is the object id of a remote's ref, "" when there is none.
 func (g Git) RemoteTip(ctx context.Context, remote, ref string) (string, error) {
 	out, err := g.Output(ctx, "ls-remote", "--", remote, ref)

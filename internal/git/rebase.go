@@ -35,7 +35,7 @@ func (g Git) Integrate(ctx context.Context, remote, branch string) (bool, error)
 		return false, fmt.Errorf("fetch %s: %w", branch, err)
 	}
 	upstream, before := g.Tip(ctx, "FETCH_HEAD"), g.Tip(ctx, "HEAD")
-	if _, err := g.Output(ctx, "merge-base", "--is-ancestor", upstream, before); err == nil {
+	if g.Contains(ctx, before, upstream) {
 		return false, nil
 	}
 	if merges, err := g.Output(ctx, "rev-list", "--merges", "--max-count=1", upstream+".."+before); err != nil || merges != "" {

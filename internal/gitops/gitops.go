@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/user"
 	"sort"
 	"strings"
 	"time"
@@ -83,20 +81,6 @@ func (f *Flows) release(ctx context.Context, l *lock.Lease) {
 	if _, err := l.Release(ctx, f.Store, releaseBudget); err != nil {
 		f.Notes.Warn("could not release the lock on %s, it expires within %s: %v", l.Key, l.TTL, err)
 	}
-}
-
-// record is what others learn about us while we hold or wait.
-func (f *Flows) record(k lock.Key, command string) lock.Record {
-	r := lock.Record{
-		Repo: k.Repo, Branch: k.Branch, Name: k.Name,
-		PID: os.Getpid(), Command: command, Purpose: f.Config.Lock.Purpose,
-	}
-	r.Session, _ = json.Marshal(f.Session) // plain data: cannot fail
-	r.Host, _ = os.Hostname()
-	if u, err := user.Current(); err == nil {
-		r.User = u.Username
-	}
-	return r
 }
 
 // keys are the locks of branches (short names) at the places that the URLs name, in the order in

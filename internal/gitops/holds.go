@@ -34,7 +34,7 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 		one := &hold{}
 		one.entry, _ = find(entries, k)
 		var err error
-		if one.lease, err = h.f.resume(ctx, one.entry); err != nil {
+		if one.lease, err = h.f.resume(ctx, h.dir, one.entry); err != nil {
 			return err
 		}
 		if one.lease == nil {
@@ -71,8 +71,18 @@ func (h *holds) again(ctx context.Context) error {
 	return nil
 }
 
-// resume extends the lock that the clone remembers; nil when there is none, or it was lost.
-func (f *Flows) resume(ctx context.Context, e workspace.Entry) (*lock.Lease, error) {
+// note adds an event to those of each lock.
+func (h *holds) note(ctx context.Context, event, why string) {
+	for _, one := range h.list {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+		_ = h.f.Store.Note(ctx, one.lease.Key, event, one.lease.Record, why) // for the operators only
+		cancel()
+	}
+}
+
+// resume extends the lock that the clone remembers; nil when there is none, or it was lost. That an
+// operator broke it is an error once: whoever did so must not be overruled by a mere push.
+func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry) (*lock.Lease, error) {
 	if e.Token == "" {
 		return nil, nil
 	}
@@ -80,6 +90,12 @@ func (f *Flows) resume(ctx context.Context, e workspace.Entry) (*lock.Lease, err
 	err := lease.Renew(ctx, f.Store)
 	var lost *lock.LostError
 	if errors.As(err, &lost) {
+		if lost.Broken() && !e.Told {
+			if err := dir.Update(e, func(e *workspace.Entry) { e.Told = true }); err != nil {
+				f.Notes.Warn("%v", err)
+			}
+			return nil, lost
+		}
 		why := lost.Reason()
 		if e.Lost != "" {
 			why = e.Lost

@@ -32,7 +32,7 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 		f.Notes.Warn("ignoring what cannot be read: %v", err)
 	}
 	e, _ := find(entries, keys[0])
-	lease, err := f.resume(ctx, e)
+	lease, err := f.resume(ctx, dir, e)
 	if err != nil {
 		return nil, err
 	}

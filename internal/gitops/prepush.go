@@ -2,6 +2,7 @@ package gitops
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -43,7 +44,7 @@ func Guarded() bool {
 	if err != nil {
 		return false
 	}
-	push, err := session.Parent(os.Getpid())
+	push, err := PushingGit()
 	if err != nil {
 		return false
 	}
@@ -51,11 +52,26 @@ func Guarded() bool {
 	return err == nil && guard.PID == pid
 }
 
+// PushingGit is the git that runs this hook: our parent, or further up when a hook manager, or a hook of
+// the user's own, stands between.
+func PushingGit() (session.Process, error) {
+	parent, err := session.Parent(os.Getpid())
+	for p := parent; err == nil; {
+		if p.Name == "git" {
+			return p, nil
+		}
+		if p, err = session.Parent(p.PID); errors.Is(err, session.ErrGone) {
+			return parent, nil // a git of another name
+		}
+	}
+	return parent, err
+}
+
 // PrePush is the pre-push hook: it makes sure of the lock of every branch that git is about to
 // update. remote and url are the hook's arguments. The push goes on when it returns nil, and a
 // keeper watches it from then on.
 func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUpdate) error {
-	push, err := session.Parent(os.Getpid())
+	push, err := PushingGit()
 	if err != nil {
 		return fmt.Errorf("find the git that pushes: %w", err)
 	}

@@ -74,15 +74,21 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 			return exit, nil // nobody to ask: it was interrupted, or could not reach the remote
 		}
 		next := p.diagnose(ctx, words, exit, said)
+		if next != landed {
+			p.held.note(ctx, "push_rejected", fmt.Sprintf("git exit code %d", exit.Code))
+		}
 		switch {
 		case next == landed:
 			if !exit.OK() {
 				p.f.Notes.Warn("git reported an error, but the push has landed: the remote has what was pushed")
 			}
 			return git.Exit{}, nil
-		case exit.OK(): // up to date with something that is not there
+		case exit.OK() && next == unanswered:
+			return exit, nil
+		case exit.OK():
+			p.f.Notes.Warn("git says that everything is up to date, but the remote has something else")
 			return git.Exit{Code: 1}, nil
-		case next == final || try >= p.f.Config.Push.Retries || p.f.Terminal || p.args.Porcelain || ctx.Err() != nil:
+		case next == final || next == unanswered || try >= p.f.Config.Push.Retries || p.f.Terminal || p.args.Porcelain || ctx.Err() != nil:
 			return exit, nil
 		}
 		if err := p.held.again(ctx); err != nil {
@@ -120,10 +126,11 @@ func (p *pushing) push(words []string) (exit git.Exit, said string, err error) {
 type next int
 
 const (
-	final   next = iota // it is git's to tell
-	landed              // what was pushed is at the remote
-	passing             // the remote is as it was, and refused for a reason that passes
-	moved               // somebody outside the lock moved it, and we may rebase
+	final      next = iota // it is git's to tell
+	unanswered             // so it is, and the remote could not be asked
+	landed                 // what was pushed is at the remote
+	passing                // the remote is as it was, and refused for a reason that passes
+	moved                  // somebody outside the lock moved it, and we may rebase
 )
 
 // diagnose looks at the remote, not at the text of the error, for what became of a push. Only
@@ -132,19 +139,17 @@ func (p *pushing) diagnose(ctx context.Context, words []string, exit git.Exit, s
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
 	refs, err := p.f.Git.Rehearse(ctx, words)
-	refs = slices.DeleteFunc(refs, func(r git.RefStatus) bool { return !slices.Contains(p.target.Branches, r.Ref) })
-	flags := func(f byte) bool {
-		return slices.ContainsFunc(refs, func(r git.RefStatus) bool { return r.Flag == f })
-	}
+	refused := func(r git.RefStatus) bool { return r.Flag == '!' && slices.Contains(p.target.Branches, r.Ref) }
 	switch {
-	case err != nil || len(refs) == 0:
-		if passes(said) {
-			return passing
-		}
-		return final
+	case len(refs) == 0 && alreadyDeleted(err) && !strings.Contains(said, deletedWords):
+		return landed
+	case len(refs) == 0 && passes(said):
+		return passing
+	case len(refs) == 0:
+		return unanswered
 	case !slices.ContainsFunc(refs, func(r git.RefStatus) bool { return r.Flag != '=' }):
 		return landed
-	case flags('!'):
+	case slices.ContainsFunc(refs, refused):
 		if p.f.Config.Push.Rebase && p.rebasable() {
 			return moved
 		}
@@ -156,6 +161,15 @@ func (p *pushing) diagnose(ctx context.Context, words []string, exit git.Exit, s
 	}
 }
 
+// deletedWords is what git says of a branch that it shall delete and that is not there. After a
+// push that did not say so, it means that the push has deleted it.
+const deletedWords = "remote ref does not exist"
+
+func alreadyDeleted(err error) bool {
+	var asked *git.Error
+	return errors.As(err, &asked) && strings.Contains(asked.Stderr, deletedWords)
+}
+
 // passingWords are in refusals that may not be repeated: a ref that another process had locked, a
 // server that was overloaded. Collected from git's refs code, GitHub, GitLab and the reports
 // of users (see field-notes.md (d) 20 in the project's papers).
@@ -165,15 +179,26 @@ var passingWords = []string{
 	"failed to update ref",
 	"incorrect old value provided",
 	"reference already exists",
-	"unable to create", // …/main.lock: File exists
+	"Unable to create", // …/main.lock: File exists
 	"Internal Server Error",
+	"Internal API unreachable",
 	"requested URL returned error: 5",
 	"HTTP 5",
-	"try again",
+	"temporarily unavailable",
+	"try again later",
+}
+
+// finalWords are in refusals that begin with the same words, and are the same at every try.
+var finalWords = []string{
+	"exists; cannot create", // a branch a/b beside a branch a
+	"Permission denied",
+	"Read-only file system",
+	"No space left on device",
 }
 
 func passes(said string) bool {
-	return slices.ContainsFunc(passingWords, func(w string) bool { return strings.Contains(said, w) })
+	says := func(w string) bool { return strings.Contains(said, w) }
+	return slices.ContainsFunc(passingWords, says) && !slices.ContainsFunc(finalWords, says)
 }
 
 // checkBase stops a push that would go over what came in while the lock was not held. A lock
@@ -210,19 +235,21 @@ func (p *pushing) checkBase(ctx context.Context, words []string) error {
 	return nil
 }
 
-// rebasable reports whether a rebase of the checked-out branch is what this push needs.
+// rebasable reports whether a rebase of what is checked out is what this push needs.
 func (p *pushing) rebasable() bool {
-	if len(p.target.Branches) != 1 || p.place.Head == "" || p.args.Force || p.args.Delete || len(p.args.Refspecs) > 1 {
+	if len(p.target.Branches) != 1 || p.args.Force || p.args.Delete || p.args.All || len(p.args.Refspecs) > 1 {
 		return false
 	}
-	if len(p.args.Refspecs) == 0 {
-		return true
+	if len(p.args.Refspecs) == 0 { // the checked-out branch, if the configuration does not name others
+		style, _ := p.f.GitConfig.Get("push.default")
+		_, named := p.f.GitConfig.Get("remote." + p.target.Remote + ".push")
+		return p.place.Head != "" && style != "matching" && !named
 	}
 	src, _, _ := strings.Cut(p.args.Refspecs[0], ":")
-	return src == "HEAD" || src == "@" || src == p.place.Head || src == strings.TrimPrefix(p.place.Head, "refs/heads/")
+	return src == "HEAD" || src == "@" || src != "" && (src == p.place.Head || src == strings.TrimPrefix(p.place.Head, "refs/heads/"))
 }
 
-// integrate rebases the checked-out branch onto what the remote has.
+// integrate rebases what is checked out onto what the remote has.
 func (p *pushing) integrate(ctx context.Context) error {
 	if !p.rebasable() {
 		return nil
@@ -241,6 +268,9 @@ func (p *pushing) integrate(ctx context.Context) error {
 
 // notIntegrated is the end of a push whose rebase was undone.
 func (p *pushing) notIntegrated(err error) (git.Exit, error) {
+	if errors.Is(err, context.Canceled) {
+		return git.Exit{}, err
+	}
 	var stopped *git.RebaseError
 	if errors.As(err, &stopped) && stopped.Emptied {
 		return git.Exit{}, &SameChangeError{Branch: p.target.Branches[0], Err: stopped}
@@ -250,57 +280,80 @@ func (p *pushing) notIntegrated(err error) (git.Exit, error) {
 }
 
 // withLeases makes a forced push of a branch one that overwrites only what this clone has seen:
-// --force and + become --force-with-lease=<branch>:<tip that we know>. A lease that the user gave is
-// respected, and a branch of which no tip is known stays as the user wrote it.
-func (p *pushing) withLeases(ctx context.Context, words []string) []string {
-	if len(p.args.ForceWithLease) > 0 || p.args.Mirror || p.args.Tags {
-		return words
+// --force and + become --force-with-lease=<branch>:<tip that we know>. A branch that is deleted gets
+// one if it was held since the clone. A lease that the user gave is respected, and a branch of which
+// no tip is known stays as the user wrote it.
+func (p *pushing) withLeases(ctx context.Context, given []string) []string {
+	if len(p.args.ForceWithLease) > 0 || p.args.Mirror {
+		return given
 	}
-	words = slices.Clone(words)
-	var leases []string
-	lease := func(branches []string) bool {
+	const dropped = "\x00" // no word can be that
+	words := slices.Clone(given)
+	options := []string{"--no-force"}
+	lease := func(branches []string, sinceClone bool) bool {
+		before := len(options)
 		for _, ref := range branches {
-			tip, known := p.knownTip(ctx, ref)
-			if !known {
-				return false
+			if tip, known := p.knownTip(ctx, ref, sinceClone); known {
+				options = append(options, "--force-with-lease="+ref+":"+tip)
 			}
-			leases = append(leases, "--force-with-lease="+ref+":"+tip)
 		}
-		return len(branches) > 0
+		return len(options) > before
 	}
-	if len(p.args.Refspecs) == 0 {
-		if !p.args.Force || !lease(p.target.Branches) {
-			return words
-		}
+	if len(p.args.Refspecs) == 0 && p.args.Force {
+		lease(p.target.Branches, false)
 	}
+	second := -1 // where the second word of "tag NAME" stands, which one with a + replaces
 	for i, spec := range p.args.Refspecs {
+		at := p.args.RefspecIndex[i]
 		bare, plus := strings.CutPrefix(spec, "+")
-		if !plus && !p.args.Force {
+		forced := plus || p.args.Force
+		deletes := p.args.Delete || len(bare) > 1 && bare[0] == ':'
+		switch {
+		case at == second || strings.HasPrefix(spec, "^") || !forced && !deletes:
+			continue
+		case spec == "tag" && i+1 < len(p.args.Refspecs):
+			second = p.args.RefspecIndex[i+1]
+			if !deletes {
+				words[at], words[second] = "+refs/tags/"+words[second], dropped
+			}
 			continue
 		}
 		one := git.PushArgs{Remote: p.target.Remote, Refspecs: []string{spec}, Delete: p.args.Delete}
 		t, err := one.Target(p.f.pushContext(ctx, p.place))
-		if err == nil && lease(t.Branches) {
-			words[p.args.RefspecIndex[i]] = bare
-		} else if !p.args.Delete {
-			words[p.args.RefspecIndex[i]] = "+" + bare
+		dst := bare[strings.LastIndexByte(bare, ':')+1:]
+		others := strings.Contains(dst, "*") && !strings.HasPrefix(dst, "refs/heads/") // not branches alone
+		if err == nil && !others && lease(t.Branches, !forced) {
+			words[at] = bare
+		} else if forced && !p.args.Delete {
+			words[at] = "+" + bare
 		}
 	}
-	if len(leases) == 0 {
-		return words
+	if len(options) == 1 {
+		return given
 	}
-	return slices.Insert(words, p.args.OptionEnd, append([]string{"--no-force"}, leases...)...)
+	if p.args.Tags && p.args.Force {
+		options = append(options, "--no-tags")
+		words = append(words, "+refs/tags/*")
+	}
+	words = slices.Insert(words, p.args.OptionEnd, options...)
+	return slices.DeleteFunc(words, func(w string) bool { return w == dropped })
 }
 
-// knownTip is the tip that this clone has seen a branch at: the base, else what it last fetched
-// or pushed.
-func (p *pushing) knownTip(ctx context.Context, ref string) (string, bool) {
+// knownTip is the tip that this clone has seen a branch at. It is what it last fetched or pushed if
+// that is in HEAD, else the base, else what it last fetched or pushed: a fetch in the background has
+// not been seen. sinceClone leaves that last case out.
+func (p *pushing) knownTip(ctx context.Context, ref string, sinceClone bool) (string, bool) {
 	branch := strings.TrimPrefix(ref, "refs/heads/")
+	fetched := p.f.Git.Tip(ctx, "refs/remotes/"+p.target.Remote+"/"+branch)
 	for _, one := range p.held.list {
-		if one.entry.Based && one.entry.Key.Branch == branch {
-			return one.entry.Base, true
+		e := one.entry
+		if !e.Based || e.Key.Branch != branch {
+			continue
 		}
+		if fetched != "" && fetched != e.Base && p.f.Git.Contains(ctx, "HEAD", fetched) {
+			return fetched, true
+		}
+		return e.Base, true
 	}
-	tip := p.f.Git.Tip(ctx, "refs/remotes/"+p.target.Remote+"/"+branch)
-	return tip, tip != ""
+	return fetched, fetched != "" && !sinceClone
 }

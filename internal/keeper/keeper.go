@@ -161,7 +161,7 @@ func (k *Keeper) loss(err error) {
 	}
 	k.Log("lost: %v", err)
 	k.note(func(e *workspace.Entry) { e.Lost = lost.Reason() })
-	if k.Lost != nil {
+	if k.Lost != nil && lost.Ended != "taken over" { // by a sibling: the script itself still has it
 		k.Lost(err)
 	}
 }

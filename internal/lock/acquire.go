@@ -52,17 +52,20 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			return newLease(r, attempt.Fence, sent), nil
 		case err == nil:
 			contacted, last = true, attempt
-			r.Ticket = attempt.Ticket
-			retry.reset()
-			lease, again, err := judged(ctx, s, r, attempt)
-			if lease != nil || err != nil {
-				if err != nil {
-					abandon(ctx, s, r)
-				}
-				return lease, err
+			if attempt.Holder.Token != "" {
+				r.HeldUntil = time.Now().Add(max(0, attempt.Holder.Left))
 			}
-			if again {
-				continue
+			r.Ticket = attempt.Ticket
+			if r.Place == 0 {
+				r.Place = attempt.Place
+			}
+			retry.reset()
+			lease, err := judged(ctx, s, r, attempt)
+			if err != nil {
+				abandon(ctx, s, r)
+			}
+			if lease != nil || err != nil {
+				return lease, err
 			}
 		case ctx.Err() != nil:
 			abandon(ctx, s, r)
@@ -76,7 +79,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 
 		left := time.Until(giveUp)
 		if left <= 0 {
-			abandon(ctx, s, r)
+			giveUpWait(ctx, s, r, GaveUpTimeout)
 			return nil, &TimeoutError{Key: r.Key, Place: last.Place, Holder: last.Holder, Waited: time.Since(started), Err: err}
 		}
 		if news != nil {
@@ -98,33 +101,30 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 }
 
 // judged does what the request's judge says about the holder. It returns a lease, an error that
-// ends the wait, or whether to try again at once because the holder is another by now.
-func judged(ctx context.Context, s Store, r Request, a Attempt) (lease *Lease, again bool, err error) {
+// ends the wait, or neither: wait.
+func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, error) {
 	if r.Judge == nil || !a.Holder.Known {
-		return nil, false, nil
+		return nil, nil
 	}
 	verdict, err := r.Judge(ctx, a)
 	if verdict == Wait || err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	sent := time.Now()
 	joined, err := s.Join(ctx, r, a.Holder.Token, verdict)
-	if err != nil {
-		return nil, false, err
-	}
-	if !joined.Granted {
-		return nil, true, nil
+	if err != nil || !joined.Granted { // it is another's by now, or others share it: they are waited for
+		return nil, err
 	}
 	if verdict == Join {
 		r.Token, r.Share = a.Holder.Token, r.Token
 	}
-	return newLease(r, joined.Fence, sent), false, nil
+	return newLease(r, joined.Fence, sent), nil
 }
 
 // patience is how long to wait before asking again. Only the first in line watches for the
 // holder's expiry, so that an expiry wakes one and not all.
 func patience(a Attempt) time.Duration {
-	d := Heartbeat - rand.N(Heartbeat/10) //nolint:gosec // spreads the load, guards nothing
+	d := Heartbeat + rand.N(Heartbeat/10) //nolint:gosec // spreads the load, guards nothing
 	if a.Place > 1 {
 		return d
 	}
@@ -140,10 +140,12 @@ func patience(a Attempt) time.Duration {
 // abandon gives up whatever the token may have: a grant whose answer was lost, or a ticket.
 // When the store cannot be told, the ticket dies with the waiter's sign of life, and the grant
 // with its TTL.
-func abandon(ctx context.Context, s Store, r Request) {
+func abandon(ctx context.Context, s Store, r Request) { giveUpWait(ctx, s, r, GaveUpCancelled) }
+
+func giveUpWait(ctx context.Context, s Store, r Request, why string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
 	defer cancel()
-	_, _ = s.Release(ctx, r.Key, r.Token)
+	_ = s.GiveUp(ctx, r, why)
 }
 
 func ambiguous(err error) bool {

@@ -3,6 +3,7 @@ package lock
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -73,6 +74,15 @@ func (e *TimeoutError) Unwrap() error { return e.Err }
 // EndedByRelease is how a store remembers that a hold was ended by its own release.
 const EndedByRelease = "released"
 
+// EndedByBreak begins how a store remembers that an operator ended a hold.
+const EndedByBreak = "broken"
+
+// Why a wait was given up.
+const (
+	GaveUpTimeout   = "timed_out"
+	GaveUpCancelled = "cancelled"
+)
+
 // LostError says that a lock which was ours is not any more.
 type LostError struct {
 	Key    Key
@@ -83,6 +93,9 @@ type LostError struct {
 func (e *LostError) Error() string {
 	return fmt.Sprintf("the lock on %s was lost: %s", e.Key, e.Reason())
 }
+
+// Broken reports whether an operator ended the hold.
+func (e *LostError) Broken() bool { return strings.HasPrefix(e.Ended, EndedByBreak) }
 
 // Reason is why it was lost, in a few words.
 func (e *LostError) Reason() string {

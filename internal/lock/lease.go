@@ -92,7 +92,10 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 	var retry backoff
 	pause := l.TTL / 3
 	for sleep(ctx, pause) == nil {
-		err := l.Renew(ctx, s)
+		// An answer that comes too late is worth nothing.
+		limit, cancel := context.WithTimeout(ctx, max(l.Left()-margin, 0))
+		err := l.Renew(limit, s)
+		cancel()
 		var lost *LostError
 		switch {
 		case err == nil:

@@ -7,9 +7,12 @@ package lock
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -37,6 +40,25 @@ func (k Key) ID() string {
 		id += ":" + escape(k.Name, "")
 	}
 	return id
+}
+
+// ParseID is the key that an ID came from; for one that is not of our form, a verbatim key.
+func ParseID(id string) Key {
+	repo, rest, ok := strings.Cut(id, "@")
+	branch, name, _ := strings.Cut(rest, ":")
+	k := Key{Repo: unescape(repo), Branch: unescape(branch), Name: unescape(name)}
+	if !ok || k.ID() != id {
+		return Key{Verbatim: id}
+	}
+	return k
+}
+
+func unescape(s string) string {
+	text, err := url.PathUnescape(s)
+	if err != nil {
+		return s
+	}
+	return text
 }
 
 // String is the lock's name for people.
@@ -112,6 +134,16 @@ type Holder struct {
 	Left  time.Duration // until it expires, by the store's clock; negative: it never does
 }
 
+// ID is what an operator names to break this hold, and no later one: the fence, or for a writer that
+// left no record a digest of the value that it set.
+func (h Holder) ID() string {
+	if h.Known {
+		return strconv.FormatInt(int64(h.Fence), 10)
+	}
+	sum := sha256.Sum256([]byte(h.Token))
+	return "x" + hex.EncodeToString(sum[:6])
+}
+
 // Waiter is one who waits, in the order of the queue.
 type Waiter struct {
 	Record
@@ -122,7 +154,8 @@ type Waiter struct {
 
 // State is one lock as listed.
 type State struct {
-	Key     string // the store's own name for it
+	Key     Key
+	Name    string // the store's own name for it
 	Holder  *Holder
 	Waiters []Waiter
 }
@@ -134,6 +167,11 @@ type Request struct {
 	Record Record        // who asks
 	TTL    time.Duration // required: the lease when granted
 	Ticket int64         // the place taken before; 0 at the first try
+	Place  int           // the first place in the queue that we were told; 0: none yet
+
+	// HeldUntil is until when the last holder that we saw may believe in its lease. When the
+	// store has lost our ticket it has lost the lock too, and that holder gets the time to take it back.
+	HeldUntil time.Time
 
 	// Share is the token of our share when Token is another's, who lets us share; else "".
 	Share Token
@@ -230,6 +268,10 @@ type Store interface {
 	// Release ends what the token has: the lock, which passes to the next living waiter, its
 	// share of one, or a place in the queue.
 	Release(ctx context.Context, k Key, t Token) (ReleaseResult, error)
+	// GiveUp ends a wait like Release, and notes why: GaveUpTimeout or GaveUpCancelled.
+	GiveUp(ctx context.Context, r Request, why string) error
+	// Note adds an event to those of a lock.
+	Note(ctx context.Context, k Key, event string, by Record, why string) error
 	// Renew extends the lease of the token's holder, and takes an untaken lock back.
 	Renew(ctx context.Context, r Request) (Renewal, error)
 }

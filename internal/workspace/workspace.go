@@ -54,6 +54,9 @@ type Entry struct {
 	Broken bool   `json:"broken,omitempty"`
 	Lost   string `json:"lost,omitempty"`
 
+	// Told: the script has been told that an operator broke this lock, and may take it again.
+	Told bool `json:"told,omitempty"`
+
 	// Session is the ID of the session that the lock belongs to, "" for none.
 	Session string `json:"session,omitempty"`
 	// Keeper is the process that renews the lock in the background, nil for none: its pid and start

@@ -4,13 +4,15 @@
 // All keys of one lock share a hash tag, so that they live in one slot of a Cluster:
 //
 //	P:lock:{ID}          the owner's token, expiring: what a plain SET NX PX writer makes and respects
-//	P:meta:{ID}          hash: owner, fence, since (µs), record (JSON), key (the lock's own key), and
-//	                     s:TOKEN for each who shares it, the owner being the first
+//	P:meta:{ID}          hash: owner, fence, since (µs), record (JSON), key (the lock's own key),
+//	                     s:TOKEN for each who shares it, the owner being the first; until when (µs)
+//	                     to recover a lock of lost data; waited (ms) until a hand-over is confirmed
 //	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
 //	P:waiter:{ID}:TOKEN  a waiter's record, expiring: its sign of life
 //	P:wake:{ID}:TOKEN    a list that the waiter blocks on
 //	P:ended:{ID}:TOKEN   how that token's hold ended, so that nothing late can revive it
 //	P:fence:{ID}         the last fence
+//	P:events:{ID}        stream of what happened to the lock, capped and expiring (see Event)
 //	P:blocked:{SESSION}  what a session that holds a lock waits for (JSON), expiring
 //
 // P is the prefix, "gitops" unless configured.
@@ -23,7 +25,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ const (
 	// dialTimeout bounds a connection with its TLS handshake; firstTimeout the first answer on
 	// it, and answerTimeout every later one: a first contact that fails must fail fast.
 	dialTimeout   = 2 * time.Second
-	firstTimeout  = 2 * time.Second
+	firstTimeout  = 2500 * time.Millisecond
 	answerTimeout = 5 * time.Second
 	// endedFor is how long an ended token is remembered: longer than any command is under way.
 	endedFor = 10 * time.Minute
@@ -62,6 +63,12 @@ var renewLua string
 //go:embed lua/join.lua
 var joinLua string
 
+//go:embed lua/break.lua
+var breakLua string
+
+//go:embed lua/note.lua
+var noteLua string
+
 //go:embed lua/inspect.lua
 var inspectLua string
 
@@ -70,6 +77,8 @@ var (
 	releaseScript = redis.NewScript(commonLua + releaseLua)
 	renewScript   = redis.NewScript(commonLua + renewLua)
 	joinScript    = redis.NewScript(commonLua + joinLua)
+	breakScript   = redis.NewScript(commonLua + breakLua)
+	noteScript    = redis.NewScript(commonLua + noteLua)
 	inspectScript = redis.NewScript(commonLua + inspectLua)
 )
 
@@ -87,6 +96,7 @@ type Options struct {
 	Cluster                            bool
 
 	Prefix string // of all keys; "" is "gitops"
+	Events int    // how many events of each lock are kept; 0: none
 }
 
 // Store is a lock.Store on Redis. Close it when done.
@@ -94,6 +104,8 @@ type Store struct {
 	client redis.UniversalClient
 	prefix string
 	addr   string
+	events int
+	tls    bool
 
 	mu        sync.Mutex
 	contacted bool
@@ -109,7 +121,7 @@ func Open(o Options) *Store {
 		Username:         o.Username,
 		Password:         o.Password,
 		DB:               o.DB,
-		TLSConfig:        o.TLS,
+		Dialer:           dialer(o.TLS),
 		MasterName:       o.SentinelMaster,
 		SentinelUsername: o.SentinelUsername,
 		SentinelPassword: o.SentinelPassword,
@@ -136,7 +148,7 @@ func Open(o Options) *Store {
 	if prefix == "" {
 		prefix = "gitops"
 	}
-	return &Store{client: redis.NewUniversalClient(u), prefix: prefix, addr: strings.Join(o.Addrs, ",")}
+	return &Store{client: redis.NewUniversalClient(u), prefix: prefix, addr: strings.Join(o.Addrs, ","), events: o.Events, tls: o.TLS != nil}
 }
 
 var silence sync.Once
@@ -152,8 +164,8 @@ func (s *Store) keys(k lock.Key) (keys []string, args func(lock.Token) []any) {
 	if k.Verbatim != "" {
 		lockKey = k.Verbatim
 	}
-	return []string{lockKey, of("meta"), of("queue"), of("fence")}, func(t lock.Token) []any {
-		return []any{string(t), of("waiter") + ":", of("wake") + ":", of("ended") + ":", lock.Claim.Milliseconds()}
+	return []string{lockKey, of("meta"), of("queue"), of("fence"), of("events")}, func(t lock.Token) []any {
+		return []any{string(t), of("waiter") + ":", of("wake") + ":", of("ended") + ":", lock.Claim.Milliseconds(), s.events}
 	}
 }
 
@@ -173,18 +185,23 @@ func (s *Store) run(ctx context.Context, script *redis.Script, k lock.Key, t loc
 }
 
 func (s *Store) patience() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.contacted {
+	if s.wasContacted() {
 		return answerTimeout
 	}
 	return firstTimeout
 }
 
+func (s *Store) wasContacted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.contacted
+}
+
 // TryAcquire implements lock.Store.
 func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, error) {
 	reply, err := s.run(ctx, acquireScript, r.Key, r.Token,
-		r.TTL.Milliseconds(), lock.Life.Milliseconds(), r.Ticket, encode(r.Record))
+		r.TTL.Milliseconds(), lock.Life.Milliseconds(), r.Ticket, encode(r.Record), r.Place,
+		max(0, time.Until(r.HeldUntil)).Milliseconds())
 	if err != nil {
 		return lock.Attempt{}, err
 	}
@@ -274,12 +291,43 @@ func (s *Store) Blocked(ctx context.Context, session string) (b lock.Blocked, ok
 
 // Release implements lock.Store.
 func (s *Store) Release(ctx context.Context, k lock.Key, t lock.Token) (lock.ReleaseResult, error) {
-	reply, err := s.run(ctx, releaseScript, k, t, lock.EndedByRelease, endedFor.Milliseconds())
+	return s.release(ctx, k, t, lock.EndedByRelease, "")
+}
+
+// GiveUp implements lock.Store.
+func (s *Store) GiveUp(ctx context.Context, r lock.Request, why string) error {
+	_, err := s.release(ctx, r.Key, r.Token, why, encode(r.Record))
+	return err
+}
+
+func (s *Store) release(ctx context.Context, k lock.Key, t lock.Token, how, record string) (lock.ReleaseResult, error) {
+	reply, err := s.run(ctx, releaseScript, k, t, how, endedFor.Milliseconds(), record)
 	if err != nil {
 		return lock.NotHeld, err
 	}
 	n, _ := reply.(int64)
 	return lock.ReleaseResult(n), nil
+}
+
+// Break ends the hold of a holder that was seen, for everybody who shares it. by is who does it, and
+// why is told to the holder. It is NotHeld when that holder does not have the lock any more.
+func (s *Store) Break(ctx context.Context, k lock.Key, holder lock.Token, by lock.Record, why string) (lock.ReleaseResult, error) {
+	how := fmt.Sprintf("%s by %s@%s at %s", lock.EndedByBreak, by.User, by.Host, time.Now().UTC().Format(time.RFC3339))
+	if why != "" {
+		how += ": " + why
+	}
+	reply, err := s.run(ctx, breakScript, k, "", string(holder), how, encode(by), why)
+	if err != nil {
+		return lock.NotHeld, err
+	}
+	n, _ := reply.(int64)
+	return lock.ReleaseResult(n), nil
+}
+
+// Note adds an event that only the holder knows of to those of a lock.
+func (s *Store) Note(ctx context.Context, k lock.Key, event string, by lock.Record, why string) error {
+	_, err := s.run(ctx, noteScript, k, "", event, encode(by), why)
+	return err
 }
 
 // Renew implements lock.Store.
@@ -309,12 +357,14 @@ func (s *Store) Inspect(ctx context.Context, k lock.Key) (lock.State, error) {
 	if err != nil {
 		return lock.State{}, err
 	}
-	return s.state(reply)
+	state, err := s.state(reply)
+	state.Key = k
+	return state, err
 }
 
 func (s *Store) state(reply any) (lock.State, error) {
 	p := parser{reply: reply}
-	state := lock.State{Key: p.text()}
+	state := lock.State{Name: p.text()}
 	if h := p.holder(); h.Token != "" {
 		state.Holder = &h
 	}
@@ -331,7 +381,7 @@ func (s *Store) state(reply any) (lock.State, error) {
 
 // List reads every lock that is held or waited for, sorted by key. It scans the keys in small steps.
 func (s *Store) List(ctx context.Context) ([]lock.State, error) {
-	ids, err := s.ids(ctx)
+	ids, err := s.ids(ctx, "[lmq]*")
 	if err != nil {
 		return nil, err
 	}
@@ -341,6 +391,10 @@ func (s *Store) List(ctx context.Context) ([]lock.State, error) {
 		state, err := s.inspectID(ctx, id)
 		if err != nil {
 			return nil, err
+		}
+		state.Key = lock.Key{Verbatim: state.Name}
+		if state.Name == s.prefix+":lock:{"+id+"}" {
+			state.Key = lock.ParseID(id)
 		}
 		if state.Holder != nil || len(state.Waiters) > 0 {
 			states = append(states, state)
@@ -353,18 +407,18 @@ func (s *Store) inspectID(ctx context.Context, id string) (lock.State, error) {
 	of := func(kind string) string { return s.prefix + ":" + kind + ":{" + id + "}" }
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	keys := []string{of("lock"), of("meta"), of("queue"), of("fence")}
-	reply, err := inspectScript.Run(ctx, s.client, keys, "", of("waiter")+":", "", "", 0).Result()
+	keys := []string{of("lock"), of("meta"), of("queue"), of("fence"), of("events")}
+	reply, err := inspectScript.Run(ctx, s.client, keys, "", of("waiter")+":", "", "", 0, 0).Result()
 	if err != nil {
 		return lock.State{}, s.trouble(err)
 	}
 	return s.state(reply)
 }
 
-// ids are the IDs of all locks that have a key, meta or queue.
-func (s *Store) ids(ctx context.Context) ([]string, error) {
+// ids are the IDs of all locks that have a key of a kind, which is a pattern.
+func (s *Store) ids(ctx context.Context, kind string) ([]string, error) {
 	seen := map[string]bool{}
-	match := globEscape(s.prefix) + ":[lmq]*:{*}"
+	match := globEscape(s.prefix) + ":" + kind + ":{*}"
 	scan := func(ctx context.Context, c redis.UniversalClient) error {
 		var cursor uint64
 		for {
@@ -395,12 +449,7 @@ func (s *Store) ids(ctx context.Context) ([]string, error) {
 	} else {
 		err = scan(ctx, s.client)
 	}
-	ids := make([]string, 0, len(seen))
-	for id := range seen {
-		ids = append(ids, id)
-	}
-	sort.Strings(ids)
-	return ids, err
+	return sorted(seen), err
 }
 
 func globEscape(s string) string {

@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/redis/go-redis/v9"
 
@@ -45,12 +47,16 @@ func (s *Store) trouble(err error) error {
 		e.Trouble = replyTrouble(reply.Error())
 		return e
 	}
-	if isTLS(err) {
+	var shake *handshakeError
+	if errors.As(err, &shake) || isTLS(err) {
 		e.Trouble = lock.TLSFailed
 		return e
 	}
 	var op *net.OpError
 	switch {
+	case s.tls && !s.wasContacted() && dropped(err):
+		e.Trouble, e.Ambiguous = lock.TLSFailed, true
+		e.Err = fmt.Errorf("the server ended the connection right after the TLS handshake, as one does that wants a client certificate: %w", err)
 	case errors.As(err, &op):
 		e.Trouble = lock.Unreachable
 		e.Ambiguous = op.Op != "dial"
@@ -64,6 +70,11 @@ func (s *Store) trouble(err error) error {
 		e.Trouble, e.Ambiguous = lock.Unreachable, true
 	}
 	return e
+}
+
+// dropped reports whether the other side ended the connection.
+func dropped(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func isNet(err error) bool {
@@ -85,7 +96,7 @@ func replyTrouble(text string) lock.Trouble {
 		}
 	}
 	switch {
-	case strings.Contains(text, "invalid username-password"), strings.Contains(text, "without any password configured"):
+	case strings.Contains(text, "unauthenticated"), strings.Contains(text, "invalid username-password"), strings.Contains(text, "without any password configured"):
 		return lock.AuthFailed
 	case strings.Contains(text, "can't run this command") || strings.Contains(text, "has no permissions"):
 		return lock.Forbidden

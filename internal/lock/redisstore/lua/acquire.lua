@@ -1,7 +1,9 @@
 -- Takes the lock, or a place in the queue.
--- ARGV: 6 ttl, ms  7 life of a waiter, ms  8 ticket or 0  9 record
+-- ARGV: 7 ttl, ms  8 life of a waiter, ms  9 ticket or 0  10 record  11 first place in the queue
+-- 12 for how long a holder that was seen may believe in its lease, ms
 -- Returns {1, fence}, {0, place, ticket, holder}, or {-1} when the token was ended before.
-local TTL, LIFE, TICKET, RECORD = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local TTL, LIFE, TICKET, RECORD, PLACE = ARGV[7], ARGV[8], tonumber(ARGV[9]), ARGV[10], ARGV[11]
+local BELIEVED = tonumber(ARGV[12])
 
 local owner = redis.call('GET', LOCK)
 if owner == TOKEN then
@@ -9,17 +11,34 @@ if owner == TOKEN then
 	redis.call('PEXPIRE', LOCK, TTL)
 	redis.call('PEXPIRE', META, DAY)
 	leave_queue(TOKEN)
-	return {1, tonumber(redis.call('HGET', META, 'fence'))}
+	local m = redis.call('HMGET', META, 'fence', 'waited')
+	if m[2] then
+		redis.call('HDEL', META, 'waited')
+		event('acquired', RECORD, 'fence', m[1], 'wait_ms', m[2], 'place', PLACE)
+	end
+	return {1, tonumber(m[1])}
 end
 if redis.call('EXISTS', ENDED .. TOKEN) == 1 then return {-1} end
 
-if not owner then
+local ticket = tonumber(redis.call('ZSCORE', QUEUE, TOKEN) or '')
+
+-- A ticket that is gone, with the lock and its fence, means that the server lost its data. The holder
+-- does not know that yet: it gets the time to take the lock back.
+if not owner and not ticket and TICKET ~= 0 and BELIEVED > 0 and redis.call('EXISTS', FENCE) == 0 then
+	redis.call('HSETNX', META, 'recover', int(NOW + BELIEVED * 1000))
+end
+local recover = tonumber(redis.call('HGET', META, 'recover') or '') or 0
+if not owner and recover < NOW then
 	local head = first_alive()
-	if not head or head == TOKEN then return {1, grant(TOKEN, RECORD, TTL)} end
+	if not head or head == TOKEN then
+		local waited = head and ms(NOW - tonumber(redis.call('ZSCORE', QUEUE, TOKEN))) or '0'
+		local fence = grant(TOKEN, RECORD, TTL)
+		event('acquired', RECORD, 'fence', int(fence), 'wait_ms', waited, 'place', PLACE)
+		return {1, fence}
+	end
 	hand_over()
 end
 
-local ticket = tonumber(redis.call('ZSCORE', QUEUE, TOKEN) or '')
 if not ticket then
 	ticket = TICKET
 	if ticket == 0 then

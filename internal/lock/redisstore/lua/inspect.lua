@@ -2,6 +2,7 @@
 -- Returns {lock key, holder, {token, microseconds waited, record or '', …}}.
 local key = redis.call('HGET', META, 'key') or LOCK
 LOCK = key
+if redis.call('TYPE', key).ok ~= 'string' and redis.call('EXISTS', key) == 1 then LOCK = '' end -- no lock at all
 local waiters = {}
 local queue = redis.call('ZRANGE', QUEUE, 0, -1, 'WITHSCORES')
 for i = 1, #queue, 2 do

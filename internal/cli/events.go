@@ -1,0 +1,237 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/term"
+)
+
+// eventJSON is an event as `events --json` prints it; docs/reference.md describes the fields, and they do
+// not change.
+type eventJSON struct {
+	Time   time.Time `json:"time"`
+	Lock   string    `json:"lock"`
+	Type   string    `json:"type"`
+	Who    string    `json:"who"`
+	Run    string    `json:"run_url,omitempty"`
+	Fence  string    `json:"fence,omitempty"`
+	Wait   float64   `json:"wait_seconds"`
+	Hold   float64   `json:"hold_seconds"`
+	Place  int       `json:"place"`
+	Queue  int       `json:"queue"`
+	By     string    `json:"by,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+func (c *command) eventCommands(out *term.Printer) []*ucli.Command {
+	since := &ucli.DurationFlag{Name: "since", Value: time.Hour, Usage: "how far to look back, as `1h` or 30m"}
+	one := func(verb string, do func(context.Context, *ucli.Context, *gitops.Flows) error) ucli.ActionFunc {
+		return func(u *ucli.Context) error {
+			if u.NArg() > 1 {
+				return &usageError{verb: verb, err: fmt.Errorf("unexpected word %q", u.Args().Get(1))}
+			}
+			return c.with(u, out, do)
+		}
+	}
+	return []*ucli.Command{
+		{
+			Name:      "events",
+			Usage:     "list what happened to the locks",
+			ArgsUsage: "[PATTERN]",
+			Flags: []ucli.Flag{
+				since,
+				&ucli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as events happen"},
+				&ucli.BoolFlag{Name: "json", Usage: "one JSON object for each event"},
+			},
+			Action: one("events", eventsVerb),
+		},
+		{
+			Name:      "stats",
+			Usage:     "summarize waits, holds and failures of each lock",
+			ArgsUsage: "[PATTERN]",
+			Flags:     []ucli.Flag{since, &ucli.BoolFlag{Name: "json", Usage: "one JSON object for each lock"}},
+			Action:    one("stats", statsVerb),
+		},
+	}
+}
+
+func eventsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+	store, err := storeOf(f)
+	if err != nil {
+		return err
+	}
+	now, err := store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	from := now.Add(-u.Duration("since"))
+	seen := map[string]bool{}
+	for {
+		events, err := store.Events(ctx, from)
+		if err != nil {
+			return err
+		}
+		next := map[string]bool{}
+		for _, e := range events {
+			id := e.Lock + " " + e.ID
+			next[id] = true
+			if seen[id] || !strings.Contains(e.Lock, strings.Trim(u.Args().First(), "*")) {
+				continue
+			}
+			if err := printEvent(u.App.Writer, e, u.Bool("json")); err != nil {
+				return err
+			}
+		}
+		if !u.Bool("follow") {
+			return nil
+		}
+		if len(events) > 0 { // what has the same millisecond is read again, and known
+			from = events[len(events)-1].Time
+		}
+		maps.DeleteFunc(seen, func(id string, _ bool) bool { return !next[id] })
+		maps.Copy(seen, next)
+		select {
+		case <-time.After(watchEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
+	if asJSON {
+		err := json.NewEncoder(w).Encode(eventJSON{
+			Time: e.Time.UTC(), Lock: term.Clean(e.Lock), Type: term.Clean(e.Type), Who: term.Clean(e.Who), Run: term.Clean(e.Run),
+			Fence: term.Clean(e.Fence), Wait: e.Wait.Seconds(), Hold: e.Hold.Seconds(), Place: e.Place, Queue: e.Queue,
+			By: term.Clean(e.By), Reason: term.Clean(e.Reason),
+		})
+		if err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+		return nil
+	}
+	text := fmt.Sprintf("%s  %-13s %s  %s", e.Time.UTC().Format("2006-01-02T15:04:05.000Z"), e.Type, e.Lock, e.Who)
+	if e.Type == "acquired" || e.Wait > 0 {
+		text += "  waited " + term.Duration(e.Wait)
+	}
+	if e.Hold > 0 {
+		text += "  held " + term.Duration(e.Hold)
+	}
+	if e.By != "" {
+		text += "  by " + e.By
+	}
+	if e.Reason != "" {
+		text += "  (" + e.Reason + ")"
+	}
+	_, err := fmt.Fprintln(w, term.Clean(text))
+	if err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// lockStats sums up the events of one lock; `stats --json` prints it.
+type lockStats struct {
+	Lock     string  `json:"lock"`
+	Acquired int     `json:"acquired"`
+	Released int     `json:"released"`
+	Failures int     `json:"failures"` // lost, expired, broken, timed out, rejected pushes
+	Queue    int     `json:"longest_queue"`
+	WaitP50  float64 `json:"wait_p50_seconds"`
+	WaitP95  float64 `json:"wait_p95_seconds"`
+	WaitMax  float64 `json:"wait_max_seconds"`
+	HoldP50  float64 `json:"hold_p50_seconds"`
+	HoldP95  float64 `json:"hold_p95_seconds"`
+	HoldMax  float64 `json:"hold_max_seconds"`
+	waits    []time.Duration
+	holds    []time.Duration
+}
+
+func summarize(events []redisstore.Event) []*lockStats {
+	byLock := map[string]*lockStats{}
+	for _, e := range events {
+		s := byLock[e.Lock]
+		if s == nil {
+			s = &lockStats{Lock: term.Clean(e.Lock)}
+			byLock[e.Lock] = s
+		}
+		s.Queue = max(s.Queue, e.Queue)
+		switch e.Type {
+		case "acquired":
+			s.Acquired++
+			s.waits = append(s.waits, e.Wait)
+		case "released":
+			s.Released++
+			s.holds = append(s.holds, e.Hold)
+		case "lost", "expired", "broken", "timed_out", "push_rejected":
+			s.Failures++
+		}
+	}
+	var all []*lockStats
+	for _, lock := range slices.Sorted(maps.Keys(byLock)) {
+		s := byLock[lock]
+		s.WaitP50, s.WaitP95, s.WaitMax = quantiles(s.waits)
+		s.HoldP50, s.HoldP95, s.HoldMax = quantiles(s.holds)
+		all = append(all, s)
+	}
+	return all
+}
+
+// quantiles are the median, the 95th percentile (nearest rank) and the maximum, in seconds.
+func quantiles(d []time.Duration) (p50, p95, most float64) {
+	if len(d) == 0 {
+		return 0, 0, 0
+	}
+	slices.Sort(d)
+	rank := func(percent int) float64 { return d[(len(d)*percent+99)/100-1].Seconds() }
+	return rank(50), rank(95), rank(100)
+}
+
+func statsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+	store, err := storeOf(f)
+	if err != nil {
+		return err
+	}
+	now, err := store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	events, err := store.Events(ctx, now.Add(-u.Duration("since")))
+	if err != nil {
+		return err
+	}
+	rows := [][]string{{"LOCK", "ACQUIRED", "WAIT P50", "P95", "MAX", "HOLD P50", "P95", "MAX", "FAILURES", "LONGEST QUEUE"}}
+	enc := json.NewEncoder(u.App.Writer)
+	for _, s := range summarize(events) {
+		if !strings.Contains(s.Lock, strings.Trim(u.Args().First(), "*")) {
+			continue
+		}
+		if u.Bool("json") {
+			if err := enc.Encode(s); err != nil {
+				return fmt.Errorf("print: %w", err)
+			}
+			continue
+		}
+		row := []string{s.Lock, strconv.Itoa(s.Acquired)}
+		for _, seconds := range []float64{s.WaitP50, s.WaitP95, s.WaitMax, s.HoldP50, s.HoldP95, s.HoldMax} {
+			row = append(row, term.Duration(time.Duration(seconds*float64(time.Second))))
+		}
+		rows = append(rows, append(row, strconv.Itoa(s.Failures), strconv.Itoa(s.Queue)))
+	}
+	if u.Bool("json") {
+		return nil
+	}
+	return term.Table(u.App.Writer, rows)
+}

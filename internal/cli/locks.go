@@ -1,0 +1,308 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	ucli "github.com/urfave/cli/v2"
+	xterm "golang.org/x/term"
+
+	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/term"
+)
+
+// watchEvery is how often --watch reads the locks again.
+const watchEvery = time.Second
+
+// lockJSON is a lock as `locks --json` prints it, one object for each; docs/reference.md describes the
+// fields, and they do not change.
+type lockJSON struct {
+	Key     string       `json:"key"`
+	Repo    string       `json:"repo,omitempty"`
+	Branch  string       `json:"branch,omitempty"`
+	Name    string       `json:"name,omitempty"`
+	Holder  *holderJSON  `json:"holder"`
+	Waiters []waiterJSON `json:"waiters"`
+}
+
+type personJSON struct {
+	Host    string `json:"host,omitempty"`
+	User    string `json:"user,omitempty"`
+	PID     int    `json:"pid,omitempty"`
+	Command string `json:"command,omitempty"`
+	Purpose string `json:"purpose,omitempty"`
+	RunURL  string `json:"run_url,omitempty"`
+	Job     string `json:"job,omitempty"`
+}
+
+type holderJSON struct {
+	ID      string  `json:"id"` // for unlock --force
+	Known   bool    `json:"known"`
+	Fence   int64   `json:"fence,omitempty"`
+	Held    float64 `json:"held_seconds"`
+	Expires float64 `json:"expires_in_seconds"` // -1: never
+	personJSON
+}
+
+type waiterJSON struct {
+	Place  int     `json:"place"`
+	Waited float64 `json:"waited_seconds"`
+	Alive  bool    `json:"alive"`
+	personJSON
+}
+
+func person(r lock.Record) personJSON {
+	return personJSON{
+		Host: term.Clean(r.Host), User: term.Clean(r.User), PID: r.PID, Command: term.Clean(r.Command),
+		Purpose: term.Clean(r.Purpose), RunURL: term.Clean(r.RunURL), Job: term.Clean(r.Job),
+	}
+}
+
+func toJSON(s lock.State) lockJSON {
+	j := lockJSON{
+		Key: term.Clean(s.Name), Repo: term.Clean(s.Key.Repo), Branch: term.Clean(s.Key.Branch), Name: term.Clean(s.Key.Name),
+		Waiters: []waiterJSON{},
+	}
+	if h := s.Holder; h != nil {
+		j.Holder = &holderJSON{
+			ID: h.ID(), Known: h.Known, Fence: int64(h.Fence), Held: h.Age.Seconds(), Expires: max(-1, h.Left.Seconds()),
+			personJSON: person(h.Record),
+		}
+		if h.Left < 0 {
+			j.Holder.Expires = -1
+		}
+	}
+	for i, w := range s.Waiters {
+		j.Waiters = append(j.Waiters, waiterJSON{Place: i + 1, Waited: w.Age.Seconds(), Alive: w.Alive, personJSON: person(w.Record)})
+	}
+	return j
+}
+
+// storeOf is the store of the flows, for what only Redis can do.
+func storeOf(f *gitops.Flows) (*redisstore.Store, error) {
+	store, ok := f.Store.(*redisstore.Store)
+	if !ok {
+		return nil, fmt.Errorf("%T has no such records", f.Store)
+	}
+	return store, nil
+}
+
+func (c *command) locksCommand(out *term.Printer) *ucli.Command {
+	asJSON := &ucli.BoolFlag{Name: "json", Usage: "one JSON object for each lock"}
+	return &ucli.Command{
+		Name:      "locks",
+		Usage:     "list the locks that are held or waited for",
+		UsageText: "git gitops locks [--json] [--watch] [PATTERN]\ngit gitops locks show [--json] KEY | REPO[@BRANCH]",
+		Flags: []ucli.Flag{
+			asJSON,
+			&ucli.BoolFlag{Name: "watch", Usage: "show them again each second, in place on a terminal"},
+		},
+		HideHelpCommand: true,
+		Action: func(u *ucli.Context) error {
+			if u.NArg() > 1 {
+				return &usageError{verb: "locks", err: fmt.Errorf("unexpected word %q", u.Args().Get(1))}
+			}
+			return c.with(u, out, locksVerb)
+		},
+		Subcommands: []*ucli.Command{{
+			Name:      "show",
+			Usage:     "show a lock with its whole queue",
+			ArgsUsage: "KEY | REPO[@BRANCH]",
+			Flags:     []ucli.Flag{asJSON},
+			Action: func(u *ucli.Context) error {
+				if u.NArg() != 1 {
+					return &usageError{verb: "locks show", err: errors.New("say which lock, as locks lists it")}
+				}
+				return c.with(u, out, showVerb)
+			},
+		}},
+	}
+}
+
+func locksVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+	store, err := storeOf(f)
+	if err != nil {
+		return err
+	}
+	live := xterm.IsTerminal(int(os.Stdout.Fd()))
+	for {
+		states, err := store.List(ctx)
+		if err != nil {
+			return err
+		}
+		states = filter(states, u.Args().First())
+		var text strings.Builder
+		if u.Bool("json") {
+			err = printJSON(&text, states)
+		} else {
+			err = printTable(&text, states)
+		}
+		if err != nil {
+			return err
+		}
+		if u.Bool("watch") && live {
+			fmt.Fprint(u.App.Writer, "\x1b[H\x1b[J") // home, and clear what is below
+		}
+		if _, err := io.WriteString(u.App.Writer, text.String()); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+		if !u.Bool("watch") {
+			return nil
+		}
+		select {
+		case <-time.After(watchEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// filter keeps the locks whose key or name matches a glob, or contains the text.
+func filter(states []lock.State, pattern string) []lock.State {
+	if pattern == "" {
+		return states
+	}
+	var kept []lock.State
+	for _, s := range states {
+		for _, text := range []string{s.Name, s.Key.String()} {
+			if ok, _ := path.Match(pattern, text); ok || strings.Contains(text, strings.Trim(pattern, "*")) {
+				kept = append(kept, s)
+				break
+			}
+		}
+	}
+	return kept
+}
+
+func printJSON(w io.Writer, states []lock.State) error {
+	enc := json.NewEncoder(w)
+	for _, s := range states {
+		if err := enc.Encode(toJSON(s)); err != nil {
+			return fmt.Errorf("encode %q: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func printTable(w io.Writer, states []lock.State) error {
+	rows := [][]string{{"LOCK", "HOLDER", "HELD", "EXPIRES", "ID", "WAITING"}}
+	for _, s := range states {
+		row := []string{s.Key.String(), "nobody", "", "", "", strconv.Itoa(len(s.Waiters))}
+		if h := s.Holder; h != nil {
+			row[1], row[4] = "unknown (not one of ours)", h.ID()
+			if h.Known {
+				row[1], row[2] = personText(h.Record), term.Duration(h.Age)
+			}
+			if row[3] = "never"; h.Left >= 0 {
+				row[3] = term.Duration(h.Left.Round(time.Second))
+			}
+		}
+		rows = append(rows, row)
+	}
+	return term.Table(w, rows)
+}
+
+func showVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+	store, err := storeOf(f)
+	if err != nil {
+		return err
+	}
+	states, err := store.List(ctx)
+	if err != nil {
+		return err
+	}
+	want := u.Args().First()
+	found := false
+	for _, s := range states {
+		if s.Name != want && s.Key.String() != want && s.Key.Repo != want && s.Key.ID() != want && s.Key.WholeBranch().String() != want {
+			continue
+		}
+		found = true
+		if u.Bool("json") {
+			err = printJSON(u.App.Writer, []lock.State{s})
+		} else {
+			err = printLock(u.App.Writer, s)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !found {
+		return &installError{what: fmt.Sprintf("no lock %q is held or waited for", want), do: "git gitops locks"}
+	}
+	return nil
+}
+
+func printLock(w io.Writer, s lock.State) error {
+	rows := [][]string{{"lock", s.Key.String()}, {"key", s.Name}}
+	if h := s.Holder; h == nil {
+		rows = append(rows, []string{"holder", "nobody"})
+	} else {
+		rows = append(rows, []string{"holder", holderText(*h)})
+		for _, row := range [][]string{{"job", h.Job}, {"run", h.RunURL}, {"purpose", h.Purpose}} {
+			if row[1] != "" {
+				rows = append(rows, row)
+			}
+		}
+		rows = append(rows, []string{"expires", strings.TrimPrefix(expiry(h.Left), ", expires ")},
+			[]string{"break it", "git gitops unlock --force " + h.ID()})
+	}
+	for i, q := range s.Waiters {
+		text := personText(q.Record) + " for " + term.Duration(q.Age)
+		if !q.Alive {
+			text += ", shows no life"
+		}
+		rows = append(rows, []string{fmt.Sprintf("place %d", i+1), text})
+	}
+	return term.Table(w, rows)
+}
+
+// personText is a holder or waiter in a few words.
+func personText(r lock.Record) string {
+	text := fmt.Sprintf("%s@%s", orUnknown(r.User), orUnknown(r.Host))
+	if r.Command != "" {
+		text += fmt.Sprintf(" (%s, pid %d)", r.Command, r.PID)
+	}
+	return text
+}
+
+// breakVerb ends somebody else's hold, that of the ID which was seen and no other.
+func breakVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
+	store, err := storeOf(f)
+	if err != nil {
+		return err
+	}
+	states, err := store.List(ctx)
+	if err != nil {
+		return err
+	}
+	id := u.String("force")
+	for _, s := range states {
+		if s.Holder == nil || s.Holder.ID() != id {
+			continue
+		}
+		result, err := store.Break(ctx, s.Key, s.Holder.Token, f.Me("unlock --force"), term.Clean(u.String("reason")))
+		switch {
+		case err != nil:
+			return err
+		case result == lock.NotHeld:
+			continue
+		case result == lock.HandedOver:
+			out.Say("broke the lock on %s of %s, and handed it to the next in line", s.Key, personText(s.Holder.Record))
+		default:
+			out.Say("broke the lock on %s of %s", s.Key, personText(s.Holder.Record))
+		}
+		return nil
+	}
+	return &installError{what: fmt.Sprintf("no lock is held under the ID %s (any more)", id), do: "see the IDs of what is held now: git gitops locks"}
+}

@@ -1,0 +1,88 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Event is something that happened to a lock. The types are acquired, released, handed_over,
+// joined, taken_over, reasserted, expired, lost, broken, timed_out, cancelled, push_rejected.
+type Event struct {
+	ID     string    // of the stream entry: milliseconds of the server's clock, and a number
+	Time   time.Time // by the server's clock
+	Lock   string    // the lock's key
+	Type   string
+	Who    string        // the holder or waiter that it is about
+	Run    string        // URL of its CI run, "" for none
+	Fence  string        // "" for events of a wait
+	Wait   time.Duration // acquired, timed_out, cancelled: how long it waited
+	Place  int           // acquired: the first place in the queue, 0 for no wait
+	Hold   time.Duration // released, expired, broken: how long it was held
+	Queue  int           // how many waited at that time
+	By     string        // broken: who did it
+	Reason string
+}
+
+// Events reads what happened since a time, of every lock, in order. It reads the streams one by one.
+func (s *Store) Events(ctx context.Context, since time.Time) ([]Event, error) {
+	ids, err := s.ids(ctx, "events")
+	if err != nil {
+		return nil, err
+	}
+	var all []Event
+	from := strconv.FormatInt(max(0, since.UnixMilli()), 10)
+	for _, id := range ids {
+		read, cancel := context.WithTimeout(ctx, answerTimeout)
+		entries, err := s.client.XRange(read, s.prefix+":events:{"+id+"}", from, "+").Result()
+		cancel()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, s.trouble(err)
+		}
+		for _, e := range entries {
+			all = append(all, parseEvent(e))
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Event) int { return a.Time.Compare(b.Time) })
+	return all, nil
+}
+
+func parseEvent(m redis.XMessage) Event {
+	text := func(field string) string {
+		s, _ := m.Values[field].(string)
+		return s
+	}
+	number := func(field string) int64 {
+		n, _ := strconv.ParseInt(text(field), 10, 64)
+		return n
+	}
+	stamp, _, _ := strings.Cut(m.ID, "-")
+	millis, _ := strconv.ParseInt(stamp, 10, 64)
+	return Event{
+		ID: m.ID, Time: time.UnixMilli(millis), Lock: text("lock"), Type: text("type"),
+		Who: text("who"), Run: text("run"), Fence: text("fence"),
+		Wait: time.Duration(number("wait_ms")) * time.Millisecond, Place: int(number("place")),
+		Hold: time.Duration(number("hold_ms")) * time.Millisecond, Queue: int(number("queue")),
+		By: text("by"), Reason: text("reason"),
+	}
+}
+
+// Now is the server's clock.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.patience())
+	defer cancel()
+	now, err := s.client.Time(ctx).Result()
+	if err != nil {
+		return time.Time{}, s.trouble(err)
+	}
+	return now, nil
+}
+
+// sorted are the keys of a set, in order.
+func sorted(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }
