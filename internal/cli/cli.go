@@ -143,6 +143,7 @@ func openStore(r config.Redis) *redisstore.Store {
 		Cluster:          r.Mode == config.Cluster,
 		Prefix:           r.Prefix,
 		Events:           r.Events,
+		MinReplicas:      r.MinReplicas,
 	})
 }
 

@@ -143,6 +143,7 @@ var storeAdvice = map[lock.Trouble][]string{
 	lock.Persistence: {"the server cannot save to disk and refuses writes: free its disk, or see its log"},
 	lock.Loading:     {"the server is not ready yet: try again when it is"},
 	lock.OutOfMemory: {"the server's maxmemory is reached: raise it, or free keys"},
+	lock.Unconfirmed: {"see why the replicas are behind (INFO replication), or lower GITOPS_REDIS_MIN_REPLICAS"},
 	lock.NotALock:    {"GITOPS_LOCK_KEY names a key that holds something else: choose another"},
 	lock.Refused:     {"see the server's log"},
 }

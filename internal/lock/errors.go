@@ -20,6 +20,7 @@ const (
 	Persistence Trouble = "persistence" // MISCONF: it cannot save to disk and refuses writes
 	Loading     Trouble = "loading"     // LOADING, MASTERDOWN, CLUSTERDOWN, TRYAGAIN: not ready yet
 	OutOfMemory Trouble = "memory"      // OOM: maxmemory is reached
+	Unconfirmed Trouble = "unconfirmed" // fewer replicas than asked for have confirmed the lock
 	NotALock    Trouble = "wrongtype"   // WRONGTYPE: the key holds something else than a lock
 	Refused     Trouble = "refused"     // any other error that the server answered
 )

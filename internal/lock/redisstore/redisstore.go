@@ -46,6 +46,8 @@ const (
 	// endedFor is how long an ended token is remembered: longer than any command is under way.
 	endedFor = 10 * time.Minute
 	scanStep = 500
+	// confirmTimeout is how long replicas may take to confirm a lock.
+	confirmTimeout = time.Second
 )
 
 //go:embed lua/common.lua
@@ -97,6 +99,9 @@ type Options struct {
 
 	Prefix string // of all keys; "" is "gitops"
 	Events int    // how many events of each lock are kept; 0: none
+
+	// MinReplicas must confirm a lock that was acquired, or it is given back.
+	MinReplicas int
 }
 
 // Store is a lock.Store on Redis. Close it when done.
@@ -106,6 +111,8 @@ type Store struct {
 	addr   string
 	events int
 	tls    bool
+
+	minReplicas int
 
 	mu        sync.Mutex
 	contacted bool
@@ -148,7 +155,7 @@ func Open(o Options) *Store {
 	if prefix == "" {
 		prefix = "gitops"
 	}
-	return &Store{client: redis.NewUniversalClient(u), prefix: prefix, addr: strings.Join(o.Addrs, ","), events: o.Events, tls: o.TLS != nil}
+	return &Store{client: redis.NewUniversalClient(u), prefix: prefix, addr: strings.Join(o.Addrs, ","), events: o.Events, tls: o.TLS != nil, minReplicas: o.MinReplicas}
 }
 
 var silence sync.Once
@@ -208,13 +215,50 @@ func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, e
 	p := parser{reply: reply}
 	switch status := p.int(); status {
 	case 1:
-		return lock.Attempt{Granted: true, Fence: lock.Fence(p.int())}, s.check(&p)
+		a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int())}
+		return a, errors.Join(s.check(&p), s.confirm(ctx, r))
 	case 0:
 		a := lock.Attempt{Place: int(p.int()), Ticket: p.int(), Holder: p.holder()}
 		return a, s.check(&p)
 	default:
 		return lock.Attempt{}, s.trouble(fmt.Errorf("the token of this wait was ended already (%d)", status))
 	}
+}
+
+// confirm waits until enough replicas have the lock that was just granted. The error is Ambiguous, so that
+// the lock is given back.
+func (s *Store) confirm(ctx context.Context, r lock.Request) error {
+	if s.minReplicas == 0 {
+		return nil
+	}
+	keys, _ := s.keys(r.Key)
+	node := s.client
+	if cluster, ok := s.client.(*redis.ClusterClient); ok { // WAIT has no key to be routed by
+		master, err := cluster.MasterForKey(ctx, keys[0])
+		if err != nil {
+			return s.trouble(err)
+		}
+		node = master
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*confirmTimeout)
+	defer cancel()
+	var n *redis.IntCmd
+	// WAIT speaks of the writes of its own connection: here of a write that comes after the grant.
+	_, err := node.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.PExpire(ctx, keys[1], 24*time.Hour)
+		n = redis.NewIntCmd(ctx, "wait", s.minReplicas, confirmTimeout.Milliseconds())
+		return p.Process(ctx, n)
+	})
+	if err != nil {
+		return s.trouble(err)
+	}
+	if got := int(n.Val()); got < s.minReplicas {
+		return &lock.StoreError{
+			Trouble: lock.Unconfirmed, Addr: s.addr, Ambiguous: true,
+			Err: fmt.Errorf("%d of %d replicas have confirmed the lock", got, s.minReplicas),
+		}
+	}
+	return nil
 }
 
 // Wait implements lock.Store.
