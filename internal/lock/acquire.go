@@ -21,6 +21,8 @@ const (
 	strangerPoll = time.Second
 	// releaseBudget bounds the release of a wait that ended, which must work after Ctrl-C.
 	releaseBudget = 2 * time.Second
+	// firstBudget bounds it after a first contact that failed, which must fail fast.
+	firstBudget = 400 * time.Millisecond
 )
 
 // Waiting is the news of a wait that goes on.
@@ -53,7 +55,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		case err == nil:
 			contacted, last = true, attempt
 			if attempt.Holder.Token != "" {
-				r.HeldUntil = time.Now().Add(max(0, attempt.Holder.Left))
+				r.HeldBy, r.HeldUntil = attempt.Holder.Token, sent.Add(max(0, attempt.Holder.Left))
 			}
 			r.Ticket = attempt.Ticket
 			if r.Place == 0 {
@@ -72,14 +74,14 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			return nil, ctx.Err()
 		case !contacted || !passing(err):
 			if ambiguous(err) {
-				abandon(ctx, s, r)
+				giveUpWait(ctx, s, r, GaveUpCancelled, firstBudget)
 			}
 			return nil, err
 		}
 
 		left := time.Until(giveUp)
 		if left <= 0 {
-			giveUpWait(ctx, s, r, GaveUpTimeout)
+			giveUpWait(ctx, s, r, GaveUpTimeout, releaseBudget)
 			return nil, &TimeoutError{Key: r.Key, Place: last.Place, Holder: last.Holder, Waited: time.Since(started), Err: err}
 		}
 		if news != nil {
@@ -89,7 +91,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			err = sleep(ctx, min(retry.next(), left))
 		} else {
 			err = s.Wait(ctx, r.Key, r.Token, min(patience(attempt), left))
-			if err != nil && ctx.Err() == nil {
+			if err != nil && ctx.Err() == nil && passing(err) {
 				err = sleep(ctx, min(retry.next(), left)) // the next try tells what the trouble is
 			}
 		}
@@ -140,12 +142,20 @@ func patience(a Attempt) time.Duration {
 // abandon gives up whatever the token may have: a grant whose answer was lost, or a ticket.
 // When the store cannot be told, the ticket dies with the waiter's sign of life, and the grant
 // with its TTL.
-func abandon(ctx context.Context, s Store, r Request) { giveUpWait(ctx, s, r, GaveUpCancelled) }
+func abandon(ctx context.Context, s Store, r Request) {
+	giveUpWait(ctx, s, r, GaveUpCancelled, releaseBudget)
+}
 
-func giveUpWait(ctx context.Context, s Store, r Request, why string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+func giveUpWait(ctx context.Context, s Store, r Request, why string, budget time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
 	defer cancel()
-	_ = s.GiveUp(ctx, r, why)
+	var retry backoff
+	for {
+		err := s.GiveUp(ctx, r, why)
+		if err == nil || !passing(err) || sleep(ctx, retry.next()) != nil {
+			return
+		}
+	}
 }
 
 func ambiguous(err error) bool {

@@ -71,7 +71,7 @@ func (l *Lease) Renew(ctx context.Context, s Store) error {
 // Keep renews the lease every third of its TTL until stop is called, which waits until no
 // renewal is under way any more: call it before Release, or a late renewal could take back what
 // was released. Trouble with the store is survived until margin before the lease's own deadline. When the
-// lock is lost, lost is called once, from Keep's goroutine.
+// lock is lost, lost is called once, from Keep's goroutine; it must not call stop.
 func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost func(error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -93,7 +93,7 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 	pause := l.TTL / 3
 	for sleep(ctx, pause) == nil {
 		// An answer that comes too late is worth nothing.
-		limit, cancel := context.WithTimeout(ctx, max(l.Left()-margin, 0))
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(l.Left()-margin, 0)) // stop waits for it
 		err := l.Renew(limit, s)
 		cancel()
 		var lost *LostError

@@ -169,8 +169,9 @@ type Request struct {
 	Ticket int64         // the place taken before; 0 at the first try
 	Place  int           // the first place in the queue that we were told; 0: none yet
 
-	// HeldUntil is until when the last holder that we saw may believe in its lease. When the
-	// store has lost our ticket it has lost the lock too, and that holder gets the time to take it back.
+	// HeldBy is the last holder that we saw, and HeldUntil until when it may believe in its lease.
+	// When the store has lost our ticket it has lost the lock too, and that holder gets it back.
+	HeldBy    Token
 	HeldUntil time.Time
 
 	// Share is the token of our share when Token is another's, who lets us share; else "".

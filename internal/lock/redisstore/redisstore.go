@@ -5,8 +5,8 @@
 //
 //	P:lock:{ID}          the owner's token, expiring: what a plain SET NX PX writer makes and respects
 //	P:meta:{ID}          hash: owner, fence, since (µs), record (JSON), key (the lock's own key),
-//	                     s:TOKEN for each who shares it, the owner being the first; until when (µs)
-//	                     to recover a lock of lost data; waited (ms) until a hand-over is confirmed
+//	                     s:TOKEN for each who shares it, the owner being the first; restored when a
+//	                     waiter put back a lock of lost data; waited (ms) until a hand-over is confirmed
 //	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
 //	P:waiter:{ID}:TOKEN  a waiter's record, expiring: its sign of life
 //	P:wake:{ID}:TOKEN    a list that the waiter blocks on
@@ -143,7 +143,7 @@ func Open(o Options) *Store {
 		ContextTimeoutEnabled: true,
 		PoolSize:              2, // one that blocks in a wait, one that gives the wait up
 
-		// The handshake is one AUTH at most: Redis before 7.2 answers the rest with errors.
+		// A handshake of HELLO alone: Redis before 7.2 answers the rest with errors.
 		Protocol:                 2,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
@@ -179,9 +179,22 @@ func (s *Store) keys(k lock.Key) (keys []string, args func(lock.Token) []any) {
 // run is one script, with the time it may take.
 func (s *Store) run(ctx context.Context, script *redis.Script, k lock.Key, t lock.Token, more ...any) (any, error) {
 	keys, args := s.keys(k)
-	ctx, cancel := context.WithTimeout(ctx, s.patience())
-	defer cancel()
-	reply, err := script.Run(ctx, s.client, keys, append(args(t), more...)...).Result()
+	var (
+		reply any
+		err   error
+	)
+	answered := make(chan struct{})
+	limit, cancel := context.WithTimeout(ctx, s.patience())
+	go func() { // the client heeds a deadline while it reads, but no cancellation
+		defer close(answered)
+		defer cancel()
+		reply, err = script.Run(limit, s.client, keys, append(args(t), more...)...).Result()
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, s.trouble(ctx.Err())
+	case <-answered:
+	}
 	if err != nil {
 		return nil, s.trouble(err)
 	}
@@ -208,7 +221,7 @@ func (s *Store) wasContacted() bool {
 func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, error) {
 	reply, err := s.run(ctx, acquireScript, r.Key, r.Token,
 		r.TTL.Milliseconds(), lock.Life.Milliseconds(), r.Ticket, encode(r.Record), r.Place,
-		max(0, time.Until(r.HeldUntil)).Milliseconds())
+		string(r.HeldBy), max(0, time.Until(r.HeldUntil)).Milliseconds())
 	if err != nil {
 		return lock.Attempt{}, err
 	}
@@ -433,6 +446,10 @@ func (s *Store) List(ctx context.Context) ([]lock.State, error) {
 	for _, id := range ids {
 		// The ID is put where the hash tag goes; that is all that matters for reading.
 		state, err := s.inspectID(ctx, id)
+		var se *lock.StoreError
+		if errors.As(err, &se) && se.Trouble == lock.NotALock {
+			continue // somebody else's key, named as ours are
+		}
 		if err != nil {
 			return nil, err
 		}

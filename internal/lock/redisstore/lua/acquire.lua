@@ -1,10 +1,11 @@
 -- Takes the lock, or a place in the queue.
 -- ARGV: 7 ttl, ms  8 life of a waiter, ms  9 ticket or 0  10 record  11 first place in the queue
--- 12 for how long a holder that was seen may believe in its lease, ms
+-- 12 the holder that was seen last, or empty  13 for how long it may believe in its lease, ms
 -- Returns {1, fence}, {0, place, ticket, holder}, or {-1} when the token was ended before.
 local TTL, LIFE, TICKET, RECORD, PLACE = ARGV[7], ARGV[8], tonumber(ARGV[9]), ARGV[10], ARGV[11]
-local BELIEVED = tonumber(ARGV[12])
+local HOLDER, BELIEVED = ARGV[12], tonumber(ARGV[13])
 
+if redis.call('EXISTS', ENDED .. TOKEN) == 1 then return {-1} end
 local owner = redis.call('GET', LOCK)
 if owner == TOKEN then
 	if redis.call('HGET', META, 'owner') ~= TOKEN then return {1, grant(TOKEN, RECORD, TTL)} end
@@ -18,17 +19,18 @@ if owner == TOKEN then
 	end
 	return {1, tonumber(m[1])}
 end
-if redis.call('EXISTS', ENDED .. TOKEN) == 1 then return {-1} end
 
 local ticket = tonumber(redis.call('ZSCORE', QUEUE, TOKEN) or '')
 
 -- A ticket that is gone, with the lock and its fence, means that the server lost its data. The holder
--- does not know that yet: it gets the time to take the lock back.
+-- does not know that yet, and has the lock for as long as it believes so. If another was granted it
+-- since we looked, that one takes it back with its next renewal.
 if not owner and not ticket and TICKET ~= 0 and BELIEVED > 0 and redis.call('EXISTS', FENCE) == 0 then
-	redis.call('HSETNX', META, 'recover', int(NOW + BELIEVED * 1000))
+	redis.call('SET', LOCK, HOLDER, 'PX', BELIEVED)
+	redis.call('HSET', META, 'restored', '1')
+	owner = HOLDER
 end
-local recover = tonumber(redis.call('HGET', META, 'recover') or '') or 0
-if not owner and recover < NOW then
+if not owner then
 	local head = first_alive()
 	if not head or head == TOKEN then
 		local waited = head and ms(NOW - tonumber(redis.call('ZSCORE', QUEUE, TOKEN))) or '0'

@@ -1,0 +1,432 @@
+//go:build unix
+
+package lock_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"regexp"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/redistest"
+)
+
+func TestAcquire(t *testing.T) {
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	lease := take(t, store, request())
+	if left := lease.Left(); left <= 50*time.Second || left > time.Minute {
+		t.Errorf("left %s of a minute", left)
+	}
+	if lease.Fence() == 0 || lease.Broken() {
+		t.Errorf("fence %d, broken %t", lease.Fence(), lease.Broken())
+	}
+
+	other := request()
+	_, err := lock.Acquire(t.Context(), store, other, 0, nil)
+	var timeout *lock.TimeoutError
+	if !errors.As(err, &timeout) {
+		t.Fatalf("got %v, want a timeout", err)
+	}
+	if h := timeout.Holder; !h.Known || h.Token != lease.Token || h.PID != 7 || h.Fence != lease.Fence() || timeout.Place != 1 {
+		t.Errorf("got %+v", timeout)
+	}
+	release(t, store, lease, lock.Freed)
+	checkFree(t, client)
+}
+
+// The same token asks twice, as after a lost answer: one grant, one fence.
+func TestAcquire_again(t *testing.T) {
+	server, _ := serve(t)
+	store := open(t, server.Addr())
+	r := request()
+	if one, two := take(t, store, r), take(t, store, r); one.Fence() != two.Fence() {
+		t.Errorf("fences %d and %d", one.Fence(), two.Fence())
+	}
+}
+
+func TestAcquire_timeout(t *testing.T) {
+	server, client := serve(t)
+	holder, store := open(t, server.Addr()), open(t, server.Addr())
+	lease := take(t, holder, request())
+	w := wait(t.Context(), t, store, request(), 300*time.Millisecond)
+	<-w.done
+	var timeout *lock.TimeoutError
+	if !errors.As(w.err, &timeout) || w.took < 300*time.Millisecond || w.took > soon {
+		t.Errorf("after %s: %v", w.took, w.err)
+	}
+	release(t, holder, lease, lock.Freed)
+	checkFree(t, client)
+}
+
+func TestAcquire_cancelledWhileBlocked(t *testing.T) {
+	server, client := serve(t)
+	holder, store := open(t, server.Addr()), open(t, server.Addr())
+	lease := take(t, holder, request())
+	ctx, cancel := context.WithCancel(t.Context())
+	r := request()
+	w := wait(ctx, t, store, r, time.Minute)
+	blocked(t, client, 1)
+	cancelled := time.Now()
+	cancel()
+	<-w.done
+	if took := time.Since(cancelled); took > soon {
+		t.Errorf("returned %s after it was cancelled", took)
+	}
+	if !errors.Is(w.err, context.Canceled) {
+		t.Errorf("got %v", w.err)
+	}
+	if n := client.ZCard(t.Context(), rkey("queue")).Val(); n != 0 {
+		t.Errorf("%d tickets left", n)
+	}
+	release(t, holder, lease, lock.Freed) // freed: not handed to the one that went away
+	if a, err := store.TryAcquire(t.Context(), r); a.Granted || err == nil {
+		t.Errorf("a token that gave up was granted: %+v, %v", a, err)
+	}
+	checkFree(t, client)
+}
+
+// Ctrl-C works although Redis has stopped answering.
+func TestAcquire_cancelledWhileStoreHangs(t *testing.T) {
+	t.Parallel()
+	server, _ := serve(t)
+	holder, store := open(t, server.Addr()), open(t, server.Addr())
+	take(t, holder, request())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if _, err := store.TryAcquire(ctx, request()); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(200*time.Millisecond, cancel)
+	started := time.Now()
+	_, err := lock.Acquire(ctx, store, request(), time.Minute, nil)
+	if took := time.Since(started); took > 3*time.Second || !errors.Is(err, context.Canceled) {
+		t.Errorf("after %s: %v", took, err)
+	}
+	if err := server.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A waiter that is cancelled in the very moment in which it is handed the lock never takes it to the grave.
+func TestAcquire_cancelRacesHandOver(t *testing.T) {
+	server, client := serve(t)
+	holder, patient := open(t, server.Addr()), open(t, server.Addr())
+	grantedToCancelled := 0
+	for i := range 100 {
+		lease := take(t, holder, request())
+		ctx, cancel := context.WithCancel(t.Context())
+		hasty := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}})
+		first := wait(ctx, t, hasty, request(), time.Minute)
+		second := wait(t.Context(), t, patient, request(), time.Minute)
+		go func() {
+			time.Sleep(time.Duration(i%20) * 50 * time.Microsecond) // spreads the moment of the race
+			cancel()
+		}()
+		if _, err := lease.Release(t.Context(), holder, soon); err != nil {
+			t.Fatal(err)
+		}
+		<-first.done
+		if first.err == nil {
+			grantedToCancelled++
+			release(t, hasty, first.lease, lock.HandedOver)
+		} else if !errors.Is(first.err, context.Canceled) {
+			t.Fatal(first.err)
+		}
+		release(t, patient, second.granted(t, soon), lock.Freed)
+		cancel()
+		_ = hasty.Close()
+	}
+	t.Logf("%d of 100 were granted before the cancellation", grantedToCancelled)
+	checkFree(t, client)
+}
+
+// The acquire is carried out, its answer is lost: the lock is not held by nobody's knowledge.
+func TestAcquire_answerLost(t *testing.T) {
+	server, client := serve(t)
+	direct := open(t, server.Addr())
+	release(t, direct, take(t, direct, request()), lock.Freed) // the scripts are known now
+
+	p := newProxy(t, server.Addr())
+	store := open(t, p.addr)
+	if _, err := store.Inspect(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	var answers atomic.Int32
+	p.onAnswer(func([]byte) bool { return answers.Add(1) > 1 })
+	lease, err := lock.Acquire(t.Context(), store, request(), time.Minute, nil)
+	if err == nil {
+		t.Fatalf("granted without an answer: %+v", lease)
+	}
+	var se *lock.StoreError
+	if !errors.As(err, &se) || se.Trouble != lock.Unreachable || !se.Ambiguous {
+		t.Errorf("got %#v", err)
+	}
+	if client.Exists(t.Context(), rkey("fence")).Val() != 1 {
+		t.Error("the acquire was not carried out: the test proves nothing")
+	}
+	checkFree(t, client)
+	p.onAnswer(nil)
+	release(t, direct, take(t, direct, request()), lock.Freed)
+}
+
+// The answer to the acquire is lost, and the connection on which it was to be released as well.
+func TestAcquire_answerLostTwice(t *testing.T) {
+	server, client := serve(t)
+	direct := open(t, server.Addr())
+	release(t, direct, take(t, direct, request()), lock.Freed)
+
+	p := newProxy(t, server.Addr())
+	store := open(t, p.addr)
+	if _, err := store.Inspect(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	var questions atomic.Int32
+	p.onQuestion(func(b []byte) bool { return !bytes.Contains(b, []byte("evalsha")) || questions.Add(1) != 2 })
+	var answers atomic.Int32
+	p.onAnswer(func([]byte) bool { return answers.Add(1) > 1 })
+	if lease, err := lock.Acquire(t.Context(), store, request(), time.Minute, nil); err == nil {
+		t.Fatalf("granted without an answer: %+v", lease)
+	}
+	checkFree(t, client)
+}
+
+// The release overtakes the acquire that it is to undo.
+func TestAcquire_arrivesAfterItsRelease(t *testing.T) {
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	r := request()
+	if got, err := store.Release(t.Context(), r.Key, r.Token); got != lock.NotHeld || err != nil {
+		t.Fatalf("got %d, %v", got, err)
+	}
+	if a, err := store.TryAcquire(t.Context(), r); a.Granted || err == nil {
+		t.Fatalf("got %+v, %v", a, err)
+	}
+	if n, err := store.Renew(t.Context(), r); n.Status != lock.Lost || n.Ended == "" || err != nil {
+		t.Fatalf("got %+v, %v", n, err)
+	}
+	checkFree(t, client)
+}
+
+// The lease runs from before the command was sent, so a slow answer makes it shorter.
+func TestAcquire_slowAnswer(t *testing.T) {
+	server, _ := serve(t)
+	p := newProxy(t, server.Addr())
+	store := open(t, p.addr)
+	const delay = 300 * time.Millisecond
+	p.onAnswer(func([]byte) bool { time.Sleep(delay); return true })
+	r := request()
+	lease := take(t, store, r)
+	if left := lease.Left(); left > r.TTL-delay {
+		t.Errorf("left %s of %s after an answer that took %s", left, r.TTL, delay)
+	}
+	if err := lease.Renew(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	if left := lease.Left(); left > r.TTL-delay {
+		t.Errorf("left %s of %s after a renewal that took %s", left, r.TTL, delay)
+	}
+}
+
+func TestAcquire_firstContactFailsFast(t *testing.T) {
+	t.Parallel()
+	port, err := redistest.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	for name, addr := range map[string]string{
+		"refused":    "127.0.0.1:" + port,
+		"black hole": silent.Addr().String(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			started := time.Now()
+			_, err := lock.Acquire(t.Context(), open(t, addr), request(), time.Minute, nil)
+			if took := time.Since(started); took > 3*time.Second {
+				t.Errorf("took %s", took)
+			}
+			if trouble(err) != lock.Unreachable {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestAcquire_ridesOutRestart(t *testing.T) {
+	server, client := serve(t, "--appendonly", "yes", "--appendfsync", "always")
+	holder, store := open(t, server.Addr()), open(t, server.Addr())
+	lease := take(t, holder, request())
+	news := make(chan lock.Waiting, 1000)
+	w := &waiter{done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		w.lease, w.err = lock.Acquire(t.Context(), store, request(), time.Minute, func(n lock.Waiting) { news <- n })
+	}()
+	if n := <-news; n.Err != nil || n.Place != 1 {
+		t.Errorf("got %+v", n)
+	}
+	blocked(t, client, 1)
+	server.Kill()
+	for n := range news {
+		if n.Err != nil {
+			if trouble(n.Err) != lock.Unreachable || n.Place != 1 {
+				t.Errorf("got %+v", n)
+			}
+			break
+		}
+	}
+	resume(t, server, client)
+	release(t, holder, lease, lock.HandedOver)
+	release(t, store, w.granted(t, 3*time.Second), lock.Freed)
+	checkFree(t, client)
+}
+
+// The budget ends during an outage.
+func TestAcquire_outageOutlastsBudget(t *testing.T) {
+	t.Parallel()
+	server, client := serve(t)
+	holder := open(t, server.Addr())
+	take(t, holder, request())
+	p := newProxy(t, server.Addr())
+	w := wait(t.Context(), t, open(t, p.addr), request(), time.Second)
+	blocked(t, client, 1)
+	p.close(true)
+	<-w.done
+	var timeout *lock.TimeoutError
+	if !errors.As(w.err, &timeout) || trouble(w.err) != lock.Unreachable || !timeout.Holder.Known {
+		t.Errorf("got %v", w.err)
+	}
+	if w.took > 4*time.Second { // the time for the wait, and for trying to give up the ticket
+		t.Errorf("took %s", w.took)
+	}
+}
+
+// A writer that knows nothing of us: SET key value NX EX.
+func TestAcquire_stranger(t *testing.T) {
+	t.Parallel()
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	ctx := t.Context()
+	for name, ttl := range map[string]time.Duration{"expiring": time.Minute, "without expiry": 0} {
+		t.Run(name, func(t *testing.T) {
+			if !client.SetNX(ctx, rkey("lock"), "script-17", ttl).Val() {
+				t.Fatal("the stranger did not get the free lock")
+			}
+			_, err := lock.Acquire(ctx, store, request(), 0, nil)
+			var timeout *lock.TimeoutError
+			if !errors.As(err, &timeout) {
+				t.Fatal(err)
+			}
+			if h := timeout.Holder; h.Known || h.Token != "script-17" || (h.Left < 0) != (ttl == 0) {
+				t.Errorf("got %+v", h)
+			}
+			state, err := store.Inspect(ctx, key)
+			if err != nil || state.Holder == nil || state.Holder.Known || state.Holder.Token != "script-17" {
+				t.Errorf("got %+v, %v", state.Holder, err)
+			}
+
+			w := wait(ctx, t, store, request(), time.Minute)
+			blocked(t, client, 1)
+			client.Del(ctx, rkey("lock"))
+			lease := w.granted(t, 1500*time.Millisecond)
+			if client.SetNX(ctx, rkey("lock"), "script-18", ttl).Val() {
+				t.Error("the stranger took a lock that is held")
+			}
+			if pttl := client.PTTL(ctx, rkey("lock")).Val(); pttl <= 0 || pttl > lease.TTL {
+				t.Errorf("our lock expires in %s", pttl)
+			}
+			release(t, store, lease, lock.Freed)
+		})
+	}
+	checkFree(t, client)
+}
+
+// A stranger that took over what expired is not taken for the holder before it.
+func TestAcquire_strangerAfterHolder(t *testing.T) {
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	take(t, store, request())
+	client.Set(t.Context(), rkey("lock"), "script-17", time.Minute)
+	state, err := store.Inspect(t.Context(), key)
+	if err != nil || state.Holder.Known || state.Holder.Host != "" || state.Holder.Fence != 0 {
+		t.Errorf("got %+v, %v", state.Holder, err)
+	}
+}
+
+// An account that may do all but block must be told so, and not make the waiter spin.
+func TestAcquire_mayNotBlock(t *testing.T) {
+	t.Parallel()
+	server, client := serve(t)
+	ctx := t.Context()
+	if err := client.Do(ctx, "acl", "setuser", "ci", "on", ">pw", "~*", "+@all", "-blpop").Err(); err != nil {
+		t.Fatal(err)
+	}
+	take(t, open(t, server.Addr()), request())
+	store := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}, Username: "ci", Password: "pw"})
+	defer func() { _ = store.Close() }()
+	if err := client.ConfigResetStat(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := lock.Acquire(ctx, store, request(), 3*time.Second, nil)
+	if n := calls(t, client, "evalsha"); trouble(err) != lock.Forbidden {
+		t.Errorf("tried %d times in 3 s, then: %v; want forbidden at once", n, err)
+	}
+}
+
+// One release wakes one waiter, however many there are.
+func TestAcquire_wakesOne(t *testing.T) {
+	server, client := serve(t)
+	holder := open(t, server.Addr())
+	lease := take(t, holder, request())
+	first := wait(t.Context(), t, open(t, server.Addr()), request(), time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
+	others := make([]*waiter, 20)
+	for i := range others {
+		others[i] = wait(ctx, t, open(t, server.Addr()), request(), time.Minute)
+	}
+	blocked(t, client, len(others)+1)
+	if err := client.ConfigResetStat(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	release(t, holder, lease, lock.HandedOver)
+	first.granted(t, soon)
+	if n := calls(t, client, "evalsha"); n != 2 { // the release, and the one that confirms
+		t.Errorf("%d scripts ran for one hand-over", n)
+	}
+	cancel()
+	for _, w := range others {
+		<-w.done
+	}
+}
+
+// calls is how often the server ran a command.
+func calls(t *testing.T, c *redis.Client, command string) int {
+	t.Helper()
+	info := c.Info(context.Background(), "commandstats").Val()
+	m := regexp.MustCompile(`cmdstat_` + command + `:calls=(\d+)`).FindStringSubmatch(info)
+	if m == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -1,0 +1,288 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/tls"
+	"embed"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+)
+
+const (
+	pings = 50
+	// pingBudget ends the pinging of a server that is far away.
+	pingBudget = 5 * time.Second
+)
+
+// Node is one server that keeps locks, as it shows itself.
+type Node struct {
+	Addr  string               // the other end of the connection
+	TLS   *tls.ConnectionState // nil: none
+	User  string               // who we are to it
+	Pings []time.Duration      // round trips, at most 50, sorted
+	Ahead time.Duration        // its clock against ours, give or take half a round trip
+	Info  map[string]string    // fields of INFO (redis.io/commands/info)
+	Save  string               // when it makes snapshots, "" for never (CONFIG GET save)
+
+	// Refused are the commands that it would not answer, to us or at all: PING, TIME, INFO, ACL WHOAMI,
+	// CONFIG GET. The fields that they would fill are zero.
+	Refused []string
+}
+
+// Nodes looks at the server, or the master that the Sentinels name, or each master of the Cluster.
+func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
+	cluster, ok := s.client.(*redis.ClusterClient)
+	if !ok {
+		node, err := s.node(ctx, s.client.(*redis.Client))
+		if err != nil {
+			return nil, err
+		}
+		return []Node{node}, nil
+	}
+	var (
+		mu    sync.Mutex
+		nodes []Node
+	)
+	err := cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+		node, err := s.node(ctx, c)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		nodes = append(nodes, node)
+		return nil
+	})
+	if err != nil {
+		var known *lock.StoreError
+		if errors.As(err, &known) {
+			return nil, known
+		}
+		return nil, s.trouble(err)
+	}
+	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.Addr, b.Addr) })
+	return nodes, nil
+}
+
+func (s *Store) node(ctx context.Context, c *redis.Client) (Node, error) {
+	// A connection of its own, because the client shows nobody those that it has.
+	conn, err := c.Options().Dialer(ctx, c.Options().Network, c.Options().Addr)
+	if err != nil {
+		return Node{}, s.trouble(err)
+	}
+	n := Node{Addr: conn.RemoteAddr().String()}
+	if n.Addr == "" || n.Addr == "@" { // a socket
+		n.Addr = c.Options().Addr
+	}
+	if secure, ok := conn.(*tls.Conn); ok {
+		state := secure.ConnectionState()
+		n.TLS = &state
+	}
+	_ = conn.Close()
+
+	// ask is one question; that it is refused is an answer.
+	ask := func(name string, question func(context.Context) error) error {
+		limit, cancel := context.WithTimeout(ctx, s.patience())
+		defer cancel()
+		err := question(limit)
+		var reply redis.Error
+		if err == nil {
+			return nil
+		}
+		if err = s.trouble(err); !errors.As(err, &reply) || replyTrouble(reply.Error()) == lock.AuthFailed {
+			return err
+		}
+		if !slices.Contains(n.Refused, name) {
+			n.Refused = append(n.Refused, name)
+		}
+		return nil
+	}
+	ping := func(ctx context.Context) error {
+		start := time.Now()
+		err := c.Ping(ctx).Err()
+		if err == nil {
+			n.Pings = append(n.Pings, time.Since(start))
+		}
+		return err
+	}
+	if err := ask("PING", ping); err != nil { // the first makes the connection, and does not count
+		return n, err
+	}
+	n.Pings = nil
+	for start := time.Now(); len(n.Pings) < pings && len(n.Refused) == 0 && time.Since(start) < pingBudget; {
+		if err := ask("PING", ping); err != nil {
+			return n, err
+		}
+	}
+	slices.Sort(n.Pings)
+	return n, errors.Join(
+		ask("TIME", func(ctx context.Context) error {
+			start := time.Now()
+			now, err := c.Time(ctx).Result()
+			n.Ahead = now.Sub(start.Add(time.Since(start) / 2))
+			return err
+		}),
+		ask("INFO", func(ctx context.Context) error {
+			text, err := c.Info(ctx).Result()
+			n.Info = parseInfo(text)
+			return err
+		}),
+		ask("ACL WHOAMI", func(ctx context.Context) (err error) {
+			n.User, err = c.Do(ctx, "ACL", "WHOAMI").Text()
+			return err
+		}),
+		ask("CONFIG GET", func(ctx context.Context) error {
+			values, err := c.ConfigGet(ctx, "save").Result()
+			n.Save = values["save"]
+			return err
+		}),
+	)
+}
+
+func parseInfo(text string) map[string]string {
+	fields := map[string]string{}
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			fields[name] = value
+		}
+	}
+	return fields
+}
+
+// Probe leads a lock that nobody else knows through its whole life, with a holder and a waiter, and
+// leaves nothing behind. The error joins one for each thing that the server does not allow or cannot do.
+func (s *Store) Probe(ctx context.Context) error {
+	holder, waiter := lock.NewToken(), lock.NewToken()
+	key := lock.Key{Repo: "doctor.invalid/" + string(holder[:8]), Branch: "probe"}
+	request := func(t lock.Token) lock.Request {
+		return lock.Request{Key: key, Token: t, Record: lock.Record{Command: "doctor"}, TTL: 10 * time.Second}
+	}
+	session := "doctor-" + string(holder)
+	defer s.erase(context.WithoutCancel(ctx), key, session, holder, waiter)
+
+	acquire := func(t lock.Token) func() error {
+		return func() error { _, err := s.TryAcquire(ctx, request(t)); return err }
+	}
+	release := func(t lock.Token) func() error {
+		return func() error { _, err := s.Release(ctx, key, t); return err }
+	}
+	var errs []error
+	seen := map[string]bool{}
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"acquire", acquire(holder)},
+		{"renew", func() error { _, err := s.Renew(ctx, request(holder)); return err }},
+		{"queue", acquire(waiter)},
+		{"wait", func() error { return s.Wait(ctx, key, waiter, time.Millisecond) }},
+		{"tell what we wait for", func() error { return s.Block(ctx, session, lock.Blocked{Lock: key.String()}) }},
+		{"ask what others wait for", func() error { _, _, err := s.Blocked(ctx, session); return err }},
+		{"hand over", release(holder)},
+		{"take what was handed over", acquire(waiter)},
+		{"list", func() error { _, err := s.List(ctx); return err }},
+		{"read events", func() error { _, err := s.Events(ctx, time.Now()); return err }},
+		{"release", release(waiter)},
+	} {
+		err := step.do()
+		if err == nil || seen[reason(err)] {
+			continue
+		}
+		seen[reason(err)] = true
+		errs = append(errs, fmt.Errorf("%s: %w", step.name, err))
+	}
+	return errors.Join(errs...)
+}
+
+// scriptPlace is what Redis adds to an error that a script met: which script, and where in it.
+var scriptPlace = regexp.MustCompile(`\s*script: [0-9a-f]{40}.*|ERR Error running script \(call to f_[0-9a-f]{40}\): @user_script:\d+: *|@user_script:\d+: *`)
+
+// reason is an error without the script that met it.
+func reason(err error) string {
+	var e *lock.StoreError
+	if errors.As(err, &e) {
+		return scriptPlace.ReplaceAllString(e.Err.Error(), "")
+	}
+	return err.Error()
+}
+
+// erase removes every key of a lock.
+func (s *Store) erase(ctx context.Context, k lock.Key, session string, tokens ...lock.Token) {
+	ctx, cancel := context.WithTimeout(ctx, s.patience())
+	defer cancel()
+	all, args := s.keys(k)
+	for _, t := range tokens {
+		for _, prefix := range args(t)[1:4] { // of waiter, wake and ended keys
+			all = append(all, fmt.Sprint(prefix, t))
+		}
+	}
+	_ = s.client.Del(ctx, all...).Err() // they expire anyway
+	_ = s.client.Del(ctx, s.blockedKey(session)).Err()
+}
+
+//go:embed lua
+var scripts embed.FS
+
+// clientCommands are what a Store sends besides what its scripts call. PING is doctor's.
+var clientCommands = []string{"EVAL", "EVALSHA", "BLPOP", "SET", "GET", "DEL", "SCAN", "XRANGE", "TIME", "PING"}
+
+var scriptCall = regexp.MustCompile(`redis\.p?call\('(\w+)'`)
+
+// ACL is the rule of a user who may do what a Store with these options does, and nothing else, for
+// ACL SETUSER of Redis 6.2 or newer (redis.io/docs "ACL"). verbatim are the keys of locks that have one of
+// their own. The user's passwords are left as they are.
+func ACL(o Options, verbatim ...string) []string {
+	commands := map[string]bool{}
+	for _, c := range clientCommands {
+		commands[c] = true
+	}
+	files, _ := scripts.ReadDir("lua") // both are part of this program
+	for _, f := range files {
+		text, _ := scripts.ReadFile(path.Join("lua", f.Name()))
+		for _, call := range scriptCall.FindAllSubmatch(text, -1) {
+			commands[string(call[1])] = true
+		}
+	}
+	if o.DB != 0 {
+		commands["SELECT"] = true
+	}
+	if o.MinReplicas > 0 {
+		commands["WAIT"] = true
+	}
+	if o.Cluster {
+		commands["CLUSTER|SLOTS"], commands["COMMAND"] = true, true
+	}
+	prefix := o.Prefix
+	if prefix == "" {
+		prefix = "gitops"
+	}
+	rule := []string{"on", "resetkeys", "~" + globEscape(prefix) + ":*"}
+	for _, key := range verbatim {
+		rule = append(rule, "~"+strings.Map(noBlank, globEscape(key)))
+	}
+	rule = append(rule, "resetchannels", "-@all")
+	for _, c := range slices.Sorted(maps.Keys(commands)) {
+		rule = append(rule, "+"+strings.ToLower(c))
+	}
+	return rule
+}
+
+// noBlank is any one character in place of one that no pattern of a rule may have.
+func noBlank(r rune) rune {
+	if unicode.IsSpace(r) || unicode.IsControl(r) {
+		return '?'
+	}
+	return r
+}

@@ -1,0 +1,353 @@
+//go:build unix
+
+package redisstore_test
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/redistest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var key = lock.Key{Repo: "example.com/org/repo", Branch: "main"}
+
+func request(k lock.Key) lock.Request {
+	return lock.Request{Key: k, Token: lock.NewToken(), Record: lock.Record{Repo: k.Repo, Branch: k.Branch}, TTL: time.Minute}
+}
+
+func open(t *testing.T, o redisstore.Options) *redisstore.Store {
+	t.Helper()
+	s := redisstore.Open(o)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func at(server *redistest.Server) redisstore.Options {
+	return redisstore.Options{Addrs: []string{server.Addr()}}
+}
+
+// try is one attempt that the store must answer.
+func try(t *testing.T, s *redisstore.Store, r lock.Request) lock.Attempt {
+	t.Helper()
+	a, err := s.TryAcquire(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func release(t *testing.T, s *redisstore.Store, r lock.Request, want lock.ReleaseResult) {
+	t.Helper()
+	if got, err := s.Release(t.Context(), r.Key, r.Token); got != want || err != nil {
+		t.Fatalf("release: got %d, %v; want %d", got, err, want)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
+
+// Every key of a lock expires, and lies in the lock's one slot.
+func TestStore_keys(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(t)
+	ctx := t.Context()
+	for _, prefix := range []string{"", "my*app[1]?"} {
+		o := at(server)
+		o.Prefix = prefix
+		store := open(t, o)
+		holder, waiter, next := request(key), request(key), request(key)
+		check := func(want ...string) {
+			t.Helper()
+			var kinds []string
+			for _, k := range client.Keys(ctx, "*").Val() {
+				if ttl := client.PTTL(ctx, k).Val(); ttl <= 0 {
+					t.Errorf("%s never expires", k)
+				}
+				start := max(1, len(prefix))
+				if prefix == "" {
+					start = len("gitops")
+				}
+				kind, rest, _ := strings.Cut(k[start+1:], ":")
+				if !strings.HasPrefix(rest, "{"+key.ID()+"}") {
+					t.Errorf("%s is outside of the hash tag", k)
+				}
+				kinds = append(kinds, kind)
+			}
+			slices.Sort(kinds)
+			if !slices.Equal(kinds, want) {
+				t.Errorf("keys %v, want %v", kinds, want)
+			}
+		}
+		try(t, store, holder)
+		check("fence", "lock", "meta")
+		if a := try(t, store, waiter); a.Granted || a.Place != 1 || a.Holder.Token != holder.Token || a.Holder.Repo != key.Repo {
+			t.Errorf("got %+v", a)
+		}
+		if a := try(t, store, next); a.Place != 2 {
+			t.Errorf("got %+v", a)
+		}
+		check("fence", "lock", "meta", "queue", "waiter", "waiter")
+		release(t, store, holder, lock.HandedOver)
+		check("ended", "fence", "lock", "meta", "queue", "waiter", "wake")
+		if err := store.Wait(ctx, key, waiter.Token, time.Minute); err != nil {
+			t.Error(err)
+		}
+		if a := try(t, store, waiter); !a.Granted {
+			t.Errorf("got %+v", a)
+		}
+		check("ended", "fence", "lock", "meta", "queue", "waiter")
+		release(t, store, next, lock.NotHeld)
+		release(t, store, waiter, lock.Freed)
+		check("ended", "ended", "ended", "fence")
+		client.FlushAll(ctx)
+	}
+}
+
+func TestStore_Wait(t *testing.T) {
+	store := open(t, at(redistest.Start(t)))
+	for _, d := range []time.Duration{-time.Second, 0, time.Nanosecond, 1400 * time.Microsecond, 150 * time.Millisecond} {
+		started := time.Now()
+		if err := store.Wait(t.Context(), key, lock.NewToken(), d); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(started); took < d || took > max(d, 0)+time.Second {
+			t.Errorf("waited %s, took %s", d, took)
+		}
+	}
+}
+
+func TestStore_List(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(t)
+	store := open(t, at(server))
+	ctx := t.Context()
+	if states, err := store.List(ctx); len(states) != 0 || err != nil {
+		t.Errorf("got %+v, %v", states, err)
+	}
+	held := lock.Key{Repo: "h/a:b{c}", Branch: "x", Name: "n"}
+	verbatim := lock.Key{Repo: "h/v", Branch: "x", Verbatim: "lock.op.acct"}
+	free := lock.Key{Repo: "h/free", Branch: "x"}
+	for _, k := range []lock.Key{key, held, verbatim} {
+		try(t, store, request(k))
+	}
+	waiter := request(key)
+	try(t, store, waiter)
+	gone := request(free)
+	try(t, store, gone)
+	release(t, store, gone, lock.Freed)
+	for i := range 3000 { // more than a few steps of the scan
+		client.Set(ctx, "other:"+string(rune('a'+i%26))+time.Duration(i).String(), i, time.Minute)
+	}
+	states, err := store.List(ctx)
+	if err != nil || len(states) != 3 {
+		t.Fatalf("got %+v, %v", states, err)
+	}
+	var keys []string
+	for _, s := range states {
+		if s.Holder == nil || !s.Holder.Known || s.Holder.Left <= 0 || s.Holder.Left > time.Minute || s.Holder.Age < 0 {
+			t.Errorf("%s: holder %+v", s.Name, s.Holder)
+		}
+		keys = append(keys, s.Name)
+	}
+	want := []string{"gitops:lock:{example.com/org/repo@main}", "gitops:lock:{" + held.ID() + "}", "lock.op.acct"}
+	if !slices.Equal(keys, want) {
+		t.Errorf("got %q, want %q", keys, want)
+	}
+	if states[0].Key != key || states[1].Key != held || states[2].Key.Verbatim != "lock.op.acct" {
+		t.Errorf("got %+v", states)
+	}
+	if w := states[0].Waiters; len(w) != 1 || w[0].Token != waiter.Token || !w[0].Alive || w[0].Repo != key.Repo || w[0].Age < 0 {
+		t.Errorf("got %+v", w)
+	}
+}
+
+// Somebody else's key, named as ours are, does not hide all locks.
+func TestStore_List_strangeKey(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(t)
+	store := open(t, at(server))
+	ctx := t.Context()
+	try(t, store, request(key))
+	client.LPush(ctx, "gitops:queue:{jobs}", "1")
+	client.HSet(ctx, "gitops:meta:{site}", "title", "x")
+	states, err := store.List(ctx)
+	if !slices.ContainsFunc(states, func(s lock.State) bool { return strings.Contains(s.Name, key.ID()) }) {
+		t.Errorf("the lock is not listed: %+v, %v", states, err)
+	}
+}
+
+func TestStore_verbatim(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(t)
+	store := open(t, at(server))
+	ctx := t.Context()
+	r := request(lock.Key{Repo: "h/r", Branch: "main", Verbatim: "lock.op.acct"})
+	try(t, store, r)
+	if got := client.Get(ctx, "lock.op.acct").Val(); got != string(r.Token) {
+		t.Errorf("the key has %q", got)
+	}
+	if client.SetNX(ctx, "lock.op.acct", "script", time.Minute).Val() {
+		t.Error("a plain writer took it")
+	}
+	release(t, store, r, lock.Freed)
+	if !client.SetNX(ctx, "lock.op.acct", "script", time.Minute).Val() {
+		t.Error("a plain writer did not get the free lock")
+	}
+	if a := try(t, store, request(r.Key)); a.Granted || a.Holder.Known || a.Holder.Token != "script" {
+		t.Errorf("got %+v", a)
+	}
+}
+
+// Hostile text in the store is text.
+func TestStore_foreignRecord(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(t)
+	store := open(t, at(server))
+	ctx := t.Context()
+	r := request(key)
+	try(t, store, r)
+	meta := "gitops:meta:{" + key.ID() + "}"
+	for _, record := range []string{"", "null", "[1]", "\x1b[2J", `{"pid":"x"}`, strings.Repeat("{", 100000)} {
+		client.HSet(ctx, meta, "record", record)
+		if a := try(t, store, request(key)); a.Granted || a.Holder.Token != r.Token || !a.Holder.Known {
+			t.Errorf("record %.20q: got %+v", record, a)
+		}
+	}
+}
+
+// One connection while holding, two at most while a wait is given up. No command is refused, and
+// the handshake is one HELLO: an old Redis would answer the rest with errors.
+func TestStore_onTheWire(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(t)
+	ctx := t.Context()
+	others := strings.Count(client.ClientList(ctx).Val(), "\n")
+	connections := func() int { return strings.Count(client.ClientList(ctx).Val(), "\n") - others }
+	if err := client.ConfigResetStat(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	store := open(t, at(server))
+	holder := request(key)
+	lease, err := lock.Acquire(ctx, store, holder, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := connections(); n != 1 {
+		t.Errorf("%d connections of a holder", n)
+	}
+	if _, err := lease.Release(ctx, store, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	stats := client.Info(ctx, "commandstats").Val() + client.Info(ctx, "errorstats").Val()
+	t.Logf("one acquire and release:\n%s", stats)
+	for _, m := range regexp.MustCompile(`errorstat_(\w+)`).FindAllStringSubmatch(stats, -1) {
+		if m[1] != "NOSCRIPT" { // the first time that a server sees a script
+			t.Errorf("Redis answered %s", m[1])
+		}
+	}
+	for _, word := range []string{"cmdstat_client|setinfo", "cmdstat_client|maint"} {
+		if strings.Contains(stats, word) {
+			t.Errorf("the handshake sent %s", word)
+		}
+	}
+
+	try(t, store, request(key))
+	waiting := open(t, at(server))
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := lock.Acquire(wait, waiting, request(key), time.Minute, nil)
+		done <- err
+	}()
+	eventually(t, "it blocks", func() bool { return strings.Contains(client.ClientList(ctx).Val(), "cmd=blpop") })
+	if n := connections(); n > 3 { // the holder's, and two
+		t.Errorf("%d connections of a holder and a waiter", n)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if n := connections(); n > 3 {
+		t.Errorf("%d connections of a holder and one who gave up", n)
+	}
+	_ = waiting.Close()
+	eventually(t, "the connections of a closed store end", func() bool { return connections() == 1 })
+}
+
+// A store is still of use after a wait that was given up, which leaves a blocked connection behind.
+func TestStore_afterCancelledWait(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(t)
+	store := open(t, at(server))
+	try(t, open(t, at(server)), request(key))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := lock.Acquire(ctx, store, request(key), time.Minute, nil)
+		done <- err
+	}()
+	eventually(t, "it blocks", func() bool { return strings.Contains(client.ClientList(ctx).Val(), "cmd=blpop") })
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	started := time.Now()
+	if _, err := store.Inspect(t.Context(), key); err != nil || time.Since(started) > time.Second {
+		t.Errorf("%v in %s", err, time.Since(started))
+	}
+}
+
+// All scripts keep to the slot of their lock, also with names that the store makes up.
+func TestStore_cluster(t *testing.T) {
+	server := redistest.Start(t, "--cluster-enabled", "yes")
+	client := server.Client(t)
+	if err := client.Do(t.Context(), "cluster", "addslotsrange", 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the cluster is up", func() bool {
+		return strings.Contains(client.ClusterInfo(t.Context()).Val(), "cluster_state:ok")
+	})
+	o := at(server)
+	o.Cluster = true
+	store := open(t, o)
+	for _, k := range []lock.Key{key, {Repo: "h/v", Branch: "x", Verbatim: "lock.op"}} {
+		holder, waiter := request(k), request(k)
+		if a, err := store.TryAcquire(t.Context(), holder); !a.Granted || err != nil {
+			t.Errorf("%s: %+v, %v", k, a, err)
+			continue
+		}
+		try(t, store, waiter)
+		if n, err := store.Renew(t.Context(), holder); n.Status != lock.Renewed || err != nil {
+			t.Errorf("got %+v, %v", n, err)
+		}
+		release(t, store, holder, lock.HandedOver)
+		if err := store.Wait(t.Context(), k, waiter.Token, time.Minute); err != nil {
+			t.Error(err)
+		}
+		if a := try(t, store, waiter); !a.Granted {
+			t.Errorf("got %+v", a)
+		}
+	}
+	states, err := store.List(t.Context())
+	if err != nil || len(states) < 2 {
+		t.Errorf("listed %+v, %v", states, err)
+	}
+}

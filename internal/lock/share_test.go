@@ -1,0 +1,151 @@
+//go:build unix
+
+package lock_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+)
+
+// judge is a request that always judges the same.
+func judge(v lock.Verdict) lock.Request {
+	r := request()
+	r.Judge = func(context.Context, lock.Attempt) (lock.Verdict, error) { return v, nil }
+	return r
+}
+
+// A shared lock is free when the last who shares it has released, in whatever order.
+func TestJoin(t *testing.T) {
+	for _, name := range []string{"holder last", "holder first"} {
+		t.Run(name, func(t *testing.T) {
+			server, client := serve(t)
+			store := open(t, server.Addr())
+			holder := take(t, store, request())
+			shared := take(t, store, judge(lock.Join))
+			if shared.Token != holder.Token || shared.Fence() != holder.Fence() {
+				t.Errorf("got %+v", shared)
+			}
+			first, last := shared, holder
+			if name == "holder first" {
+				first, last = last, first
+			}
+			release(t, store, first, lock.StillShared)
+			if err := last.Renew(t.Context(), store); err != nil || last.Broken() {
+				t.Errorf("renew: %v, broken %t", err, last.Broken())
+			}
+			var lost *lock.LostError
+			if err := first.Renew(t.Context(), store); !errors.As(err, &lost) || lost.Ended != lock.EndedByRelease {
+				t.Errorf("a released share was renewed: %v", err)
+			}
+			release(t, store, first, lock.NotHeld) // twice is harmless
+			w := wait(t.Context(), t, store, request(), time.Minute)
+			release(t, store, last, lock.HandedOver)
+			release(t, store, w.granted(t, soon), lock.Freed)
+			checkFree(t, client)
+		})
+	}
+}
+
+// All who share a lock take it back together when Redis lost it.
+func TestJoin_reasserted(t *testing.T) {
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	holder := take(t, store, request())
+	shared := take(t, store, judge(lock.Join))
+	client.FlushAll(t.Context())
+	if err := shared.Renew(t.Context(), store); err != nil || !shared.Broken() {
+		t.Errorf("%v, broken %t", err, shared.Broken())
+	}
+	if err := holder.Renew(t.Context(), store); err != nil {
+		t.Error(err)
+	}
+	release(t, store, shared, lock.StillShared)
+	release(t, store, holder, lock.Freed)
+	checkFree(t, client)
+}
+
+func TestTakeOver(t *testing.T) {
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	holder := take(t, store, request())
+	taker := take(t, store, judge(lock.TakeOver))
+	if taker.Token == holder.Token || taker.Fence() <= holder.Fence() {
+		t.Errorf("got %+v", taker)
+	}
+	var lost *lock.LostError
+	if err := holder.Renew(t.Context(), store); !errors.As(err, &lost) || lost.Holder.Token != taker.Token {
+		t.Errorf("got %v", err)
+	}
+	release(t, store, holder, lock.NotHeld)
+	release(t, store, taker, lock.Freed)
+	if err := holder.Renew(t.Context(), store); !errors.As(err, &lost) {
+		t.Errorf("one whose lock was taken over took it back: %v", err)
+	}
+	checkFree(t, client)
+}
+
+// A lock that others share can't be taken over: the wait goes on as any other, without a storm.
+func TestTakeOver_shared(t *testing.T) {
+	t.Parallel()
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	holder := take(t, store, request())
+	shared := take(t, store, judge(lock.Join))
+	if err := client.ConfigResetStat(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	w := &waiter{done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(w.done)
+		w.lease, w.err = lock.Acquire(ctx, store, judge(lock.TakeOver), 500*time.Millisecond, nil)
+	}()
+	var timeout *lock.TimeoutError
+	select {
+	case <-w.done:
+		if !errors.As(w.err, &timeout) {
+			t.Errorf("got %+v, %v", w.lease, w.err)
+		}
+	case <-time.After(soon):
+		t.Error("still trying, long after the time for it ran out")
+		cancel()
+		<-w.done
+	}
+	cancel()
+	if n := calls(t, client, "evalsha"); n > 20 {
+		t.Errorf("%d scripts in half a second", n)
+	}
+	release(t, store, shared, lock.StillShared)
+	release(t, store, holder, lock.Freed)
+}
+
+// What was released stays released, also when a join, a take-over or an acquire comes late.
+func TestJoin_arrivesAfterItsRelease(t *testing.T) {
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	ctx := t.Context()
+	holder := take(t, store, request())
+	for _, verdict := range []lock.Verdict{lock.Join, lock.TakeOver} {
+		late := request()
+		if _, err := store.Release(ctx, key, late.Token); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := store.Join(ctx, late, holder.Token, verdict); a.Granted || err != nil {
+			t.Errorf("verdict %d: granted to a token that was released: %+v, %v", verdict, a, err)
+		}
+	}
+	release(t, store, holder, lock.Freed)
+	checkFree(t, client)
+
+	holder = take(t, store, request())
+	shared := take(t, store, judge(lock.Join))
+	release(t, store, holder, lock.StillShared)
+	if a, err := store.TryAcquire(ctx, holder.Request); a.Granted {
+		t.Errorf("granted to a token that was released: %+v, %v", a, err)
+	}
+	release(t, store, shared, lock.Freed)
+}

@@ -1,0 +1,287 @@
+//go:build unix
+
+package lock_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/redistest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// soon is what must happen without waiting for any timer of ours, on a loaded machine.
+const soon = 2 * time.Second
+
+var key = lock.Key{Repo: "example.com/org/repo", Branch: "main"}
+
+// rkey is the store's name for one of key's keys.
+func rkey(kind string) string { return "gitops:" + kind + ":{" + key.ID() + "}" }
+
+// serve starts a Redis with a plain client. What the test leaves behind must expire by itself
+// and live in one slot.
+func serve(t *testing.T, args ...string) (*redistest.Server, *redis.Client) {
+	t.Helper()
+	server := redistest.Start(t, args...)
+	client := server.Client(t)
+	t.Cleanup(func() { checkKeys(t, client) })
+	return server, client
+}
+
+func checkKeys(t *testing.T, c *redis.Client) {
+	t.Helper()
+	ctx := context.Background()
+	keys, err := c.Keys(ctx, "*").Result()
+	if err != nil {
+		t.Errorf("the server did not survive the test: %v", err)
+	}
+	for _, k := range keys {
+		if c.PTTL(ctx, k).Val() == -1 {
+			t.Errorf("%s never expires", k)
+		}
+		if !strings.Contains(k, "{"+key.ID()+"}") {
+			t.Errorf("%s is outside of the lock's hash tag", k)
+		}
+	}
+}
+
+// checkFree says that nobody has or wants the lock: only how it ended, and the fence, are left.
+func checkFree(t *testing.T, c *redis.Client) {
+	t.Helper()
+	for _, k := range c.Keys(context.Background(), "*").Val() {
+		if !strings.HasPrefix(k, "gitops:ended:") && !strings.HasPrefix(k, "gitops:fence:") {
+			t.Errorf("%s is left over", k)
+		}
+	}
+}
+
+// resume starts a killed server again, until it has read its data.
+func resume(t *testing.T, server *redistest.Server, c *redis.Client) {
+	t.Helper()
+	if err := server.Resume(); err != nil {
+		t.Error(err)
+	}
+	for c.Ping(context.Background()).Err() != nil {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// open is a store of its own, as every pipeline has one.
+func open(t *testing.T, addr string) *redisstore.Store {
+	t.Helper()
+	s := redisstore.Open(redisstore.Options{Addrs: []string{addr}})
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func request() lock.Request {
+	return lock.Request{Key: key, Token: lock.NewToken(), Record: lock.Record{Host: "host", PID: 7}, TTL: time.Minute}
+}
+
+// take is the lock, which must be free.
+func take(t *testing.T, s lock.Store, r lock.Request) *lock.Lease {
+	t.Helper()
+	lease, err := lock.Acquire(t.Context(), s, r, 0, nil)
+	if err != nil {
+		t.Fatalf("take a free lock: %v", err)
+	}
+	return lease
+}
+
+func release(t *testing.T, s lock.Store, lease *lock.Lease, want lock.ReleaseResult) {
+	t.Helper()
+	got, err := lease.Release(t.Context(), s, soon)
+	if err != nil || got != want {
+		t.Fatalf("release: got %d, %v; want %d", got, err, want)
+	}
+}
+
+// waiter is an Acquire under way.
+type waiter struct {
+	done  chan struct{}
+	lease *lock.Lease
+	err   error
+	took  time.Duration
+}
+
+// wait starts an Acquire, and returns when it has its place in the queue.
+func wait(ctx context.Context, t *testing.T, s lock.Store, r lock.Request, timeout time.Duration) *waiter {
+	t.Helper()
+	w := &waiter{done: make(chan struct{})}
+	queued := make(chan struct{})
+	go func() {
+		defer close(w.done)
+		var once sync.Once
+		started := time.Now()
+		w.lease, w.err = lock.Acquire(ctx, s, r, timeout, func(lock.Waiting) { once.Do(func() { close(queued) }) })
+		w.took = time.Since(started)
+	}()
+	select {
+	case <-queued:
+	case <-w.done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no place in the queue after 10 s")
+	}
+	return w
+}
+
+// granted is the lease, which must come within d.
+func (w *waiter) granted(t *testing.T, d time.Duration) *lock.Lease {
+	t.Helper()
+	select {
+	case <-w.done:
+	case <-time.After(d):
+		t.Fatalf("not granted after %s", d)
+	}
+	if w.err != nil {
+		t.Fatalf("not granted: %v", w.err)
+	}
+	return w.lease
+}
+
+func eventually(t *testing.T, d time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(d); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", d, what)
+		}
+	}
+}
+
+// blocked waits until n clients of the server are blocked in a BLPOP.
+func blocked(t *testing.T, c *redis.Client, n int) {
+	t.Helper()
+	eventually(t, 5*time.Second, "clients that block", func() bool {
+		list := c.ClientList(context.Background()).Val()
+		return strings.Count(list, "cmd=blpop") == n
+	})
+}
+
+func trouble(err error) lock.Trouble {
+	var se *lock.StoreError
+	if errors.As(err, &se) {
+		return se.Trouble
+	}
+	return ""
+}
+
+// proxy stands between a store and its server.
+type proxy struct {
+	addr string
+
+	mu       sync.Mutex
+	shut     bool
+	conns    map[net.Conn]bool
+	question func([]byte) bool
+	answer   func([]byte) bool
+}
+
+func newProxy(t *testing.T, target string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{addr: l.Addr().String(), conns: map[net.Conn]bool{}}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			if !p.add(client, server) {
+				continue
+			}
+			all.Go(func() { p.copy(server, client, func() func([]byte) bool { return p.question }) })
+			all.Go(func() { p.copy(client, server, func() func([]byte) bool { return p.answer }) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.close(true)
+		all.Wait()
+	})
+	return p
+}
+
+func (p *proxy) add(conns ...net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range conns {
+		if p.shut {
+			_ = c.Close()
+		} else {
+			p.conns[c] = true
+		}
+	}
+	return !p.shut
+}
+
+// copy passes on what the hook of that direction, as it is now, lets through.
+func (p *proxy) copy(to, from net.Conn, hook func() func([]byte) bool) {
+	defer func() { _, _ = to.Close(), from.Close() }()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		deliver := hook()
+		p.mu.Unlock()
+		if deliver != nil && !deliver(buf[:n]) {
+			return
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// onQuestion sees every command before it is delivered. False cuts the connection instead.
+func (p *proxy) onQuestion(f func([]byte) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.question = f
+}
+
+// onAnswer sees every answer before it is delivered. False cuts the connection instead.
+func (p *proxy) onAnswer(f func([]byte) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answer = f
+}
+
+// close cuts all connections; with stay, it refuses new ones until reopen.
+func (p *proxy) close(stay bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = stay
+	for c := range p.conns {
+		_ = c.Close()
+	}
+	clear(p.conns)
+}
+
+func (p *proxy) reopen() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = false
+}
