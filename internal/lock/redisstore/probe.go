@@ -6,10 +6,11 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
-	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -197,25 +198,43 @@ func (s *Store) Probe(ctx context.Context) error {
 		{"release", release(waiter)},
 	} {
 		err := step.do()
-		if err == nil || seen[reason(err)] {
+		if err == nil {
 			continue
 		}
-		seen[reason(err)] = true
-		errs = append(errs, fmt.Errorf("%s: %w", step.name, err))
+		err = placed(err)
+		if text := err.Error(); !seen[text] {
+			seen[text] = true
+			errs = append(errs, fmt.Errorf("%s: %w", step.name, err))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// scriptPlace is what Redis adds to an error that a script met: which script, and where in it.
-var scriptPlace = regexp.MustCompile(`\s*script: [0-9a-f]{40}.*|ERR Error running script \(call to f_[0-9a-f]{40}\): @user_script:\d+: *|@user_script:\d+: *`)
+// scriptPlace is where in which script Redis 7 met an error (luaError and ACL checks in script_lua.c). It does not
+// name the command.
+var scriptPlace = regexp.MustCompile(` ?script: ([0-9a-f]{40}), on @user_script:(\d+)\.?`)
 
-// reason is an error without the script that met it.
-func reason(err error) string {
+// placed says the line of the script instead of its number.
+func placed(err error) error {
 	var e *lock.StoreError
-	if errors.As(err, &e) {
-		return scriptPlace.ReplaceAllString(e.Err.Error(), "")
+	if !errors.As(err, &e) {
+		return err
 	}
-	return err.Error()
+	text := e.Err.Error()
+	place := scriptPlace.FindStringSubmatch(text)
+	if place == nil {
+		return err
+	}
+	for _, file := range scriptFiles() {
+		body := commonLua + scriptText(file)
+		n, _ := strconv.Atoi(place[2])
+		if lines := strings.Split(body, "\n"); redis.NewScript(body).Hash() == place[1] && 0 < n && n <= len(lines) {
+			said := *e
+			said.Err = fmt.Errorf("%s: %s", scriptPlace.ReplaceAllString(text, ""), strings.TrimSpace(lines[n-1]))
+			return &said
+		}
+	}
+	return err
 }
 
 // erase removes every key of a lock.
@@ -235,6 +254,16 @@ func (s *Store) erase(ctx context.Context, k lock.Key, session string, tokens ..
 //go:embed lua
 var scripts embed.FS
 
+func scriptFiles() []string {
+	files, _ := fs.Glob(scripts, "lua/*.lua") // they are part of this program
+	return files
+}
+
+func scriptText(file string) string {
+	text, _ := scripts.ReadFile(file)
+	return string(text)
+}
+
 // clientCommands are what a Store sends besides what its scripts call. PING is doctor's.
 var clientCommands = []string{"EVAL", "EVALSHA", "BLPOP", "SET", "GET", "DEL", "SCAN", "XRANGE", "TIME", "PING"}
 
@@ -248,11 +277,9 @@ func ACL(o Options, verbatim ...string) []string {
 	for _, c := range clientCommands {
 		commands[c] = true
 	}
-	files, _ := scripts.ReadDir("lua") // both are part of this program
-	for _, f := range files {
-		text, _ := scripts.ReadFile(path.Join("lua", f.Name()))
-		for _, call := range scriptCall.FindAllSubmatch(text, -1) {
-			commands[string(call[1])] = true
+	for _, file := range scriptFiles() {
+		for _, call := range scriptCall.FindAllStringSubmatch(scriptText(file), -1) {
+			commands[call[1]] = true
 		}
 	}
 	if o.DB != 0 {

@@ -25,6 +25,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,6 +47,8 @@ const (
 	// endedFor is how long an ended token is remembered: longer than any command is under way.
 	endedFor = 10 * time.Minute
 	scanStep = 500
+	// inspectStep is how many locks are read at a time, so that others get their turn in between.
+	inspectStep = 50
 	// confirmTimeout is how long replicas may take to confirm a lock.
 	confirmTimeout = time.Second
 )
@@ -74,15 +77,20 @@ var noteLua string
 //go:embed lua/inspect.lua
 var inspectLua string
 
+// The scripts are put together at their first use: most commands are git's and use none.
 var (
-	acquireScript = redis.NewScript(commonLua + acquireLua)
-	releaseScript = redis.NewScript(commonLua + releaseLua)
-	renewScript   = redis.NewScript(commonLua + renewLua)
-	joinScript    = redis.NewScript(commonLua + joinLua)
-	breakScript   = redis.NewScript(commonLua + breakLua)
-	noteScript    = redis.NewScript(commonLua + noteLua)
-	inspectScript = redis.NewScript(commonLua + inspectLua)
+	acquireScript = script(acquireLua)
+	releaseScript = script(releaseLua)
+	renewScript   = script(renewLua)
+	joinScript    = script(joinLua)
+	breakScript   = script(breakLua)
+	noteScript    = script(noteLua)
+	inspectScript = script(inspectLua)
 )
+
+func script(body string) func() *redis.Script {
+	return sync.OnceValue(func() *redis.Script { return redis.NewScript(commonLua + body) })
+}
 
 // Options say where the store is. Exactly one of a single address, SentinelMaster, or Cluster counts.
 type Options struct {
@@ -177,7 +185,7 @@ func (s *Store) keys(k lock.Key) (keys []string, args func(lock.Token) []any) {
 }
 
 // run is one script, with the time it may take.
-func (s *Store) run(ctx context.Context, script *redis.Script, k lock.Key, t lock.Token, more ...any) (any, error) {
+func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key, t lock.Token, more ...any) (any, error) {
 	keys, args := s.keys(k)
 	var (
 		reply any
@@ -188,7 +196,7 @@ func (s *Store) run(ctx context.Context, script *redis.Script, k lock.Key, t loc
 	go func() { // the client heeds a deadline while it reads, but no cancellation
 		defer close(answered)
 		defer cancel()
-		reply, err = script.Run(limit, s.client, keys, append(args(t), more...)...).Result()
+		reply, err = script().Run(limit, s.client, keys, append(args(t), more...)...).Result()
 	}()
 	select {
 	case <-ctx.Done():
@@ -442,38 +450,62 @@ func (s *Store) List(ctx context.Context) ([]lock.State, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	load, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	if err := inspectScript().Load(load, s.client).Err(); err != nil {
+		return nil, s.trouble(err)
+	}
 	var states []lock.State
-	for _, id := range ids {
-		// The ID is put where the hash tag goes; that is all that matters for reading.
-		state, err := s.inspectID(ctx, id)
-		var se *lock.StoreError
-		if errors.As(err, &se) && se.Trouble == lock.NotALock {
-			continue // somebody else's key, named as ours are
+	for some := range slices.Chunk(ids, inspectStep) {
+		more, err := s.inspectSome(ctx, some)
+		if err != nil {
+			return nil, err
 		}
+		states = append(states, more...)
+	}
+	return states, nil
+}
+
+// inspectSome reads a few locks by their IDs, in one round trip. The script must be loaded.
+func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	pipe := s.client.Pipeline()
+	replies := make([]*redis.Cmd, len(ids))
+	for i, id := range ids {
+		// The ID is put where the hash tag goes; that is all that matters for reading.
+		of := func(kind string) string { return s.prefix + ":" + kind + ":{" + id + "}" }
+		keys := []string{of("lock"), of("meta"), of("queue"), of("fence"), of("events")}
+		replies[i] = pipe.EvalSha(ctx, inspectScript().Hash(), keys, "", of("waiter")+":", "", "", 0, 0)
+	}
+	_, _ = pipe.Exec(ctx) // each reply has its own error
+	var states []lock.State
+	for i, reply := range replies {
+		value, err := reply.Result()
+		if err != nil {
+			err = s.trouble(err)
+			var se *lock.StoreError
+			if errors.As(err, &se) && se.Trouble == lock.NotALock {
+				continue // somebody else's key, named as ours are
+			}
+			return nil, err
+		}
+		state, err := s.state(value)
 		if err != nil {
 			return nil, err
 		}
 		state.Key = lock.Key{Verbatim: state.Name}
-		if state.Name == s.prefix+":lock:{"+id+"}" {
-			state.Key = lock.ParseID(id)
+		if state.Name == s.prefix+":lock:{"+ids[i]+"}" {
+			state.Key = lock.ParseID(ids[i])
 		}
 		if state.Holder != nil || len(state.Waiters) > 0 {
 			states = append(states, state)
 		}
 	}
 	return states, nil
-}
-
-func (s *Store) inspectID(ctx context.Context, id string) (lock.State, error) {
-	of := func(kind string) string { return s.prefix + ":" + kind + ":{" + id + "}" }
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	keys := []string{of("lock"), of("meta"), of("queue"), of("fence"), of("events")}
-	reply, err := inspectScript.Run(ctx, s.client, keys, "", of("waiter")+":", "", "", 0, 0).Result()
-	if err != nil {
-		return lock.State{}, s.trouble(err)
-	}
-	return s.state(reply)
 }
 
 // ids are the IDs of all locks that have a key of a kind, which is a pattern.
