@@ -163,9 +163,8 @@ func TestPipelines_oneCounter(t *testing.T) {
 		clone string
 		save  string
 	}{
-		{"paths, save 1", overPaths, "clone_token", "save1"},
-		{"paths, save 2", overPaths, "clone_token", "save2"},
-		{"https with a token", overHTTPS, "clone_token", "save2"},
+		{"paths", overPaths, "clone_token", "save2"},
+		{"https with a token", overHTTPS, "clone_token", "save1"},
 		{"ssh with a key", overSSH, "clone_key", "save2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -263,6 +262,8 @@ func (w *world) dump() string {
 			value = w.keys.ZRangeWithScores(ctx, key, 0, -1).Val()
 		case "list":
 			value = w.keys.LRange(ctx, key, 0, -1).Val()
+		case "stream":
+			value = w.keys.XRange(ctx, key, "-", "+").Val()
 		case "none": // expired since
 		default:
 			w.t.Errorf("%s is a %s, which this test cannot read", key, kind)

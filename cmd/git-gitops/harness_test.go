@@ -24,9 +24,9 @@ import (
 
 // world is where one test lives: a Redis, a folder, and an environment that knows nothing of the machine.
 //
-// Every command is a process of its own, and by default a lock belongs to the clone and not to the process that took it
-// (GITOPS_LOCK_SESSION=workspace), so that a test can clone in one step and push in the next, and so that two steps
-// of one test exclude each other. Tests of whole scripts take that setting away again.
+// Each step of a test is a bash of its own, and by default a lock belongs to the clone and not to the process that took it
+// (GITOPS_LOCK_SESSION=workspace), so that a test can clone in one step and push in the next. Tests of whole scripts take
+// that setting away again.
 type world struct {
 	t     *testing.T
 	dir   string
@@ -64,6 +64,7 @@ func newWorld(t *testing.T) *world {
 		"REDIS_HOST":          server.Host,
 		"REDIS_PORT":          server.Port,
 		"LC_ALL":              "C",
+		"GORACE":              raceSettings,
 	}}
 	w.write("home/.profile", "")
 	w.write("gitconfig", "[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n[advice]\n\tdetachedHead = false\n")
@@ -233,10 +234,11 @@ func (w *world) run(dir string, words ...string) result {
 	return w.start(dir, words...).wait()
 }
 
-// bash runs a script.
+// bash runs a script, in a process that is no part of the next step's: bash would let its last command take its place, and that
+// would then be a child of this test, as all the others, and share their locks.
 func (w *world) bash(dir, script string, args ...string) result {
 	w.t.Helper()
-	return w.run(dir, append([]string{"bash", "-c", script, "bash"}, args...)...)
+	return w.run(dir, append([]string{"bash", "-c", script + "\nexit $?", "bash"}, args...)...)
 }
 
 // must runs a script that has to succeed, and returns its stdout without the last line break.
@@ -302,9 +304,9 @@ func (w *world) until(what string, reached func() bool) {
 	}
 }
 
-// lockKey is the Redis key of a branch's lock.
+// lockKey is the Redis key of a branch's lock; repo is a URL without scheme and user, or a path.
 func lockKey(repo, branch string) string {
-	return "gitops:lock:{" + repo + "@" + branch + "}"
+	return "gitops:lock:{" + strings.TrimSuffix(repo, ".git") + "@" + branch + "}"
 }
 
 func wantCode(t *testing.T, r result, code int) {

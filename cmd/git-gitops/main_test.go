@@ -3,6 +3,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,6 +21,10 @@ import (
 // TestMain puts this test binary on the scripts' PATH as git-gitops, so that "git gitops" in a
 // script is the program itself.
 func TestMain(m *testing.M) {
+	// Most tests wait for processes rather than for a processor. A -parallel on the command line comes later and wins.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){
 		"git-gitops": func() { os.Exit(cli.Main(os.Args)) },
 	})
@@ -40,6 +45,9 @@ func TestScript(t *testing.T) {
 		},
 	})
 }
+
+// raceSettings spares every process that is built with -race the second for which it would wait at its end.
+const raceSettings = "atexit_sleep_ms=0"
 
 const gitConfig = `[user]
 	name = Pipeline
@@ -73,6 +81,7 @@ func setup(env *testscript.Env) error {
 		{"REDIS_HOST", server.Host},
 		{"REDIS_PORT", server.Port},
 		{"LC_ALL", "C"},
+		{"GORACE", raceSettings},
 	} {
 		env.Setenv(kv[0], kv[1])
 	}

@@ -128,21 +128,44 @@ func (g Git) FetchURL(ctx context.Context, remote string) (string, error) {
 	return strings.TrimSuffix(out, "\n"), err
 }
 
-// PushURLs are the URLs that git would push to for a remote's name or a URL.
-func (g Git) PushURLs(ctx context.Context, c Config, remote string) ([]string, error) {
-	name := remote
-	if _, ok := c.Get("remote." + remote + ".url"); !ok {
-		if _, ok := c.Get("remote." + remote + ".pushurl"); !ok {
-			// git takes the word as a URL; as the URL of a remote it is rewritten the same way.
-			name = "gitops-url"
-			g.Globals = append(append([]string{}, g.Globals...), "-c", "remote."+name+".url="+remote)
+// PushURLs are the URLs that git would push to for a remote's name or a URL, after its own rewriting
+// (alias_all_urls in remote.c). "git remote get-url" knows neither URLs nor remotes that -c made.
+func (Git) PushURLs(_ context.Context, c Config, remote string) ([]string, error) {
+	rewrite := func(url, how string) (string, bool) {
+		longest, base := "", ""
+		for key, prefixes := range c {
+			key, ours := strings.CutPrefix(key, "url.")
+			to, ok := strings.CutSuffix(key, "."+how)
+			if !ours || !ok {
+				continue
+			}
+			for _, prefix := range prefixes {
+				if len(prefix) > len(longest) && strings.HasPrefix(url, prefix) {
+					longest, base = prefix, to
+				}
+			}
+		}
+		return base + url[len(longest):], longest != ""
+	}
+	urls, rewritten := c["remote."+remote+".pushurl"], []string(nil)
+	if len(urls) == 0 {
+		if urls = c["remote."+remote+".url"]; len(urls) == 0 {
+			urls = []string{remote}
+		}
+		for _, url := range urls {
+			if to, ok := rewrite(url, "pushinsteadof"); ok {
+				rewritten = append(rewritten, to)
+			}
+		}
+		if len(rewritten) > 0 {
+			return rewritten, nil
 		}
 	}
-	out, err := g.Output(ctx, "remote", "get-url", "--push", "--all", "--", name)
-	if err != nil {
-		return nil, err
+	for _, url := range urls {
+		to, _ := rewrite(url, "insteadof")
+		rewritten = append(rewritten, to)
 	}
-	return lines(out), nil
+	return rewritten, nil
 }
 
 // DefaultBranch is the branch that the remote's HEAD points to, in its short form; "" when

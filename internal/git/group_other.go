@@ -3,7 +3,6 @@
 package git
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"time"
@@ -15,7 +14,7 @@ func RunGroup(command []string, end <-chan struct{}, _ time.Duration) (Exit, err
 	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec // the user's own command
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
-		return Exit{}, fmt.Errorf("start %s: %w", command[0], err)
+		return Exit{}, &StartError{Command: command[0], Err: err}
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()

@@ -4,7 +4,6 @@ package git
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -32,7 +31,7 @@ func RunGroup(command []string, end <-chan struct{}, grace time.Duration) (Exit,
 	signal.Notify(signals, caught()...)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
-		return Exit{}, fmt.Errorf("start %s: %w", command[0], err)
+		return Exit{}, &StartError{Command: command[0], Err: err}
 	}
 	group := -cmd.Process.Pid
 	ended := make(chan error, 1)

@@ -17,6 +17,16 @@ type Exit struct {
 	Signal syscall.Signal // 0: it exited
 }
 
+// StartError says that a command of the user's could not be started.
+type StartError struct {
+	Command string
+	Err     error
+}
+
+func (e *StartError) Error() string { return fmt.Sprintf("start %s: %v", e.Command, e.Err) }
+
+func (e *StartError) Unwrap() error { return e.Err }
+
 // OK reports success.
 func (e Exit) OK() bool { return e.Code == 0 }
 

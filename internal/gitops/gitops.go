@@ -49,8 +49,9 @@ type Flows struct {
 	// StartKeeper starts a keeper for an entry, in the background, and returns its process id.
 	StartKeeper func(workspace.Dir, workspace.Entry, *PushWatch) (int, error)
 
-	taken  map[string]bool // IDs of locks that this command holds and no clone remembers yet
-	waited map[string]bool // IDs of locks that it had to wait for
+	taken   map[string]bool // IDs of locks that this command holds and no clone remembers yet
+	blocked bool            // others were told what this session waits for
+	waited  map[string]bool // IDs of locks that it had to wait for
 }
 
 // acquire waits for a lock.
@@ -67,6 +68,7 @@ func (f *Flows) acquire(ctx context.Context, k lock.Key, command string) (*lock.
 		f.Notes.Waiting(w)
 	}
 	lease, err := lock.Acquire(ctx, f.Store, r, f.Config.Lock.Timeout, news)
+	f.unblock(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -27,8 +27,8 @@ func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
 		return f.passed(ctx, err, command...)
 	}
 	target, err := args.Target(f.pushContext(ctx, place))
-	if err != nil {
-		return f.passed(ctx, err, command...)
+	if err != nil { // not to be left to git: the remote may answer the next time, and the push be unguarded
+		return git.Exit{}, err
 	}
 	if len(target.Branches) == 0 { // tags and other refs take no lock; or git will say what is wrong
 		return f.Git.Exec(command...)

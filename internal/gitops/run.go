@@ -10,6 +10,16 @@ import (
 	"github.com/git-gitops/git-gitops/internal/session"
 )
 
+// EndedError says that Run ended a command because it could not keep the lock.
+type EndedError struct {
+	Command string
+	Err     error // a *lock.LostError or a *lock.StoreError
+}
+
+func (e *EndedError) Error() string { return fmt.Sprintf("ended %q: %v", e.Command, e.Err) }
+
+func (e *EndedError) Unwrap() error { return e.Err }
+
 // Run holds a lock around a command. When the lock is lost, or cannot be renewed in time, the
 // command's process group is ended before the lease can pass to another, and the error says so.
 func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (git.Exit, error) {
@@ -38,7 +48,7 @@ func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (git.E
 	exit, err := git.RunGroup(command, end, grace)
 	stop() // joins the renewing, so that lost can be read
 	if lost != nil {
-		return exit, fmt.Errorf("ended %q: %w", command[0], lost)
+		return exit, &EndedError{Command: command[0], Err: lost}
 	}
 	f.release(ctx, lease)
 	return exit, err

@@ -41,10 +41,11 @@ func sessionOf(r lock.Record) (session.Session, bool) {
 // circle see it; the one who began to wait last gives up.
 func (f *Flows) deadlock(ctx context.Context, k lock.Key, holder string, a lock.Attempt) error {
 	me := f.Session.ID()
-	if me == "" || holder == "" || !f.holdsOther(k) {
+	if me == "" || holder == "" || holder == me || !f.holdsOther(k) {
 		return nil
 	}
 	mine := lock.Blocked{Lock: k.String(), Holder: holder, Ticket: a.Ticket, Who: f.who()}
+	f.blocked = true
 	if err := f.Store.Block(ctx, me, mine); err != nil {
 		return err
 	}
@@ -66,6 +67,17 @@ func (f *Flows) deadlock(ctx context.Context, k lock.Key, holder string, a lock.
 		next = b.Holder
 	}
 	return nil
+}
+
+// unblock ends what deadlock said, however the wait has ended: who waits no more is part of no circle.
+func (f *Flows) unblock(ctx context.Context) {
+	if !f.blocked {
+		return
+	}
+	f.blocked = false
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+	defer cancel()
+	_ = f.Store.Block(ctx, f.Session.ID(), lock.Blocked{}) // else it expires
 }
 
 func (f *Flows) holdsOther(k lock.Key) bool {

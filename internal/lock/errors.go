@@ -75,6 +75,9 @@ func (e *TimeoutError) Unwrap() error { return e.Err }
 // EndedByRelease is how a store remembers that a hold was ended by its own release.
 const EndedByRelease = "released"
 
+// EndedByTakeOver is how a store remembers that a hold passed to another part of its own script.
+const EndedByTakeOver = "taken over"
+
 // EndedByBreak begins how a store remembers that an operator ended a hold.
 const EndedByBreak = "broken"
 
@@ -101,7 +104,7 @@ func (e *LostError) Broken() bool { return strings.HasPrefix(e.Ended, EndedByBre
 // Reason is why it was lost, in a few words.
 func (e *LostError) Reason() string {
 	switch {
-	case e.Ended == "taken over":
+	case e.Ended == EndedByTakeOver:
 		return "another command of the same script took it over"
 	case e.Ended != "":
 		return "it was " + e.Ended

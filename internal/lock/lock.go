@@ -263,7 +263,8 @@ type Store interface {
 	// Join makes the lock of a holder ours as well, or ours instead: v is Join or TakeOver. It is
 	// not granted when that holder does not have it any more.
 	Join(ctx context.Context, r Request, holder Token, v Verdict) (Attempt, error)
-	// Block tells the others, for the life of a waiter, what a session waits for; Blocked reads that.
+	// Block tells the others, for the life of a waiter, what a session waits for, or with the zero
+	// Blocked that it waits no more; Blocked reads that.
 	Block(ctx context.Context, session string, b Blocked) error
 	Blocked(ctx context.Context, session string) (b Blocked, ok bool, err error)
 	// Release ends what the token has: the lock, which passes to the next living waiter, its

@@ -104,7 +104,7 @@ func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 func (s *Server) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) }
 
 func (s *Server) end(sig os.Signal) {
-	_ = s.cmd.Process.Signal(syscall.SIGCONT)
+	wake(s.cmd.Process)
 	if s.cmd.Process.Signal(sig) != nil {
 		return
 	}

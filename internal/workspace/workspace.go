@@ -82,13 +82,18 @@ func (d Dir) file(k lock.Key) string {
 
 // Save writes an entry, replacing the one of the same lock.
 func (d Dir) Save(e Entry) error {
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return fmt.Errorf("make state folder: %w", err)
+	}
+	return d.write(e)
+}
+
+// write replaces an entry in a folder that must be there: what is deleted must stay so.
+func (d Dir) write(e Entry) error {
 	e.Version = version
 	data, err := json.MarshalIndent(e, "", "\t")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", e.Key, err)
-	}
-	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return fmt.Errorf("make state folder: %w", err)
 	}
 	tmp, err := os.CreateTemp(string(d), "new-*") // created with mode 0600
 	if err != nil {
@@ -166,7 +171,7 @@ func (d Dir) Update(e Entry, change func(*Entry)) error {
 		return err
 	}
 	change(&now)
-	return d.Save(now)
+	return d.write(now)
 }
 
 // Remove forgets an entry, but only if it is still the one with this token.

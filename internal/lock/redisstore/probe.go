@@ -265,7 +265,7 @@ func scriptText(file string) string {
 }
 
 // clientCommands are what a Store sends besides what its scripts call. PING is doctor's.
-var clientCommands = []string{"EVAL", "EVALSHA", "BLPOP", "SET", "GET", "DEL", "SCAN", "XRANGE", "TIME", "PING"}
+var clientCommands = []string{"EVAL", "EVALSHA", "BLPOP", "SET", "GET", "DEL", "SCAN", "XRANGE", "TIME", "PING", "SCRIPT|LOAD"}
 
 var scriptCall = regexp.MustCompile(`redis\.p?call\('(\w+)'`)
 

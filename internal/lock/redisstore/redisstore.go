@@ -334,7 +334,12 @@ func (s *Store) Block(ctx context.Context, session string, b lock.Blocked) error
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	if err := s.client.Set(ctx, s.blockedKey(session), text, lock.Life).Err(); err != nil {
+	if b == (lock.Blocked{}) {
+		err = s.client.Del(ctx, s.blockedKey(session)).Err()
+	} else {
+		err = s.client.Set(ctx, s.blockedKey(session), text, lock.Life).Err()
+	}
+	if err != nil {
 		return s.trouble(err)
 	}
 	return nil

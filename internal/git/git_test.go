@@ -1,0 +1,90 @@
+package git
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTips(t *testing.T) {
+	g, _, remote := repository(t)
+	head := must(t, g, "rev-parse", "HEAD")
+	must(t, g, "tag", "-a", "-m", "v", "v1")
+	// A name that ends like the one that is asked for, and comes first.
+	must(t, g, "commit", "-q", "--allow-empty", "-m", "two")
+	must(t, g, "push", "-q", "origin", "HEAD:refs/a/refs/heads/main", "HEAD:refs/a/refs/heads/other")
+	for rev, want := range map[string]string{"main~1": head, "v1": head, "origin/main": head, "no-such": "", "main:file": ""} {
+		if got := g.Tip(t.Context(), rev); got != want {
+			t.Errorf("tip of %s: %q, want %q", rev, got, want)
+		}
+	}
+	for ref, want := range map[string]string{"refs/heads/main": head, "refs/heads/other": "", "refs/heads/no-such": ""} {
+		if got, err := g.RemoteTip(t.Context(), remote, ref); got != want || err != nil {
+			t.Errorf("remote tip of %s: %q, %v; want %q", ref, got, err, want)
+		}
+	}
+	var asked *Error
+	if _, err := g.RemoteTip(t.Context(), "no-such.git", "refs/heads/main"); !errors.As(err, &asked) || asked.ExitCode != 128 {
+		t.Errorf("error %v", err)
+	}
+	if !g.Contains(t.Context(), "main", head) || g.Contains(t.Context(), head, "main") || g.Contains(t.Context(), "main", "no-such") {
+		t.Error("contains")
+	}
+}
+
+// TestPushURLs holds the rewriting against what git says that it pushes to.
+func TestPushURLs(t *testing.T) {
+	g, _, remote := repository(t)
+	must(t, g, "init", "-q", "--bare", remote+".2")
+	for _, tc := range []struct {
+		config string // space between settings
+		word   string
+		want   []string // R is the first repository, R2 the second
+	}{
+		{"", "origin", []string{"R"}},
+		{"", "R2", []string{"R2"}},
+		{"", "file://R2", []string{"file://R2"}},
+		{"", "../remote.git", []string{"../remote.git"}},
+		{"remote.up.url=R2", "up", []string{"R2"}},
+		{"remote.up.url=nowhere remote.up.pushurl=R2", "up", []string{"R2"}},
+		{"remote.up.pushurl=R2 remote.up.pushurl=R", "up", []string{"R2", "R"}},
+		{"remote.up.url=R2 remote.up.url=R", "up", []string{"R2", "R"}},
+		{"url.R.insteadOf=x:", "x:", []string{"R"}},
+		{"url.R.insteadOf=x:", "x:.2", []string{"R2"}},
+		{"url.R.pushInsteadOf=x:", "x:", []string{"R"}},
+		{"url.nowhere.insteadOf=x: url.R.insteadOf=x:r url.nowhere.insteadOf=x", "x:r", []string{"R"}},
+		{"url.nowhere.insteadOf=x: url.R.pushInsteadOf=x:", "x:", []string{"R"}},
+		{"url.nowhere.pushInsteadOf=x: url.R.insteadOf=x: remote.up.pushurl=x:", "up", []string{"R"}},
+		{"remote.up.url=R2 remote.up.url=x: url.R.pushInsteadOf=x:", "up", []string{"R"}},
+	} {
+		t.Run(tc.config+" "+tc.word, func(t *testing.T) {
+			place := strings.NewReplacer("R2", remote+".2", "R", remote)
+			g := g
+			g.Globals = slices.Clone(g.Globals)
+			for setting := range strings.FieldsSeq(tc.config) {
+				g.Globals = append(g.Globals, "-c", place.Replace(setting))
+			}
+			for i := range tc.want {
+				tc.want[i] = place.Replace(tc.want[i])
+			}
+			c, err := g.ReadConfig(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := g.PushURLs(t.Context(), c, place.Replace(tc.word))
+			if err != nil || !slices.Equal(got, tc.want) {
+				t.Errorf("%q, %v; want %q", got, err, tc.want)
+			}
+			var said []string
+			for _, line := range lines(must(t, g, "push", "--dry-run", "--porcelain", place.Replace(tc.word), "HEAD:refs/heads/new")) {
+				if url, ok := strings.CutPrefix(line, "To "); ok {
+					said = append(said, url)
+				}
+			}
+			if !slices.Equal(said, got) {
+				t.Errorf("git pushes to %q, not %q", said, got)
+			}
+		})
+	}
+}

@@ -1,0 +1,188 @@
+package git
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// repository is a clone of a bare repository of its own, in a neutral environment, with one commit that is pushed: file says 1.
+func repository(t *testing.T) (g Git, dir, remote string) {
+	t.Helper()
+	for _, kv := range []string{
+		"HOME=" + t.TempDir(), "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C",
+		"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=A", "GIT_COMMITTER_EMAIL=a@example.com",
+	} {
+		name, value, _ := strings.Cut(kv, "=")
+		t.Setenv(name, value)
+	}
+	path, err := exec.LookPath("git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := t.TempDir()
+	dir, remote = filepath.Join(top, "work"), filepath.Join(top, "remote.git")
+	must(t, Git{Path: path}, "init", "-q", "--bare", "-b", "main", remote)
+	must(t, Git{Path: path}, "init", "-q", "-b", "main", dir)
+	g = Git{Path: path, Globals: []string{"-C", dir}}
+	must(t, g, "remote", "add", "origin", remote)
+	commit(t, g, dir, "one", "file", "1\n")
+	must(t, g, "push", "-q", "origin", "main")
+	return g, dir, remote
+}
+
+func must(t *testing.T, g Git, words ...string) string {
+	t.Helper()
+	out, err := g.Output(t.Context(), words...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out)
+}
+
+// commit writes one file and commits it.
+func commit(t *testing.T, g Git, dir, subject, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must(t, g, "add", name)
+	must(t, g, "commit", "-q", "-m", subject)
+}
+
+// diverge commits theirs and pushes it, goes back, and commits ours on the same base.
+func diverge(t *testing.T, g Git, dir string, theirs, ours map[string]string) {
+	t.Helper()
+	for name, content := range theirs {
+		commit(t, g, dir, "theirs", name, content)
+	}
+	must(t, g, "push", "-q", "origin", "main")
+	must(t, g, "reset", "-q", "--hard", "HEAD~1")
+	for name, content := range ours {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		must(t, g, "add", name)
+	}
+	must(t, g, "commit", "-q", "--allow-empty", "-m", "ours")
+}
+
+func TestIntegrate(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		theirs, ours map[string]string
+		want         bool
+		emptied      bool
+		commit       bool // the error names it
+	}{
+		{name: "other files", theirs: map[string]string{"a": "a"}, ours: map[string]string{"b": "b"}, want: true},
+		{name: "an empty commit of ours", theirs: map[string]string{"a": "a"}, want: true},
+		{name: "conflict", theirs: map[string]string{"file": "2\n"}, ours: map[string]string{"file": "3\n"}, commit: true},
+		{name: "the same change", theirs: map[string]string{"file": "2\n"}, ours: map[string]string{"file": "2\n"}, emptied: true, commit: true},
+		{name: "the same change, and more", theirs: map[string]string{"file": "2\n"}, ours: map[string]string{"file": "2\n", "b": "b"}, emptied: true, commit: true},
+		{name: "the same new file", theirs: map[string]string{"n": "n\n"}, ours: map[string]string{"n": "n\n", "b": "b"}, emptied: true, commit: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g, dir, remote := repository(t)
+			diverge(t, g, dir, tc.theirs, tc.ours)
+			before := g.Tip(t.Context(), "HEAD")
+			done, err := g.Integrate(t.Context(), remote, "main")
+			if done != tc.want || (err == nil) != tc.want {
+				t.Fatalf("done: %v, %v", done, err)
+			}
+			if tc.want {
+				if !g.Contains(t.Context(), "HEAD", "origin/main") || must(t, g, "log", "-1", "--format=%s") != "ours" {
+					t.Error("not rebased")
+				}
+				return
+			}
+			var stopped *RebaseError
+			if !errors.As(err, &stopped) || stopped.Emptied != tc.emptied || strings.Contains(stopped.Commit, "(ours)") != tc.commit {
+				t.Errorf("error %#v", err)
+			}
+			if g.Tip(t.Context(), "HEAD") != before || must(t, g, "status", "--porcelain") != "" || g.rebasing(t.Context()) {
+				t.Error("not as it was")
+			}
+		})
+	}
+	t.Run("nothing to do", func(t *testing.T) {
+		g, dir, remote := repository(t)
+		commit(t, g, dir, "two", "b", "b")
+		if done, err := g.Integrate(t.Context(), remote, "main"); done || err != nil {
+			t.Error(done, err)
+		}
+	})
+	t.Run("a renamed file", func(t *testing.T) {
+		g, dir, remote := repository(t)
+		commit(t, g, dir, "lines", "lines", "1\n2\n3\n4\n5\n")
+		must(t, g, "push", "-q", "origin", "main")
+		must(t, g, "mv", "lines", "renamed")
+		must(t, g, "commit", "-q", "-m", "rename")
+		must(t, g, "push", "-q", "origin", "main")
+		must(t, g, "reset", "-q", "--hard", "HEAD~1")
+		commit(t, g, dir, "ours", "lines", "1\n2\n3\n4\nfive\n")
+		if done, err := g.Integrate(t.Context(), remote, "main"); !done || err != nil {
+			t.Error(done, err)
+		}
+		if got := must(t, g, "show", "HEAD:renamed"); !strings.HasSuffix(got, "five") {
+			t.Errorf("renamed is %q", got)
+		}
+	})
+	t.Run("no such remote", func(t *testing.T) {
+		g, _, _ := repository(t)
+		var stopped *RebaseError
+		if _, err := g.Integrate(t.Context(), "no-such.git", "main"); err == nil || errors.As(err, &stopped) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRehearse(t *testing.T) {
+	g, dir, _ := repository(t)
+	must(t, g, "push", "-q", "origin", "main:same", "main:gone", "main:ahead")
+	commit(t, g, dir, "theirs", "a", "a")
+	must(t, g, "push", "-q", "origin", "main:ahead")
+	must(t, g, "reset", "-q", "--hard", "HEAD~1")
+	must(t, g, "branch", "same")
+	commit(t, g, dir, "ours", "b", "b")
+	must(t, g, "branch", "ahead")
+	refs := must(t, g, "ls-remote", "origin")
+	for _, tc := range []struct {
+		words string
+		want  string // flags and branches; "_" stands for the flag that is a space
+		fails bool
+	}{
+		{"origin main", "_main", false},
+		{"-q origin main", "_main", false},
+		{"origin main --quiet", "_main", false},
+		{"-q -- origin main", "_main", false},
+		{"origin same main ahead :gone HEAD:new", "!ahead *new -gone =same _main", false},
+		{"-f origin ahead", "+ahead", false},
+		{"-q --atomic origin main ahead", "!ahead !main", false},
+		{"--no-force --force-with-lease=refs/heads/ahead:main~1 origin ahead", "!ahead", false},
+		{"-q origin same", "=same", false},
+		{"origin :no-such", "", true},
+		{"origin no-such", "", true},
+		{"no-such-remote main", "", true},
+		{"--no-such-option", "", true},
+	} {
+		statuses, err := g.Rehearse(t.Context(), strings.Fields(tc.words))
+		var got []string
+		for _, s := range statuses {
+			got = append(got, strings.ReplaceAll(string(s.Flag), " ", "_")+strings.TrimPrefix(s.Ref, "refs/heads/"))
+		}
+		slices.Sort(got)
+		want := strings.Fields(tc.want)
+		slices.Sort(want)
+		if !slices.Equal(got, want) || (err != nil) != tc.fails {
+			t.Errorf("%s: %q, %v; want %q", tc.words, got, err, want)
+		}
+	}
+	if now := must(t, g, "ls-remote", "origin"); now != refs {
+		t.Errorf("the remote was changed:\n%s\n%s", refs, now)
+	}
+}
