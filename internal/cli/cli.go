@@ -63,12 +63,25 @@ func Main(args []string) int {
 
 // command is one command line under way.
 type command struct {
-	git git.Git
+	git    git.Git
+	cancel context.CancelCauseFunc // ends the command's context
+}
+
+// endWith ends the command's context when a script has ended: nobody waits for its turn any more.
+func (c *command) endWith(ctx context.Context, script *session.Process) {
+	if script == nil || c.cancel == nil {
+		return
+	}
+	go func() {
+		if script.Wait(ctx) == nil {
+			c.cancel(&interrupted{syscall.SIGHUP})
+		}
+	}()
 }
 
 // guarded runs a clone or a push.
 func (c *command) guarded(route shim.Route, line shim.CommandLine) int {
-	ctx, stop := interruptible()
+	ctx, stop := c.interruptible()
 	defer stop()
 	out := term.New(os.Stderr)
 	flows, done, err := c.open(ctx, out)
@@ -123,6 +136,8 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 		flows.Misconfigured = &config.Error{Name: "GITOPS_LOCK_SESSION", Value: cfg.Lock.Session, Allowed: "the id of a living process, or workspace", Err: err}
 		return flows, func() {}, nil
 	}
+	out.Configure(map[string]term.Level{"error": term.Error, "debug": term.Debug}[cfg.Log.Level], cfg.Log.Format == "json")
+	c.endWith(ctx, owner.Owner)
 	store := openStore(cfg.Redis)
 	flows.Store, flows.Config, flows.Session = store, cfg, owner
 	flows.StartKeeper = c.starter(gitConfig, owner.Owner)
@@ -154,8 +169,9 @@ func (e *interrupted) Error() string { return "interrupted by " + e.signal.Strin
 
 // interruptible is a context that a polite signal ends, with the signal as its cause. Signals that our
 // caller has us ignore stay ignored.
-func interruptible() (context.Context, func()) {
+func (c *command) interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
+	c.cancel = cancel
 	signals := make(chan os.Signal, 8)
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if !signal.Ignored(s) {

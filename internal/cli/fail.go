@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 
 	"github.com/git-gitops/git-gitops/internal/config"
@@ -24,6 +25,8 @@ const (
 	exitLost        = 73  // the lock was lost and the branch moved
 	exitTimeout     = 75  // waited too long
 	exitConfig      = 78  // a setting is missing or wrong
+	exitNotRun      = 126 // run: the command cannot be run, as shells count
+	exitNotFound    = 127 // run: there is no such command
 	exitUsage       = 129 // the command line is wrong, as git counts
 )
 
@@ -43,6 +46,8 @@ func explain(err error) (int, []term.Message) {
 	var (
 		signal  *interrupted
 		usage   *usageError
+		start   *git.StartError
+		ended   *gitops.EndedError
 		store   *lock.StoreError
 		timeout *lock.TimeoutError
 		lost    *lock.LostError
@@ -75,6 +80,21 @@ func explain(err error) (int, []term.Message) {
 			m.Why = timeout.Err.Error()
 		}
 		return exitTimeout, []term.Message{m}
+	case errors.As(err, &start):
+		code := exitNotFound
+		if errors.Is(err, fs.ErrPermission) {
+			code = exitNotRun
+		}
+		return code, []term.Message{{What: start.Error()}}
+	case errors.As(err, &ended):
+		code := exitLost
+		if errors.As(err, &store) {
+			code = exitUnavailable
+		}
+		return code, []term.Message{{
+			What: ended.Error(),
+			Why:  "without the lock another pipeline may be working on the branch",
+		}}
 	case errors.As(err, &store):
 		return exitUnavailable, []term.Message{{
 			What: "cannot lock, so nothing was cloned or pushed",
@@ -88,10 +108,14 @@ func explain(err error) (int, []term.Message) {
 			Do:   []string{"look at what happened (git gitops events), then take the lock anew: git gitops pull --rebase && git gitops push"},
 		}}
 	case errors.As(err, &moved):
+		do := "your turn is kept; bring the edits in and push again: git gitops pull --rebase && git gitops push"
+		if moved.Tip == "" {
+			do = "somebody deleted the branch; to make it anew: git gitops unlock && git gitops push"
+		}
 		return exitLost, []term.Message{{
 			What: "not pushed: " + moved.Error(),
-			Why:  "pushing would fail, or go over edits that this clone has not seen",
-			Do:   []string{"your turn is kept; bring the edits in and push again: git gitops pull --rebase && git gitops push"},
+			Why:  "pushing would fail, or go over what somebody else has done since",
+			Do:   []string{do},
 		}}
 	case errors.As(err, &same):
 		return exitLost, []term.Message{{
@@ -125,7 +149,7 @@ func explain(err error) (int, []term.Message) {
 			Do:   []string{"git gitops lock --repo URL --branch NAME"},
 		}}
 	case errors.As(err, &asked):
-		return exitFailed, []term.Message{{What: asked.Error()}}
+		return max(asked.ExitCode, exitFailed), []term.Message{{What: asked.Error()}}
 	case errors.Is(err, context.Canceled):
 		return 128 + int(syscall.SIGINT), []term.Message{{What: "interrupted"}}
 	default:

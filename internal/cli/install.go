@@ -211,7 +211,7 @@ func (c *command) prePush(words []string) int {
 	if err != nil {
 		return fail(out, err)
 	}
-	ctx, stop := interruptible()
+	ctx, stop := c.interruptible()
 	defer stop()
 	flows, done, err := c.open(ctx, out)
 	if err != nil {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +19,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/keeper"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/session"
+	"github.com/git-gitops/git-gitops/internal/term"
+	"github.com/git-gitops/git-gitops/internal/webhook"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
@@ -29,7 +30,7 @@ import (
 type order struct {
 	Settings map[string]string `json:"settings"`
 	Dir      workspace.Dir     `json:"dir"`
-	Key      lock.Key          `json:"key"`
+	Entry    workspace.Entry   `json:"entry"`
 	Owner    *session.Process  `json:"owner"`
 	GitPath  string            `json:"git"`
 	Pushing  *gitops.PushWatch `json:"pushing"`
@@ -38,7 +39,7 @@ type order struct {
 // starter starts keepers that work with the same settings and for the same session as this command.
 func (c *command) starter(gitConfig git.Config, owner *session.Process) func(workspace.Dir, workspace.Entry, *gitops.PushWatch) (int, error) {
 	return func(dir workspace.Dir, e workspace.Entry, pushing *gitops.PushWatch) (int, error) {
-		o := order{Settings: map[string]string{}, Dir: dir, Key: e.Key, Owner: owner, GitPath: c.git.Path, Pushing: pushing}
+		o := order{Settings: map[string]string{}, Dir: dir, Entry: e, Owner: owner, GitPath: c.git.Path, Pushing: pushing}
 		for _, v := range config.Variables() {
 			if value, ok := os.LookupEnv(v.Name); ok && value != "" {
 				o.Settings[v.Name] = value
@@ -73,7 +74,7 @@ func keep() int {
 	if err != nil {
 		return exitUsage // started by hand
 	}
-	log := logTo(filepath.Join(string(o.Dir), "keeper.log"))
+	log := logTo(o.Dir, o.Entry)
 	k, done, err := newKeeper(o, log)
 	if err != nil {
 		log("start: %v", err)
@@ -94,13 +95,9 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 	if err != nil {
 		return nil, nil, err
 	}
-	entry, ok, err := o.Dir.Find(o.Key)
-	if err != nil || !ok {
-		return nil, nil, errors.Join(err, errors.New("the lock has ended already"))
-	}
 	store := openStore(cfg.Redis)
 	k := &keeper.Keeper{
-		Store: store, Dir: o.Dir, Entry: entry, Owner: o.Owner,
+		Store: store, Dir: o.Dir, Entry: o.Entry, Owner: o.Owner,
 		TTL: cfg.Lock.TTL, MaxHold: cfg.Lock.MaxHold, Log: log,
 	}
 	if o.Pushing != nil {
@@ -111,7 +108,40 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 	if cfg.Lock.OnLost == "term" {
 		k.Lost = func(error) { terminate(o.Owner) }
 	}
-	return k, func() { _ = store.Close() }, nil
+	done := func() { _ = store.Close() }
+	if cfg.Webhook.URL.Reveal() == "" {
+		return k, done, nil
+	}
+	hook, err := webhook.New(cfg.Webhook.URL.Reveal(), cfg.Webhook.Secret.Reveal(), cfg.Webhook.Events, log)
+	if err != nil {
+		log("%v", err)
+		return k, done, nil
+	}
+	k.Event = func(what, why string, fence lock.Fence) {
+		if what == "pushed" && o.Pushing.Always {
+			return // it is over, but nobody looked whether it landed
+		}
+		hook.Send(webhookEvent(o.Entry, what, why, fence))
+	}
+	return k, func() {
+		done()
+		hook.Close(webhookFlush)
+	}, nil
+}
+
+// webhookFlush is how long a keeper goes on after its lock has ended, to get its last events out.
+const webhookFlush = 15 * time.Second
+
+func webhookEvent(e workspace.Entry, what, why string, fence lock.Fence) webhook.Event {
+	r := e.Record
+	w := webhook.Event{
+		Type: what, Time: time.Now().UTC(), Lock: term.Clean(e.Key.String()), Repo: e.Key.Repo, Branch: e.Key.Branch, Name: e.Key.Name,
+		Host: r.Host, User: r.User, PID: r.PID, RunURL: r.RunURL, Fence: int64(fence), Reason: giturl.Redact(why),
+	}
+	if what != "acquired" {
+		w.Hold = time.Since(e.Since).Seconds()
+	}
+	return w
 }
 
 // terminate ends a script whose lock was lost, as GITOPS_ON_LOST=term asks for.
@@ -124,10 +154,15 @@ func terminate(owner *session.Process) {
 	}
 }
 
-// logTo appends lines to a file, which is opened for each so that a deleted clone can go.
-func logTo(path string) func(string, ...any) {
+// logTo appends lines to the log of a clone. It opens the file for each, and makes none for a lock that the
+// clone has forgotten, so that a clone can be deleted at any time.
+func logTo(dir workspace.Dir, e workspace.Entry) func(string, ...any) {
 	return func(format string, args ...any) {
-		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // our own folder
+		flags := os.O_APPEND | os.O_WRONLY
+		if _, ok, _ := dir.Find(e.Key); ok {
+			flags |= os.O_CREATE
+		}
+		f, err := os.OpenFile(filepath.Join(string(dir), "keeper.log"), flags, 0o600) //nolint:gosec // our own folder
 		if err != nil {
 			return
 		}

@@ -150,10 +150,11 @@ func locksVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 		if err != nil {
 			return err
 		}
+		page := text.String()
 		if u.Bool("watch") && live {
-			fmt.Fprint(u.App.Writer, "\x1b[H\x1b[J") // home, and clear what is below
+			page = "\x1b[H\x1b[J" + page // home, and clear what is below
 		}
-		if _, err := io.WriteString(u.App.Writer, text.String()); err != nil {
+		if _, err := io.WriteString(u.App.Writer, page); err != nil {
 			return fmt.Errorf("print: %w", err)
 		}
 		if !u.Bool("watch") {

@@ -17,6 +17,10 @@ func (n *notes) Say(format string, args ...any) {
 	n.out.Say("%s", giturl.Redact(fmt.Sprintf(format, args...)))
 }
 
+func (n *notes) Debug(format string, args ...any) {
+	n.out.Debug("%s", giturl.Redact(fmt.Sprintf(format, args...)))
+}
+
 func (n *notes) Warn(format string, args ...any) {
 	n.out.Warn("%s", giturl.Redact(fmt.Sprintf(format, args...)))
 }

@@ -7,8 +7,11 @@ package config
 
 import (
 	"crypto/tls"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Config is every setting, checked.
@@ -16,6 +19,8 @@ type Config struct {
 	Redis    Redis
 	Lock     Lock
 	Push     Push
+	Log      Log
+	Webhook  Webhook
 	Settings []Setting // every known variable, in the order of Variables
 }
 
@@ -69,6 +74,22 @@ type Push struct {
 	Rebase  bool // rebase when somebody outside the lock moved the branch
 }
 
+// Webhook says where the events of our locks are sent.
+type Webhook struct {
+	URL    Secret   // absolute, http or https; its path may be a password. Empty: nothing is sent
+	Secret Secret   // key of the signature; empty: none
+	Events []string // of webhookEvents; none is all
+}
+
+// webhookEvents are what a webhook can be told.
+var webhookEvents = []string{"acquired", "released", "lost", "pushed"}
+
+// Log says how much is said on stderr, and how.
+type Log struct {
+	Level  string // "error", "info" or "debug"
+	Format string // "text" or "json"
+}
+
 const week = 7 * 24 * time.Hour
 
 // Load reads and checks every setting. A variable of the environment comes
@@ -94,6 +115,11 @@ func Load(env, git func(string) (string, bool)) (Config, error) {
 		Push: Push{
 			Retries: r.number("GITOPS_PUSH_RETRIES", 100),
 			Rebase:  r.boolean("GITOPS_PUSH_REBASE"),
+		},
+		Webhook: r.webhook(),
+		Log: Log{
+			Level:  r.oneOf("GITOPS_LOG", "error", "info", "debug"),
+			Format: r.oneOf("GITOPS_LOG_FORMAT", "text", "json"),
 		},
 		Settings: r.settings(),
 	}
@@ -133,6 +159,24 @@ func (r *reader) lock() Lock {
 		r.forbid("GITOPS_LOCK_NAME is set", "GITOPS_LOCK_KEY")
 	}
 	return l
+}
+
+func (r *reader) webhook() Webhook {
+	w := Webhook{URL: NewSecret(r.text("GITOPS_WEBHOOK_URL")), Secret: NewSecret(r.text("GITOPS_WEBHOOK_SECRET"))}
+	if text := w.URL.Reveal(); text != "" {
+		u, err := url.Parse(text) // whose error would tell the URL
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.ContainsFunc(text, unicode.IsSpace) {
+			r.fail("GITOPS_WEBHOOK_URL", "https://host/path, or http://", nil)
+		}
+	}
+	for _, event := range strings.FieldsFunc(r.text("GITOPS_WEBHOOK_EVENTS"), func(c rune) bool { return c == ',' || c == ' ' }) {
+		if !slices.Contains(webhookEvents, event) {
+			r.fail("GITOPS_WEBHOOK_EVENTS", "some of "+strings.Join(webhookEvents, ", ")+", separated by commas", nil)
+			break
+		}
+		w.Events = append(w.Events, event)
+	}
+	return w
 }
 
 // timeout returns GITOPS_LOCK_TIMEOUT, or else what the older retry variables

@@ -68,11 +68,12 @@ func TestLoad_defaults(t *testing.T) {
 	}
 	cfg.Settings = nil
 	want := Config{
-		Redis: Redis{Mode: Standalone, Network: "tcp", Addrs: []string{"redis.example:6379"}, Prefix: "gitops"},
+		Redis: Redis{Mode: Standalone, Network: "tcp", Addrs: []string{"redis.example:6379"}, Prefix: "gitops", Events: 1000},
 		Lock: Lock{
 			TTL: 300 * time.Second, Timeout: 2000 * time.Second, MaxHold: time.Hour, OnLost: "warn", Clone: true,
 		},
 		Push: Push{Retries: 3},
+		Log:  Log{Level: "info", Format: "text"},
 	}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %+v\nwant %+v", cfg, want)
@@ -135,6 +136,7 @@ func TestLoad_good(t *testing.T) {
 
 		{vars{"GITOPS_USE_REDIS_LOCKING": "TRUE"}, nil, nil},
 		{vars{"GITOPS_REDIS_PREFIX": "team-A_1.x:y"}, func(c Config) any { return c.Redis.Prefix }, "team-A_1.x:y"},
+		{vars{"GITOPS_EVENTS_MAX": "0"}, func(c Config) any { return c.Redis.Events }, 0},
 		{vars{"GITOPS_REDIS_MIN_REPLICAS": "2"}, func(c Config) any { return c.Redis.MinReplicas }, 2},
 
 		{vars{"GITOPS_LOCK_TTL": "5"}, ttl, 5 * time.Second},
@@ -156,11 +158,17 @@ func TestLoad_good(t *testing.T) {
 		{vars{"GITOPS_LOCK_SESSION": "workspace"}, session, "workspace"},
 		{vars{"GITOPS_LOCK_SESSION": "0042"}, session, "42"},
 		{vars{"GITOPS_ON_LOST": "term"}, func(c Config) any { return c.Lock.OnLost }, "term"},
+		{vars{"GITOPS_LOG": "debug"}, func(c Config) any { return c.Log.Level }, "debug"},
+		{vars{"GITOPS_LOG_FORMAT": "json"}, func(c Config) any { return c.Log.Format }, "json"},
 		{vars{"GITOPS_CLONE_LOCK": "off"}, func(c Config) any { return c.Lock.Clone }, false},
 		{vars{"GITOPS_PURPOSE": "two\nlines\x1b[31m \u202eevil \xff"}, purpose, "two lines[31m evil "},
 		{vars{"GITOPS_PURPOSE": strings.Repeat("é", 300)}, purpose, strings.Repeat("é", 256)},
 		{vars{"GITOPS_PUSH_RETRIES": "0"}, func(c Config) any { return c.Push.Retries }, 0},
 		{vars{"GITOPS_PUSH_REBASE": "Yes"}, func(c Config) any { return c.Push.Rebase }, true},
+		{vars{"GITOPS_WEBHOOK_URL": "https://u:p@hooks.example/T0/B0?x=1"}, hook, "https://u:p@hooks.example/T0/B0?x=1"},
+		{vars{"GITOPS_WEBHOOK_URL": "HTTP://[::1]:8080"}, hook, "HTTP://[::1]:8080"},
+		{vars{"GITOPS_WEBHOOK_SECRET": " s "}, func(c Config) any { return c.Webhook.Secret.Reveal() }, " s "},
+		{vars{"GITOPS_WEBHOOK_EVENTS": "lost, released,"}, func(c Config) any { return c.Webhook.Events }, []string{"lost", "released"}},
 	}
 	tried := map[string]bool{}
 	for _, tt := range tests {
@@ -195,6 +203,7 @@ func wait(c Config) any    { return c.Lock.Timeout }
 func repo(c Config) any    { return c.Lock.Repo }
 func session(c Config) any { return c.Lock.Session }
 func purpose(c Config) any { return c.Lock.Purpose }
+func hook(c Config) any    { return c.Webhook.URL.Reveal() }
 
 // TestLoad_bad has a row for what each variable may not be. The names are
 // those that the error must be about, in documented order.
@@ -276,6 +285,7 @@ func TestLoad_bad(t *testing.T) {
 		{vars{"GITOPS_USE_REDIS_LOCKING": "redis"}, "GITOPS_USE_REDIS_LOCKING"},
 		{vars{"GITOPS_REDIS_PREFIX": "a{b}"}, "GITOPS_REDIS_PREFIX"},
 		{vars{"GITOPS_REDIS_PREFIX": strings.Repeat("x", 65)}, "GITOPS_REDIS_PREFIX"},
+		{vars{"GITOPS_EVENTS_MAX": "100001"}, "GITOPS_EVENTS_MAX"},
 		{vars{"GITOPS_REDIS_MIN_REPLICAS": "-1"}, "GITOPS_REDIS_MIN_REPLICAS"},
 		{vars{"GITOPS_LOCK_TTL": "4"}, "GITOPS_LOCK_TTL"},
 		{vars{"GITOPS_LOCK_TTL": "25h"}, "GITOPS_LOCK_TTL"},
@@ -304,9 +314,17 @@ func TestLoad_bad(t *testing.T) {
 		{vars{"GITOPS_LOCK_SESSION": strconv.Itoa(math.MaxInt32 + 1)}, "GITOPS_LOCK_SESSION"},
 		{vars{"GITOPS_LOCK_SESSION": "shell"}, "GITOPS_LOCK_SESSION"},
 		{vars{"GITOPS_ON_LOST": "kill"}, "GITOPS_ON_LOST"},
+		{vars{"GITOPS_LOG": "loud"}, "GITOPS_LOG"},
+		{vars{"GITOPS_LOG_FORMAT": "xml"}, "GITOPS_LOG_FORMAT"},
 		{vars{"GITOPS_CLONE_LOCK": "maybe"}, "GITOPS_CLONE_LOCK"},
 		{vars{"GITOPS_PUSH_RETRIES": "101"}, "GITOPS_PUSH_RETRIES"},
 		{vars{"GITOPS_PUSH_REBASE": "true "}, "GITOPS_PUSH_REBASE"},
+		{vars{"GITOPS_WEBHOOK_URL": "hooks.example/x"}, "GITOPS_WEBHOOK_URL"},
+		{vars{"GITOPS_WEBHOOK_URL": "ftp://hooks.example/x"}, "GITOPS_WEBHOOK_URL"},
+		{vars{"GITOPS_WEBHOOK_URL": "https:///x"}, "GITOPS_WEBHOOK_URL"},
+		{vars{"GITOPS_WEBHOOK_URL": "https://hooks.example/a b"}, "GITOPS_WEBHOOK_URL"},
+		{vars{"GITOPS_WEBHOOK_URL": "https://hooks.example:x/"}, "GITOPS_WEBHOOK_URL"},
+		{vars{"GITOPS_WEBHOOK_EVENTS": "lost,found"}, "GITOPS_WEBHOOK_EVENTS"},
 		{vars{"GITOPS_PUSH_REBASE": "x", "REDIS_PORT": "x", "GITOPS_LOCK_TTL": "x"}, "REDIS_PORT GITOPS_LOCK_TTL GITOPS_PUSH_REBASE"},
 	}
 	tried := map[string]bool{}
@@ -324,7 +342,7 @@ func TestLoad_bad(t *testing.T) {
 		}
 	}
 	for _, v := range Variables() {
-		free := v.Name == "GITOPS_PURPOSE" || strings.HasPrefix(v.Name, "REDIS_TLS_") // those: tls_test.go
+		free := v.Name == "GITOPS_PURPOSE" || v.Name == "GITOPS_WEBHOOK_SECRET" || strings.HasPrefix(v.Name, "REDIS_TLS_") // those: tls_test.go
 		if !tried[v.Name] && !free && v.Name != "REDIS_SENTINEL_USERNAME" {
 			t.Errorf("no row for %s", v.Name)
 		}

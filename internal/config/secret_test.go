@@ -67,6 +67,7 @@ func TestLoad_hidesSecrets(t *testing.T) {
 		{"REDIS_PASSWORD_FILE": file},
 		{"REDIS_URL": "redis://u:" + hush + "@host"},
 		{"REDIS_SENTINEL_MASTER": "m", "REDIS_SENTINEL_ADDRS": "a", "REDIS_SENTINEL_PASSWORD": hush},
+		{"GITOPS_WEBHOOK_URL": "https://u:p@host/" + hush, "GITOPS_WEBHOOK_SECRET": hush},
 		{"GITOPS_LOCK_REPO": "https://git:" + hush + "@host/org/repo"},
 		{"GITOPS_LOCK_REPO": "https://" + hush + "@host/org/repo"},
 	}
@@ -100,6 +101,8 @@ func TestLoad_hidesSecrets(t *testing.T) {
 		{"REDIS_TLS": "true", "REDIS_TLS_CERT": "x", "REDIS_TLS_KEY": "-----BEGIN PRIVATE KEY-----\n" + hush},
 		{"REDIS_TLS": "true", "REDIS_TLS_CERT": "x", "REDIS_TLS_KEY": "LS0tLS1CRUdJTi" + hush},
 		{"GITOPS_LOCK_REPO": "https://git:" + hush + "@host/org/a repo"},
+		{"GITOPS_WEBHOOK_URL": "hooks.example/" + hush},
+		{"GITOPS_WEBHOOK_URL": "https://hooks.example/%" + hush},
 	}
 	for _, env := range bad {
 		cfg, err := Load(env.with().look, nil)

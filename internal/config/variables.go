@@ -88,6 +88,11 @@ var variables = []Variable{
 	{Name: "GITOPS_ON_LOST", Default: "warn", Doc: "what happens to the script when its lock is lost: warn or term"},
 	{Name: "GITOPS_CLONE_LOCK", Default: "on", Doc: "whether clone takes the lock"},
 	{Name: "GITOPS_PURPOSE", Doc: "free text that is shown to those who wait"},
+	{Name: "GITOPS_LOG", Default: "info", Doc: "how much is said on stderr: error, info or debug"},
+	{Name: "GITOPS_LOG_FORMAT", Default: "text", Doc: "how it is said: text or json, one object a line"},
 	{Name: "GITOPS_PUSH_RETRIES", Default: "3", Doc: "how often a push is tried again that failed for a passing reason"},
 	{Name: "GITOPS_PUSH_REBASE", Default: "false", Doc: "whether to rebase and push again when somebody outside the lock moved the branch"},
+	{Name: "GITOPS_WEBHOOK_URL", Hidden: true, Doc: "where the events of our locks are posted as JSON: an https or http URL"},
+	{Name: "GITOPS_WEBHOOK_SECRET", Hidden: true, Doc: "key of the X-Gitops-Signature header, an HMAC-SHA256 of the body"},
+	{Name: "GITOPS_WEBHOOK_EVENTS", Doc: "which events are posted: acquired, released, lost, pushed, separated by commas; without it, all"},
 }

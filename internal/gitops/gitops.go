@@ -24,6 +24,7 @@ const releaseBudget = 5 * time.Second
 
 // Notes is where the flows tell the user what happens.
 type Notes interface {
+	Debug(format string, args ...any)
 	Say(format string, args ...any)
 	Warn(format string, args ...any)
 	Waiting(w lock.Waiting)
@@ -73,6 +74,7 @@ func (f *Flows) acquire(ctx context.Context, k lock.Key, command string) (*lock.
 		return nil, err
 	}
 	f.Notes.Waited(k)
+	f.Notes.Debug("%s has the lock on %s, fence %d, for the session of %v", command, k, lease.Fence(), f.Session.Owner)
 	f.taken[k.ID()] = true
 	return lease, nil
 }
@@ -80,7 +82,9 @@ func (f *Flows) acquire(ctx context.Context, k lock.Key, command string) (*lock.
 // release hands the lock on. What was to be done under it is done, so trouble is only told.
 func (f *Flows) release(ctx context.Context, l *lock.Lease) {
 	delete(f.taken, l.Key.ID())
-	if _, err := l.Release(ctx, f.Store, releaseBudget); err != nil {
+	result, err := l.Release(ctx, f.Store, releaseBudget)
+	f.Notes.Debug("released the lock on %s: %v", l.Key, result)
+	if err != nil {
 		f.Notes.Warn("could not release the lock on %s, it expires within %s: %v", l.Key, l.TTL, err)
 	}
 }

@@ -60,7 +60,7 @@ func Parse(raw, dir string) (URL, error) {
 	return u, nil
 }
 
-func parse(raw, dir string, windows bool) (URL, error) {
+func parse(raw, dir string, windows bool) (URL, error) { //nolint:unparam // true on Windows
 	if strings.TrimSpace(raw) == "" {
 		return URL{}, errEmpty
 	}

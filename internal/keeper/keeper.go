@@ -5,8 +5,10 @@ package keeper
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -32,6 +34,10 @@ type Keeper struct {
 	Lost    func(error)                      // called when the lock was lost to others; may be nil
 	Log     func(format string, args ...any) // required
 
+	// Event is told what happens to the lock: acquired, released, lost or pushed, why, and the fence. It must not
+	// wait; may be nil.
+	Event func(what, why string, f lock.Fence)
+
 	// Pushing is the git that is pushing under this lock, for a hook, which cannot see its
 	// push end. When it has ended, Landed looks at the remote: a push that landed ends the lock.
 	// After any other the lock is kept for the retry, by this keeper if it is the Only one.
@@ -49,6 +55,9 @@ func (k *Keeper) Run(ctx context.Context) {
 	defer stop()
 	pushed, stop := watch(k.Pushing)
 	defer stop()
+	if k.first() {
+		k.tell(lease, "acquired", "")
+	}
 	look := time.NewTicker(Look)
 	defer look.Stop()
 	renew := time.NewTimer(0)
@@ -73,7 +82,8 @@ func (k *Keeper) Run(ctx context.Context) {
 			pushed = nil
 			if k.Landed(ctx) {
 				k.Log("released: pushed")
-				k.release(lease)
+				k.tell(lease, "pushed", "")
+				k.release(lease, "pushed")
 				k.forget()
 				return
 			}
@@ -85,13 +95,17 @@ func (k *Keeper) Run(ctx context.Context) {
 			return
 		case <-look.C:
 			if k.forgotten() {
-				k.release(lease)
+				k.release(lease, "its clone was deleted")
 				return
 			}
 		case <-renew.C:
+			if k.forgotten() { // also when we were stopped for long
+				k.release(lease, "its clone was deleted")
+				return
+			}
 			again, err := k.renew(ctx, lease)
 			if again == 0 {
-				k.loss(err)
+				k.loss(lease, err)
 				return
 			}
 			if err == nil {
@@ -154,12 +168,16 @@ func (k *Keeper) renew(ctx context.Context, lease *lock.Lease) (time.Duration, e
 }
 
 // loss handles a lock that is no longer ours. One that our own release ended is no loss.
-func (k *Keeper) loss(err error) {
+func (k *Keeper) loss(lease *lock.Lease, err error) {
 	var lost *lock.LostError
 	if !errors.As(err, &lost) || lost.Ended == lock.EndedByRelease || k.forgotten() {
+		if k.Entry.Share == "" {
+			k.tell(lease, "released", byCommand)
+		}
 		return
 	}
 	k.Log("lost: %v", err)
+	k.tell(lease, "lost", lost.Reason())
 	k.note(func(e *workspace.Entry) { e.Lost = lost.Reason() })
 	if k.Lost != nil && lost.Ended != "taken over" { // by a sibling: the script itself still has it
 		k.Lost(err)
@@ -169,16 +187,17 @@ func (k *Keeper) loss(err error) {
 // end releases the lock and leaves a note for the next push from this clone.
 func (k *Keeper) end(lease *lock.Lease, why string) {
 	k.Log("released: %s", why)
-	k.release(lease)
+	k.release(lease, why)
 	k.note(func(e *workspace.Entry) { e.Lost = why })
 }
 
 // release tries until the lease would have expired anyway.
-func (k *Keeper) release(lease *lock.Lease) {
+func (k *Keeper) release(lease *lock.Lease, why string) {
 	deadline := time.Now().Add(max(lease.Left(), Look))
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		_, err := lease.Release(context.Background(), k.Store, 5*time.Second)
+		result, err := lease.Release(context.Background(), k.Store, 5*time.Second)
 		if err == nil {
+			k.released(lease, result, why)
 			return
 		}
 		k.Log("release: %v", err)
@@ -186,6 +205,36 @@ func (k *Keeper) release(lease *lock.Lease) {
 			return
 		}
 		time.Sleep(pause)
+	}
+}
+
+// byCommand is why a lock was released when a command did that before the keeper.
+const byCommand = "pushed or unlocked"
+
+// released tells of the end of the hold, which a command may have ended before the keeper did. Whoever shared the lock tells
+// nothing unless it was the last.
+func (k *Keeper) released(lease *lock.Lease, result lock.ReleaseResult, why string) {
+	switch {
+	case result == lock.StillShared, result == lock.NotHeld && k.Entry.Share != "":
+	case result == lock.NotHeld && k.forgotten():
+		k.tell(lease, "released", byCommand)
+	case result == lock.NotHeld:
+		k.tell(lease, "lost", "it was not held any more")
+	default:
+		k.tell(lease, "released", why)
+	}
+}
+
+// first reports whether the hold begins with this keeper: the lock is neither somebody else's that we share, nor had it a
+// keeper before.
+func (k *Keeper) first() bool {
+	var before session.Process
+	return k.Entry.Share == "" && (len(k.Entry.Keeper) == 0 || json.Unmarshal(k.Entry.Keeper, &before) == nil && before.PID == os.Getpid())
+}
+
+func (k *Keeper) tell(lease *lock.Lease, what, why string) {
+	if k.Event != nil {
+		k.Event(what, why, lease.Fence())
 	}
 }
 

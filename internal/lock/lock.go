@@ -252,6 +252,19 @@ const (
 	StillShared
 )
 
+func (r ReleaseResult) String() string {
+	switch r {
+	case Freed:
+		return "freed"
+	case HandedOver:
+		return "handed over"
+	case StillShared:
+		return "still shared"
+	default:
+		return "not held"
+	}
+}
+
 // Store keeps locks. All methods are safe for concurrent use and answer a *StoreError when the
 // store could not be asked or refused.
 type Store interface {

@@ -6,6 +6,7 @@
 package term
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -32,6 +33,8 @@ type Printer struct {
 	tty   bool
 	dumb  bool // a terminal whose lines cannot be rewritten
 	quiet bool // only warnings and errors
+	level Level
+	json  bool // one JSON object a line
 	wait  *wait
 }
 
@@ -50,12 +53,39 @@ func (p *Printer) Quiet() {
 	p.quiet = true
 }
 
+// Level is how much is said.
+type Level int
+
+// The levels, each with all before it.
+const (
+	Info  Level = iota // news, warnings and errors
+	Error              // errors only
+	Debug              // also what is done and why
+)
+
+// Configure sets how much is said, and whether as one JSON object a line (time, level, message) instead
+// of text.
+func (p *Printer) Configure(l Level, asJSON bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.level, p.json = l, asJSON
+}
+
+// Debug prints a line for those who look for what happens.
+func (p *Printer) Debug(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.level == Debug {
+		p.line("debug", fmt.Sprintf(format, args...))
+	}
+}
+
 // Say prints a line of news.
 func (p *Printer) Say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.quiet {
-		p.line(fmt.Sprintf(format, args...))
+	if !p.quiet && p.level != Error {
+		p.line("info", fmt.Sprintf(format, args...))
 	}
 }
 
@@ -63,7 +93,9 @@ func (p *Printer) Say(format string, args ...any) {
 func (p *Printer) Warn(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.line("warning: " + fmt.Sprintf(format, args...))
+	if p.level != Error {
+		p.line("warning", fmt.Sprintf(format, args...))
+	}
 }
 
 // Message is an error for people.
@@ -77,19 +109,30 @@ type Message struct {
 func (p *Printer) Fail(m Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.line("error: " + m.What)
+	p.line("error", m.What)
 	if m.Why != "" {
-		p.line("  why: " + m.Why)
+		p.line("why", m.Why)
 	}
 	for _, do := range m.Do {
-		p.line("  do:  " + do)
+		p.line("do", do)
 	}
 }
 
-func (p *Printer) line(text string) {
+// leads are how lines of text begin.
+var leads = map[string]string{"warning": "warning: ", "error": "error: ", "why": "  why: ", "do": "  do:  ", "debug": "debug: "}
+
+func (p *Printer) line(level, text string) {
 	p.erase()
 	for _, l := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
-		_, _ = fmt.Fprintf(p.w, "%s%s\n", prefix, Clean(l))
+		if p.json {
+			_ = json.NewEncoder(p.w).Encode(struct {
+				Time    time.Time `json:"time"`
+				Level   string    `json:"level"`
+				Message string    `json:"message"`
+			}{time.Now().UTC(), level, Clean(l)})
+			continue
+		}
+		_, _ = fmt.Fprintf(p.w, "%s%s%s\n", prefix, leads[level], Clean(l))
 	}
 }
 
@@ -108,7 +151,7 @@ type wait struct {
 func (p *Printer) Waiting(state string, text func(waited time.Duration) string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.quiet {
+	if p.quiet || p.level == Error {
 		return
 	}
 	now := time.Now()
@@ -143,16 +186,17 @@ func (p *Printer) tick(w *wait) {
 }
 
 // live reports whether a line can be rewritten.
-func (p *Printer) live() bool { return p.tty && !p.dumb }
+func (p *Printer) live() bool { return p.tty && !p.dumb && !p.json }
 
 func (p *Printer) show(now time.Time) {
 	w := p.wait
 	w.said = now
-	text := prefix + Clean(w.text(now.Sub(w.started)))
+	text := w.text(now.Sub(w.started))
 	if !p.live() {
-		_, _ = fmt.Fprintln(p.w, text)
+		p.line("info", text)
 		return
 	}
+	text = prefix + Clean(text)
 	if width := p.width(); utf8.RuneCountInString(text) >= width {
 		text = string([]rune(text)[:width-1]) // a wrapped line could not be rewritten
 	}

@@ -128,28 +128,38 @@ func (s *Store) node(ctx context.Context, c *redis.Client) (Node, error) {
 		}
 	}
 	slices.Sort(n.Pings)
-	return n, errors.Join(
-		ask("TIME", func(ctx context.Context) error {
+	for _, q := range []struct {
+		name     string
+		question func(context.Context) error
+	}{
+		{"TIME", func(ctx context.Context) error {
 			start := time.Now()
-			now, err := c.Time(ctx).Result()
-			n.Ahead = now.Sub(start.Add(time.Since(start) / 2))
-			return err
-		}),
-		ask("INFO", func(ctx context.Context) error {
-			text, err := c.Info(ctx).Result()
-			n.Info = parseInfo(text)
-			return err
-		}),
-		ask("ACL WHOAMI", func(ctx context.Context) (err error) {
-			n.User, err = c.Do(ctx, "ACL", "WHOAMI").Text()
-			return err
-		}),
-		ask("CONFIG GET", func(ctx context.Context) error {
-			values, err := c.ConfigGet(ctx, "save").Result()
-			n.Save = values["save"]
-			return err
-		}),
-	)
+			now := c.Time(ctx)
+			n.Ahead = now.Val().Sub(start.Add(time.Since(start) / 2))
+			return now.Err()
+		}},
+		{"INFO", func(ctx context.Context) error {
+			info := c.Info(ctx)
+			n.Info = parseInfo(info.Val())
+			return info.Err()
+		}},
+		{"ACL WHOAMI", func(ctx context.Context) error {
+			who := redis.NewStringCmd(ctx, "acl", "whoami")
+			err := c.Process(ctx, who)
+			n.User = who.Val()
+			return err //nolint:wrapcheck // ask does
+		}},
+		{"CONFIG GET", func(ctx context.Context) error {
+			values := c.ConfigGet(ctx, "save")
+			n.Save = values.Val()["save"]
+			return values.Err()
+		}},
+	} {
+		if err := ask(q.name, q.question); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 func parseInfo(text string) map[string]string {
