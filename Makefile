@@ -3,11 +3,13 @@
 # make build     bin/git-gitops, as released
 # make demo      the main job in twenty seconds, with Go and git only
 # make bench     figures, as ratios within one run
+# make chaos     1,000 pipelines under faults; make test runs a short form
+# make git-suite git's own tests through the PATH shim; git-suite-quick is the part that CI runs
 
 GOFLAGS_BUILD := -trimpath -tags urfave_cli_no_docs -ldflags "-s -w"
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build test lint demo bench
+.PHONY: build test lint demo bench chaos git-suite git-suite-quick
 
 build:
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/git-gitops ./cmd/git-gitops
@@ -26,4 +28,14 @@ demo: build
 	go run ./scripts/demo -binary bin/git-gitops
 
 bench: build
-	go run ./scripts/bench -binary bin/git-gitops
+	go run ./scripts/bench handoff
+	go run ./scripts/bench passthrough -binary bin/git-gitops
+
+chaos:
+	go test -race -count=1 -timeout 60m -v ./internal/chaos -run TestChaos -args -chaos.pipelines=1000
+
+git-suite: build
+	sh scripts/git-suite.sh bin/git-gitops
+
+git-suite-quick: build
+	sh scripts/git-suite.sh --quick bin/git-gitops

@@ -134,9 +134,13 @@ func TestPush_baseCheck(t *testing.T) {
 			if w.tip("main") != tip {
 				t.Error("something was pushed")
 			}
-			wantText(t, r.ours(), "branch main moved from "+base[:10]+" to "+tip[:min(len(tip), 10)], "git gitops pull --rebase")
+			wantText(t, r.ours(), "branch main moved from "+base[:10]+" to "+tip[:min(len(tip), 10)])
 			w.wantLocks(lockKey(remote, "main")) // the turn is kept
-			if tip != "" {
+			if tip == "" {
+				wantText(t, r.ours(), "git gitops unlock && git gitops push")
+				w.must("work", "git gitops unlock && git gitops push -q origin main")
+			} else {
+				wantText(t, r.ours(), "git gitops pull --rebase")
 				w.must("work", "git gitops pull -q --rebase origin main && git gitops push -q origin main")
 				w.wantLocks()
 			}

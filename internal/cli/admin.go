@@ -16,7 +16,7 @@ import (
 // owns reports whether a subcommand is one of our own verbs, without building them.
 func owns(verb string) bool {
 	switch verb {
-	case "lock", "unlock", "locks", "run", "events", "stats", "install", "uninstall", "pre-push", "keeper":
+	case "lock", "unlock", "locks", "run", "events", "stats", "metrics", "install", "uninstall", "doctor", "completion", "pre-push", "keeper":
 		return true
 	default:
 		return false
@@ -39,7 +39,7 @@ func (c *command) admin(words []string) int {
 	case "pre-push":
 		return c.prePush(words[1:])
 	}
-	ctx, stop := interruptible()
+	ctx, stop := c.interruptible()
 	defer stop()
 	out := term.New(os.Stderr)
 	err := c.app(out).RunContext(ctx, append([]string{"git gitops"}, words...))
@@ -113,7 +113,9 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 		},
 	}
 	app.Commands = append(app.Commands, c.eventCommands(out)...)
+	app.Commands = append(app.Commands, c.metricsCommand(out))
 	app.Commands = append(app.Commands, c.installCommands(out)...)
+	app.Commands = append(app.Commands, c.doctorCommand(out), completionCommand())
 	for _, cmd := range app.Commands {
 		cmd.HideHelpCommand = true
 		cmd.OnUsageError = func(u *ucli.Context, err error, _ bool) error {

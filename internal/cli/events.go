@@ -72,14 +72,19 @@ func eventsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 	if err != nil {
 		return err
 	}
-	now, err := store.Now(ctx)
-	if err != nil {
-		return err
-	}
-	from := now.Add(-u.Duration("since"))
+	var from time.Time
 	seen := map[string]bool{}
 	for {
-		events, err := store.Events(ctx, from)
+		// The streams are read one by one: only what is older than the reading is surely complete in all, and
+		// the rest is read again, and known.
+		now, err := store.Now(ctx)
+		if err != nil {
+			return err
+		}
+		if from.IsZero() {
+			from = now.Add(overlap - u.Duration("since"))
+		}
+		events, err := store.Events(ctx, from.Add(-overlap))
 		if err != nil {
 			return err
 		}
@@ -97,11 +102,7 @@ func eventsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 		if !u.Bool("follow") {
 			return nil
 		}
-		if len(events) > 0 { // what has the same millisecond is read again, and known
-			from = events[len(events)-1].Time
-		}
-		maps.DeleteFunc(seen, func(id string, _ bool) bool { return !next[id] })
-		maps.Copy(seen, next)
+		from, seen = now, next
 		select {
 		case <-time.After(watchEvery):
 		case <-ctx.Done():
