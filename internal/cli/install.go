@@ -196,7 +196,7 @@ func (c *command) prePush(words []string) int {
 		return fail(out, fmt.Errorf("read what git pushes: %w", err))
 	}
 	for _, other := range c.otherHooks(hook) {
-		exit, err := git.RunHook(other, words[1:], input)
+		exit, err := git.RunHook(other, []string{remote, url}, input)
 		if err != nil {
 			return fail(out, err)
 		}

@@ -162,7 +162,7 @@ func logTo(dir workspace.Dir, e workspace.Entry) func(string, ...any) {
 		if _, ok, _ := dir.Find(e.Key); ok {
 			flags |= os.O_CREATE
 		}
-		f, err := os.OpenFile(filepath.Join(string(dir), "keeper.log"), flags, 0o600) //nolint:gosec // our own folder
+		f, err := os.OpenFile(filepath.Join(string(dir), "keeper.log"), flags, 0o600)
 		if err != nil {
 			return
 		}
