@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Reasons for a NoGitError.
@@ -69,10 +70,17 @@ func check(path string, self fs.FileInfo) error {
 		return ErrNotFound
 	case err != nil:
 		return err
-	case os.SameFile(info, self):
+	case os.SameFile(info, self), isOther(path):
 		return ErrIsSelf
 	case !info.Mode().IsRegular() || !executable(path, info):
 		return ErrNotExecutable
 	}
 	return nil
+}
+
+// isOther reports whether path is a link to a git-gitops, perhaps another installation than ours: two that take each other for git
+// would go round for ever.
+func isOther(path string) bool {
+	target, err := filepath.EvalSymlinks(path)
+	return err == nil && strings.TrimSuffix(filepath.Base(target), ".exe") == "git-gitops"
 }

@@ -43,6 +43,12 @@ func TestRealGit(t *testing.T) {
 	if symlinks {
 		link("soft/"+gitName, os.Symlink)
 		file("plain/"+gitName, 0o600)
+		if err := os.MkdirAll(filepath.Join(root, "second"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(file("other/git-gitops", 0o700), filepath.Join(root, "second", gitName)); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.Symlink("real1", filepath.Join(root, "dirlink")); err != nil {
 			t.Fatal(err)
 		}
@@ -78,6 +84,8 @@ func TestRealGit(t *testing.T) {
 		{name: "override is a folder", path: "real1", override: root, err: ErrNotExecutable},
 		{name: "we are gone", path: "real1", self: filepath.Join(root, "nothing"), err: os.ErrNotExist},
 		{name: "unix: skips our symlink", path: "soft real2", want: real2},
+		{name: "unix: skips another installation", path: "second real2", want: real2},
+		{name: "unix: override is another installation", override: filepath.Join(root, "second", gitName), err: ErrIsSelf},
 		{name: "unix: skips what can't be run", path: "plain real2", want: real2},
 		{name: "unix: a linked folder keeps its name", path: "dirlink", want: filepath.Join(root, "dirlink", gitName)},
 		{name: "unix: we through a link", path: "hard soft real1", self: filepath.Join(root, "soft", gitName), want: real1},

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
@@ -19,8 +20,15 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 	if err != nil || args.Help || args.Revision != "" {
 		return f.Git.Exec(command...)
 	}
-	url, err := f.Git.FetchURL(ctx, args.URL)
+	dir, err := f.Git.Dir()
 	if err != nil {
+		return git.Exit{}, err
+	}
+	url := args.URL
+	if path, ok := giturl.At(url, dir); ok {
+		url = path
+	}
+	if url, err = f.Git.FetchURL(ctx, url); err != nil {
 		return f.passed(ctx, err, command...)
 	}
 	wanted, err := f.ready(url)

@@ -141,7 +141,7 @@ func (p *pushing) diagnose(ctx context.Context, words []string, exit git.Exit, s
 	refs, err := p.f.Git.Rehearse(ctx, words)
 	refused := func(r git.RefStatus) bool { return r.Flag == '!' && slices.Contains(p.target.Branches, r.Ref) }
 	switch {
-	case len(refs) == 0 && alreadyDeleted(err) && !strings.Contains(said, deletedWords):
+	case len(refs) == 0 && len(p.args.Refspecs) == 1 && alreadyDeleted(err) && said != "" && !strings.Contains(said, deletedWords):
 		return landed
 	case len(refs) == 0 && passes(said):
 		return passing
@@ -162,7 +162,7 @@ func (p *pushing) diagnose(ctx context.Context, words []string, exit git.Exit, s
 }
 
 // deletedWords is what git says of a branch that it shall delete and that is not there. After a
-// push that did not say so, it means that the push has deleted it.
+// push of nothing else that did not say so, it means that the push has deleted it.
 const deletedWords = "remote ref does not exist"
 
 func alreadyDeleted(err error) bool {
