@@ -20,9 +20,12 @@ test:
 
 lint:
 	go vet ./...
+	GOOS=darwin go vet ./...
+	GOOS=windows go vet ./cmd/... ./internal/cli
 	@command -v golangci-lint >/dev/null || go install $(GOLANGCI)
 	PATH="$$PATH:$$(go env GOPATH)/bin" golangci-lint run ./...
-	@command -v shellcheck >/dev/null && shellcheck -s sh scripts/*.sh || echo "shellcheck is missing: scripts not checked"
+	sh scripts/test-deps.sh
+	shellcheck -s sh scripts/*.sh hooks/scripts/*
 
 demo: build
 	go run ./scripts/demo -binary bin/git-gitops

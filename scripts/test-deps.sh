@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Go and git, on Debian and Ubuntu: redis-server, an ssh server and
-# shellcheck. Starts nothing. Where it may not install, it says what is missing.
+# Installs what the tests need beside Go and git, on Debian and Ubuntu: redis-server, an ssh server, python3 and
+# the checker of scripts. Starts nothing. Where it may not install, it says what is missing.
 set -eu
 
 missing=
