@@ -171,8 +171,7 @@ func alreadyDeleted(err error) bool {
 }
 
 // passingWords are in refusals that may not be repeated: a ref that another process had locked, a
-// server that was overloaded. Collected from git's refs code, GitHub, GitLab and the reports
-// of users (see field-notes.md (d) 20 in the project's papers).
+// server that was overloaded. Collected from git's refs code, GitHub, GitLab and the reports of users.
 var passingWords = []string{
 	"cannot lock ref",
 	"failed to lock",
