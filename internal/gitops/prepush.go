@@ -84,9 +84,6 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 	if err != nil {
 		f.Notes.Warn("ignoring what cannot be read: %v", err)
 	}
-	if wanted, err := f.ready(url); err != nil || !wanted {
-		return err
-	}
 	byLock := map[string]RefUpdate{}
 	var branches []string
 	for _, u := range updates {
@@ -96,6 +93,9 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 	}
 	if len(branches) == 0 {
 		return nil
+	}
+	if wanted, err := f.ready(url); err != nil || !wanted {
+		return err
 	}
 	keys, err := f.keys([]string{url}, branches)
 	if err != nil {
