@@ -192,3 +192,20 @@ func TestLog(t *testing.T) {
 		t.Errorf("not only errors: %s", second.stderr)
 	}
 }
+
+// TestEvents_follow: what happens while somebody looks is told once, and Ctrl-C ends the looking.
+func TestEvents_follow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m x && git gitops -C a push -q")
+	p := w.start(".", "git", "gitops", "events", "--follow", "--since", "1h")
+	w.until("the past is told", func() bool { return strings.Contains(p.stdout.String(), " released ") })
+	w.must("a", "git commit -q --allow-empty -m y && git gitops push -q")
+	w.until("the present is told", func() bool { return strings.Count(p.stdout.String(), " released ") == 2 })
+	p.signal(syscall.SIGINT)
+	wantCode(t, p.wait(), 130)
+	if n := strings.Count(p.stdout.String(), " acquired "); n != 2 {
+		t.Errorf("%d acquired, want each of the 2 once:\n%s", n, p.stdout.String())
+	}
+}
