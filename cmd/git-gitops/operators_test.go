@@ -209,3 +209,22 @@ func TestEvents_follow(t *testing.T) {
 		t.Errorf("%d acquired, want each of the 2 once:\n%s", n, p.stdout.String())
 	}
 }
+
+// TestWaiting_scriptKilled: when a script is killed while its clone waits, nobody waits for its turn any more.
+func TestWaiting_scriptKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must(".", "git gitops clone -q remote.git first")
+	p := w.with("GITOPS_LOCK_SESSION").start(".", "bash", "-c", "git gitops clone -q remote.git second; exit $?")
+	w.until("it waits", func() bool { return w.queued() == 1 })
+	if err := p.cmd.Process.Kill(); err != nil { // the script alone, not what it started
+		t.Fatal(err)
+	}
+	w.until("its ticket is given up", func() bool { return w.queued() == 0 })
+	w.must("first", "git commit -q --allow-empty -m x && git gitops push -q")
+	w.wantLocks()
+	if w.exists("second") {
+		t.Error("it cloned all the same")
+	}
+}
