@@ -228,3 +228,26 @@ func TestWaiting_scriptKilled(t *testing.T) {
 		t.Error("it cloned all the same")
 	}
 }
+
+// TestOrphan: a command whose script is gone has nobody whose end would end its lock, so no keeper renews it: the TTL ends it.
+func TestOrphan(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).with("GITOPS_LOCK_SESSION", "GITOPS_LOCK_TTL=5")
+	w.seed("remote.git")
+	w.must(".", `setsid bash -c 'while kill -0 $0 2>/dev/null; do :; done; exec git gitops lock --repo "$1" --branch main' $$ "$PWD/remote.git" >/dev/null 2>&1 </dev/null &`)
+	w.until("the orphan has it", func() bool { return len(w.locks()) == 1 })
+	w.until("it expires", func() bool { return len(w.locks()) == 0 })
+}
+
+// TestBracket_amend: under a lock by hand, what was pushed can be amended and pushed again.
+func TestBracket_amend(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must(".", "git gitops clone -q remote.git a && cd a && git gitops lock && git commit -q --allow-empty -m one && git gitops push -q")
+	w.must("a", "git commit -q --amend --allow-empty -m two && git gitops push -q -f && git gitops unlock")
+	if got := w.must(".", "git -C remote.git log -1 --format=%s main"); got != "two" {
+		t.Errorf("got %q", got)
+	}
+	w.wantLocks()
+}

@@ -194,7 +194,7 @@ func (f *Flows) entrust(dir workspace.Dir, e workspace.Entry) error {
 	if err := dir.Enrol(e); err != nil {
 		f.Notes.Warn("%v", err) // only the finding of deadlocks needs it
 	}
-	if kept(e) {
+	if kept(e) || f.orphaned() {
 		return nil
 	}
 	pid, err := f.StartKeeper(dir, e, nil)
@@ -203,6 +203,12 @@ func (f *Flows) entrust(dir workspace.Dir, e workspace.Entry) error {
 		return nil
 	}
 	return f.noteKeeper(dir, e, pid)
+}
+
+// orphaned reports whether nobody's end would end our locks: the script that ran us is gone, or none is to be
+// seen. A keeper could only hold them for ever, so the TTL counts. The user can ask for a lock without an owner.
+func (f *Flows) orphaned() bool {
+	return f.Session.Owner == nil && f.Config.Lock.Session != session.Workspace
 }
 
 func (f *Flows) noteKeeper(dir workspace.Dir, e workspace.Entry, pid int) error {

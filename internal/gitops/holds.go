@@ -123,6 +123,11 @@ func (h *holds) landed(ctx context.Context) {
 			if one.taken {
 				h.save(ctx, one) // lost and taken again: the bracket goes on with the new token
 			}
+			// What was pushed is now what the clone builds on, and git notes that itself.
+			err := h.dir.Update(h.entry(one), func(e *workspace.Entry) { e.Base, e.Based, e.Broken = "", false, false })
+			if err != nil {
+				h.f.Notes.Warn("%v", err)
+			}
 			continue
 		}
 		h.f.release(ctx, one.lease)

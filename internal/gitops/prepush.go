@@ -167,7 +167,7 @@ func (h *holds) entrustPush(one *hold, watch *PushWatch) error {
 			return err
 		}
 	}
-	watch.Only = !kept(e)
+	watch.Only = !kept(e) && !h.f.orphaned()
 	pid, err := h.f.StartKeeper(h.dir, e, watch)
 	if err != nil || !watch.Only {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/git"
@@ -70,7 +71,8 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 		if err != nil || exit.OK() && !strings.Contains(said, "Everything up-to-date") {
 			return exit, err
 		}
-		if exit.Signal != 0 || exit.Code == 128 && said == "" {
+		interrupted := exit.Signal != 0 && exit.Signal != syscall.SIGPIPE // that one is a cut connection
+		if interrupted || exit.Code == 128 && said == "" {
 			return exit, nil // nobody to ask: it was interrupted, or could not reach the remote
 		}
 		next := p.diagnose(ctx, words, exit, said)

@@ -51,11 +51,13 @@ func (f *Flows) deadlock(ctx context.Context, k lock.Key, holder string, a lock.
 	}
 	var cycle []lock.Blocked
 	youngest := true
+	held := k.String()
 	for next := holder; len(cycle) < 100; {
 		b, ok, err := f.Store.Blocked(ctx, next)
-		if err != nil || !ok {
+		if err != nil || !ok || b.Lock == held { // it has got what it says it waits for
 			return err
 		}
+		held = b.Lock
 		cycle = append(cycle, b)
 		youngest = youngest && b.Ticket < a.Ticket
 		if b.Holder == me {

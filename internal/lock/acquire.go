@@ -109,11 +109,17 @@ func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, error) 
 		return nil, nil
 	}
 	verdict, err := r.Judge(ctx, a)
+	if passing(err) { // judge again at the next try
+		return nil, nil
+	}
 	if verdict == Wait || err != nil {
 		return nil, err
 	}
 	sent := time.Now()
 	joined, err := s.Join(ctx, r, a.Holder.Token, verdict)
+	if passing(err) {
+		return nil, nil
+	}
 	if err != nil || !joined.Granted { // it is another's by now, or others share it: they are waited for
 		return nil, err
 	}
