@@ -75,10 +75,12 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 		ExitErrHandler:  func(*ucli.Context, error) {}, // Main turns errors into codes
 		Commands: []*ucli.Command{
 			{
-				Name:   "lock",
-				Usage:  "take the lock of a branch by hand, until unlock",
-				Flags:  []ucli.Flag{repo, branch},
-				Action: c.withFlows(out, lockVerb),
+				Name:  "lock",
+				Usage: "take the lock of a branch by hand, until unlock",
+				Flags: []ucli.Flag{repo, branch},
+				Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+					return lockVerb(ctx, u, f, out)
+				}),
 			},
 			{
 				Name:  "unlock",
@@ -98,11 +100,10 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 			},
 			c.locksCommand(out),
 			{
-				Name:            "run",
-				Usage:           "run a command under the lock of a branch",
-				UsageText:       "git gitops run [--repo URL] [--branch BRANCH] -- COMMAND [ARGUMENT…]",
-				Flags:           []ucli.Flag{repo, branch},
-				HideHelpCommand: true,
+				Name:      "run",
+				Usage:     "run a command under the lock of a branch",
+				UsageText: "git gitops run [--repo URL] [--branch BRANCH] -- COMMAND [ARGUMENT…]",
+				Flags:     []ucli.Flag{repo, branch},
 				Action: func(u *ucli.Context) error {
 					if !u.Args().Present() {
 						return &usageError{verb: "run", err: errors.New("no command to run")}
@@ -158,12 +159,12 @@ func runVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 	return nil
 }
 
-func lockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+func lockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
 	lease, err := f.Lock(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")})
 	if err != nil {
 		return err
 	}
-	term.New(os.Stderr).Say("locked %s (fence %d) for %s; git gitops unlock ends it", lease.Key, lease.Fence(), lease.TTL)
+	out.Say("locked %s (fence %d) for %s; git gitops unlock ends it", lease.Key, lease.Fence(), lease.TTL)
 	return nil
 }
 
@@ -175,6 +176,8 @@ func unlockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term
 			out.Say("unlocked %s", d.Key)
 		case lock.HandedOver:
 			out.Say("unlocked %s, and handed it to the next in line", d.Key)
+		case lock.StillShared:
+			out.Say("unlocked %s here; other parts of this script still hold it", d.Key)
 		case lock.NotHeld:
 			out.Warn("the lock on %s was not held any more", d.Key)
 		}

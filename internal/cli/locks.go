@@ -107,7 +107,6 @@ func (c *command) locksCommand(out *term.Printer) *ucli.Command {
 			asJSON,
 			&ucli.BoolFlag{Name: "watch", Usage: "show them again each second, in place on a terminal"},
 		},
-		HideHelpCommand: true,
 		Action: func(u *ucli.Context) error {
 			if u.NArg() > 1 {
 				return &usageError{verb: "locks", err: fmt.Errorf("unexpected word %q", u.Args().Get(1))}
