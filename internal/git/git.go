@@ -344,10 +344,3 @@ func (g Git) SetGlobalConfig(ctx context.Context, key, value string) error {
 	_, err := g.Output(ctx, words...)
 	return err
 }
-
-// IsAncestor reports whether a commit is an ancestor of another, or the same; also false when one
-// of them is not here.
-func (g Git) IsAncestor(ctx context.Context, ancestor, of string) bool {
-	_, err := g.Output(ctx, "merge-base", "--is-ancestor", ancestor, of)
-	return err == nil
-}

@@ -40,8 +40,11 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 	}
 	branch := args.Branch
 	if branch == "" {
-		if branch, err = f.defaultBranch(ctx, url); err != nil || branch == "" {
-			return f.passedUnlocked(ctx, err, command)
+		if branch, err = f.defaultBranch(ctx, url); err != nil {
+			return f.passed(ctx, err, command...)
+		}
+		if branch == "" { // a detached HEAD: no branch to lock
+			return f.Git.Exec(command...)
 		}
 	}
 	keys, err := f.keys([]string{url}, []string{branch})
@@ -75,15 +78,6 @@ func (f *Flows) defaultBranch(ctx context.Context, url string) (string, error) {
 		return name, nil
 	}
 	return "master", nil
-}
-
-// passedUnlocked clones without a lock: there is no branch to lock, or the remote did not answer
-// and git shall say so.
-func (f *Flows) passedUnlocked(ctx context.Context, err error, command []string) (git.Exit, error) {
-	if err != nil {
-		return f.passed(ctx, err, command...)
-	}
-	return f.Git.Exec(command...)
 }
 
 // remember notes the lock and the base in the new clone, and drops a lock that the clone turned

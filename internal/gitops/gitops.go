@@ -90,8 +90,7 @@ func (f *Flows) release(ctx context.Context, l *lock.Lease) {
 }
 
 // keys are the locks of branches (short names) at the places that the URLs name, in the order in
-// which they must be taken. With wholeBranch they are the branches' own locks, whatever
-// GITOPS_LOCK_NAME says.
+// which they must be taken.
 func (f *Flows) keys(urls, branches []string) ([]lock.Key, error) {
 	seen := map[string]lock.Key{}
 	for _, url := range urls {

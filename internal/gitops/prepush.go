@@ -149,7 +149,7 @@ func (f *Flows) unmoved(ctx context.Context, one *hold, url string, u RefUpdate)
 		}
 	}
 	if one.broken() && one.entry.Based && u.RemoteOID != one.entry.Base && !u.creates() &&
-		!u.deletes() && !f.Git.IsAncestor(ctx, u.RemoteOID, u.LocalOID) {
+		!u.deletes() && !f.Git.Contains(ctx, u.LocalOID, u.RemoteOID) {
 		return &MovedError{Branch: k.Branch, Base: one.entry.Base, Tip: u.RemoteOID}
 	}
 	return nil

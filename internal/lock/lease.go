@@ -118,5 +118,5 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 func (l *Lease) Release(ctx context.Context, s Store, budget time.Duration) (ReleaseResult, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
 	defer cancel()
-	return s.Release(ctx, l.Key, l.share())
+	return s.Release(ctx, l.Key, l.Own())
 }

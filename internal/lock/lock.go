@@ -180,8 +180,8 @@ type Request struct {
 	Judge func(context.Context, Attempt) (Verdict, error)
 }
 
-// share is the token that our part of the lock is released by.
-func (r Request) share() Token {
+// Own is the token of our part of the lock, by which it is renewed and released.
+func (r Request) Own() Token {
 	if r.Share != "" {
 		return r.Share
 	}

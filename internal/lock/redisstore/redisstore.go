@@ -402,11 +402,7 @@ func (s *Store) Note(ctx context.Context, k lock.Key, event string, by lock.Reco
 
 // Renew implements lock.Store.
 func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error) {
-	share := r.Share
-	if share == "" {
-		share = r.Token
-	}
-	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.TTL.Milliseconds(), encode(r.Record), string(share))
+	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.TTL.Milliseconds(), encode(r.Record), string(r.Own()))
 	if err != nil {
 		return lock.Renewal{}, err
 	}
