@@ -65,6 +65,7 @@ type Lock struct {
 	Session string        // "", "workspace", or a process id above 0
 	OnLost  string        // "warn" or "term"
 	Clone   bool          // whether clone takes the lock
+	Ahead   bool          // whether a clone that waits is made meanwhile
 	Purpose string        // free text for those who wait, without control characters, at most 256 runes
 }
 
@@ -150,6 +151,7 @@ func (r *reader) lock() Lock {
 		Session: r.session(),
 		OnLost:  r.oneOf("GITOPS_ON_LOST", "warn", "term"),
 		Clone:   r.boolean("GITOPS_CLONE_LOCK"),
+		Ahead:   r.boolean("GITOPS_CLONE_AHEAD"),
 		Purpose: firstRunes(clean(r.text("GITOPS_PURPOSE")), 256),
 	}
 	if l.MaxHold < l.TTL && r.ok("GITOPS_LOCK_TTL", "GITOPS_LOCK_MAX_HOLD") {

@@ -87,6 +87,7 @@ var variables = []Variable{
 	{Name: "GITOPS_LOCK_SESSION", Doc: "what the lock belongs to: a process id, or workspace for the clone alone; without it, the script that runs git"},
 	{Name: "GITOPS_ON_LOST", Default: "warn", Doc: "what happens to the script when its lock is lost: warn or term"},
 	{Name: "GITOPS_CLONE_LOCK", Default: "on", Doc: "whether clone takes the lock"},
+	{Name: "GITOPS_CLONE_AHEAD", Default: "on", Doc: "whether a clone that waits for its lock is made meanwhile and then brought up to date"},
 	{Name: "GITOPS_PURPOSE", Doc: "free text that is shown to those who wait"},
 	{Name: "GITOPS_LOG", Default: "info", Doc: "how much is said on stderr: error, info or debug"},
 	{Name: "GITOPS_LOG_FORMAT", Default: "text", Doc: "how it is said: text or json, one object a line"},

@@ -3,6 +3,7 @@ package git
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -29,6 +30,7 @@ type CloneArgs struct {
 	Shallow      bool // any of --depth, --shallow-since, --shallow-exclude
 	Submodules   bool // --recurse-submodules
 	SingleBranch bool // asked for; a shallow clone is single-branch without it
+	Ahead        bool // what this clone makes can be brought up to date later (see Snapshot)
 	Help         bool // usage was asked for: git prints it and clones nothing
 }
 
@@ -73,6 +75,13 @@ var cloneOptions = []option{
 	{"bundle-uri", 0, needsValue},
 }
 
+// aheadOptions do not keep a clone from being brought up to date. The others make one that does not fetch in the usual way, that
+// shares objects, or that has several repositories.
+var aheadOptions = []string{
+	"verbose", "quiet", "progress", "reject-shallow", "checkout", "local", "hardlinks", "template",
+	"origin", "branch", "depth", "single-branch", "tags", "config", "ipv4", "ipv6", "filter", "sparse", "jobs",
+}
+
 // ParseClone reads the words after "clone". An error means that git itself refuses them (no
 // repository, too many words, a value that is missing, an ambiguous option): run git and
 // let it say so.
@@ -87,7 +96,9 @@ func ParseClone(args []string) (CloneArgs, error) {
 	}
 
 	shallow := make(map[string]bool)
+	a.Ahead = !line.unknown
 	for _, s := range line.settings {
+		a.Ahead = a.Ahead && slices.Contains(aheadOptions, s.name)
 		switch s.name {
 		case "branch":
 			a.Branch = s.value
@@ -129,6 +140,7 @@ func ParseClone(args []string) (CloneArgs, error) {
 		}
 	}
 	a.Bare = a.Bare || a.Mirror
+	a.Ahead = a.Ahead && (a.Depth == "" || a.Depth == "1")
 	for _, on := range shallow {
 		a.Shallow = a.Shallow || on
 	}

@@ -40,8 +40,15 @@ func (e *Error) Error() string {
 
 // Output asks git something: no terminal, no input. The error is an *Error when git ran.
 func (g Git) Output(ctx context.Context, args ...string) (string, error) {
+	return g.ask(ctx, "", args...)
+}
+
+func (g Git) ask(ctx context.Context, input string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, g.Path, g.words(args)...) //nolint:gosec // running git is the purpose
 	cmd.Args[0], cmd.Env = "git", g.env
+	if input != "" {
+		cmd.Stdin = strings.NewReader(input)
+	}
 	var stdout bytes.Buffer
 	stderr := tail{max: 4096}
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -75,6 +82,28 @@ func (g Git) In(dir string) Git {
 		}
 	}
 	return here
+}
+
+// Unbound reports whether nothing but the working directory says which repository is meant: no variable of the environment, and
+// no global option but those that say how git works.
+func (g Git) Unbound() bool {
+	for _, name := range []string{"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE"} {
+		if _, ok := os.LookupEnv(name); ok {
+			return false
+		}
+	}
+	for i := 0; i < len(g.Globals); i++ {
+		switch name, _, value := strings.Cut(g.Globals[i], "="); name {
+		case "-C", "-c", "--config-env":
+			if !value || name == "-c" || name == "-C" {
+				i++
+			}
+		case "-p", "-P", "--paginate", "--no-pager", "--exec-path":
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // Dir is the working directory of git after its -C options.

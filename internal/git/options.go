@@ -38,6 +38,7 @@ type commandLine struct {
 	index    []int // where each word stands in the arguments
 	end      int   // the place in the arguments where a further option may be put
 	help     bool  // usage was asked for; what follows it was not read
+	unknown  bool  // there are options that the table does not have
 }
 
 // parseOptions reads the arguments of a git command by the rules of git's own parser
@@ -70,6 +71,7 @@ func parseOptions(args []string, table []option) (commandLine, error) {
 				return line, err
 			}
 			if opt == nil {
+				line.unknown = true
 				continue
 			}
 			if opt.arg == needsValue && on && !given {
@@ -88,6 +90,7 @@ func parseOptions(args []string, table []option) (commandLine, error) {
 						line.help = true
 						return line, nil
 					}
+					line.unknown = true
 					continue
 				}
 				s := setting{name: opt.name(), on: !strings.HasPrefix(opt.names, "no-")}

@@ -51,13 +51,20 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 	if err != nil {
 		return git.Exit{}, err
 	}
-	lease, err := f.acquire(ctx, keys[0], "clone")
+	ahead := f.cloneAhead(args, words, dir)
+	lease, err := f.acquireWhile(ctx, keys[0], "clone", func() { ahead.begin(ctx) })
 	if err != nil {
+		ahead.abandon()
 		return git.Exit{}, err
 	}
 
 	stop := f.keep(ctx, lease)
-	exit, err := f.Git.Run(command...)
+	exit := git.Exit{}
+	if !ahead.finish(ctx) {
+		if err = ctx.Err(); err == nil {
+			exit, err = f.Git.Run(command...)
+		}
+	}
 	stop()
 	if err != nil || !exit.OK() {
 		f.release(ctx, lease)

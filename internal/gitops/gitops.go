@@ -57,6 +57,11 @@ type Flows struct {
 
 // acquire waits for a lock.
 func (f *Flows) acquire(ctx context.Context, k lock.Key, command string) (*lock.Lease, error) {
+	return f.acquireWhile(ctx, k, command, func() {})
+}
+
+// acquireWhile waits for a lock, and calls waits at every news of a wait.
+func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, waits func()) (*lock.Lease, error) {
 	r := lock.Request{
 		Key: k, Token: lock.NewToken(), Record: f.record(k, command), TTL: f.Config.Lock.TTL,
 		Judge: f.judge(k),
@@ -66,6 +71,7 @@ func (f *Flows) acquire(ctx context.Context, k lock.Key, command string) (*lock.
 	}
 	news := func(w lock.Waiting) {
 		f.waited[k.ID()] = true
+		waits()
 		f.Notes.Waiting(w)
 	}
 	lease, err := lock.Acquire(ctx, f.Store, r, f.Config.Lock.Timeout, news)

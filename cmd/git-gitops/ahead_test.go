@@ -1,0 +1,178 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// cloneWaits starts a clone of a locked branch and returns when it has been made ahead. words come after "git".
+func (w *world) cloneWaits(words string) *process {
+	w.t.Helper()
+	queued := w.queued()
+	p := w.with("GITOPS_LOG=debug").start(".", "bash", "-c", "git "+words+"\nexit $?")
+	w.until("the clone waits", func() bool { return w.queued() == queued+1 })
+	w.until("the clone is made", func() bool { return strings.Contains(p.stderr.String(), "cloned ahead") })
+	return p
+}
+
+// TestAhead: a clone that had to wait is, when its turn has come, what a fresh clone is, and says what that says.
+func TestAhead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	remote := w.seed("remote.git")
+	for name, words := range map[string]string{
+		"path":    "remote.git",
+		"branch":  "-b main file://" + remote,
+		"shallow": "--depth 1 file://" + remote,
+		"bare":    "--bare remote.git",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := *w
+			w.t = t
+			w.must(".", "git gitops clone -q remote.git holder")
+			var p *process
+			if name == "bare" { // left to a fresh clone
+				p = w.start(".", "bash", "-c", "git gitops clone "+words+" clone\nexit $?")
+				w.until("the clone waits", func() bool { return w.queued() == 1 })
+			} else {
+				p = w.cloneWaits("gitops clone " + words + " clone")
+				if p.stdout.String() != "" || strings.Contains(p.stderr.String(), "Cloning") {
+					t.Errorf("it says already: %s%s", &p.stdout, &p.stderr)
+				}
+			}
+			w.must("holder", `git rm -q counter; echo "$1" >other; git add . && git commit -qm "$1"; git branch -q "$1"; git push -q origin "$1"; git gitops push -q`, name)
+			got := p.wait()
+			wantCode(t, got, 0)
+			w.must(".", "mv clone ahead")
+			want := w.bash(".", "git clone "+words+" clone")
+			if got.theirs() != want.stderr || got.stdout != want.stdout {
+				t.Errorf("git: %s\ngitops: %s", want, got)
+			}
+			look := `cd "$1"; git for-each-ref; git status --porcelain=v2 --branch 2>&1; git log --format=%H --all; git config --list --local; cat other 2>/dev/null
+				cut -d' ' -f1,2 .git/logs/HEAD logs/HEAD 2>/dev/null; ls . .git 2>/dev/null | grep -v -e gitops -e packed-refs; true`
+			if got, want := w.must(".", look, "ahead"), w.must(".", look, "clone"); got != want {
+				t.Errorf("fresh:\n%s\nahead:\n%s", want, got)
+			}
+			w.must("ahead", "git gitops unlock --all")
+			w.wantLocks()
+			w.must(".", "rm -rf clone ahead holder; git -C remote.git update-ref refs/heads/main refs/heads/main~1; git -C remote.git branch -D -q "+name)
+		})
+	}
+}
+
+// TestAhead_fails: a clone that could not be made before its turn is made in it.
+func TestAhead_fails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must("remote.git", "git branch later main && git symbolic-ref HEAD refs/heads/later")
+	w.must(".", "git gitops clone -q remote.git holder")
+	w.must("remote.git", "git update-ref -d refs/heads/later")
+	p := w.with("GITOPS_LOG=debug").start(".", "bash", "-c", "git gitops clone -b later remote.git clone\nexit $?")
+	w.until("the clone has failed", func() bool { return strings.Contains(p.stderr.String(), "no clone ahead") })
+	if w.exists("clone") {
+		t.Error("a folder is left")
+	}
+	w.must("holder", "git commit -q --allow-empty -m x && git gitops push -q origin HEAD:later")
+	r := p.wait()
+	wantCode(t, r, 0)
+	if want := "Cloning into 'clone'...\ndone.\n"; r.theirs() != want {
+		t.Errorf("git says %q, want %q", r.theirs(), want)
+	}
+	if w.must("clone", "git log -1 --format=%s") != "x" {
+		t.Error("the clone is old")
+	}
+}
+
+// TestAhead_abandoned: of a turn that did not come nothing is left, whenever the wait ends.
+func TestAhead_abandoned(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	// A stand-in for ssh that takes its time.
+	ssh := w.write("bin/slow-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\n[ ! -e %[1]s/slow ] || { echo $$ >%[1]s/started; sleep 600 & wait; }\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
+	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh")
+	const clone = "git gitops clone -b main git@host:remote.git deep/er/clone\nexit $?"
+	w.must(".", "git gitops clone -q git@host:remote.git holder")
+
+	t.Run("timeout", func(t *testing.T) {
+		w := *w.with("GITOPS_LOCK_TIMEOUT=3")
+		w.t = t
+		p := w.cloneWaits("gitops clone git@host:remote.git deep/er/clone")
+		wantCode(t, p.wait(), 75)
+		if w.exists("deep") {
+			t.Error("folders are left")
+		}
+		w.must(".", "mkdir -p deep/er/clone")
+		p = w.cloneWaits("gitops clone git@host:remote.git deep/er/clone")
+		wantCode(t, p.wait(), 75)
+		if out := w.must(".", "ls -A deep/er/clone"); out != "" {
+			t.Errorf("left in the folder that was there: %s", out)
+		}
+		w.must(".", "rm -r deep")
+	})
+	t.Run("signal while it is made", func(t *testing.T) {
+		w := *w
+		w.t = t
+		w.write("slow", "")
+		p := w.start(".", "bash", "-c", clone)
+		w.until("the clone has begun", func() bool { return w.exists("started") && w.read("started") != "" })
+		p.signal(syscall.SIGTERM)
+		p.wait()
+		w.until("nobody waits", func() bool { return w.queued() == 0 })
+		w.until("all is gone", func() bool {
+			return !w.exists("deep") && w.bash(".", `kill -0 "$(cat started)"`).code != 0
+		})
+	})
+	t.Run("switched off", func(t *testing.T) {
+		w := *w.with("GITOPS_CLONE_AHEAD=off", "GITOPS_LOCK_TIMEOUT=1", "GITOPS_LOG=debug")
+		w.t = t
+		w.must(".", "rm -f slow")
+		r := w.bash(".", clone)
+		wantCode(t, r, 75)
+		if strings.Contains(r.stderr, "ahead") || w.exists("deep") {
+			t.Errorf("a clone was made: %s", r)
+		}
+	})
+}
+
+// TestAhead_late: the turn comes while the clone is still being made.
+func TestAhead_late(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	ssh := w.write("bin/slow-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\necho >%[1]s/started; while [ -e %[1]s/slow ]; do sleep 0.01; done\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
+	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh")
+	w.must(".", "git gitops clone -q git@host:remote.git holder; rm started")
+	w.write("slow", "")
+	p := w.start(".", "bash", "-c", "git gitops clone -q -b main git@host:remote.git clone\nexit $?")
+	w.until("the clone has begun", func() bool { return w.exists("started") })
+	w.must("holder", "echo 1 >counter; git commit -qam 1; git push -q ../remote.git main; git gitops unlock")
+	w.until("it has the lock", func() bool { return w.queued() == 0 && len(w.locks()) == 1 })
+	w.must(".", "rm slow")
+	wantCode(t, p.wait(), 0)
+	if got := w.must("clone", "cat counter; git status --porcelain"); got != "1" {
+		t.Errorf("the clone is old: %s", got)
+	}
+}
+
+// TestAhead_terminal: a clone that is made ahead has no terminal to ask for a password, and the one that is made afresh has.
+func TestAhead_terminal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	ssh := w.write("bin/asking-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\n( : </dev/tty ) 2>/dev/null && echo yes >>%[1]s/asked || { echo no >>%[1]s/asked; exit 255; }\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
+	w.must(".", "git gitops clone -q remote.git holder")
+	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh", "GITOPS_LOCK_REPO="+w.path("remote"))
+	p := w.onTerminal("bash", "-c", "git gitops clone -b main git@host:remote.git clone; :")
+	w.until("it has tried", func() bool { return w.exists("asked") && w.read("asked") == "no\n" })
+	w.must("holder", "git gitops unlock")
+	p.wait()
+	if got := w.read("asked"); !w.exists("clone/counter") || got != "no\nyes\n" {
+		t.Errorf("it had a terminal: %q", got)
+	}
+}

@@ -1,0 +1,64 @@
+package git
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"time"
+)
+
+// Background is a git that runs beside us: without the user's terminal and input, so that it asks nobody for a password, and with no
+// output but what it says in the end.
+type Background struct {
+	cmd   *exec.Cmd
+	said  bytes.Buffer
+	ended chan struct{}
+	err   error // how it ended
+}
+
+// Background starts a git.
+func (g Git) Background(args ...string) (*Background, error) {
+	b := &Background{cmd: exec.Command(g.Path, g.words(args)...), ended: make(chan struct{})} //nolint:gosec // running git is the purpose
+	b.cmd.Args[0], b.cmd.Stderr, b.cmd.SysProcAttr = "git", &b.said, ownSession
+	b.cmd.WaitDelay = time.Second // what git leaves behind must not hold us
+	if err := b.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start git: %w", err)
+	}
+	go func() {
+		defer close(b.ended)
+		b.err = b.cmd.Wait()
+	}()
+	return b, nil
+}
+
+// Wait waits for the end and returns what git said on stderr. When ctx ends first, git is stopped. The error is an *Error when git
+// failed.
+func (b *Background) Wait(ctx context.Context) (said string, err error) {
+	select {
+	case <-b.ended:
+	case <-ctx.Done():
+		b.Stop()
+		return "", ctx.Err()
+	}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(b.err, &exit):
+		return "", &Error{Args: b.cmd.Args[1:], ExitCode: exit.ExitCode(), Stderr: b.said.String()}
+	case b.err != nil && !errors.Is(b.err, exec.ErrWaitDelay):
+		return "", fmt.Errorf("git: %w", b.err)
+	}
+	return b.said.String(), nil
+}
+
+// Stop ends git, which removes what it has begun, and waits for it. KILL follows when it takes too long.
+func (b *Background) Stop() {
+	terminate(b.cmd.Process)
+	select {
+	case <-b.ended:
+	case <-time.After(5 * time.Second):
+		kill(b.cmd.Process)
+		<-b.ended
+	}
+}

@@ -1,0 +1,13 @@
+//go:build !unix
+
+package git
+
+import (
+	"os"
+	"syscall"
+)
+
+var ownSession *syscall.SysProcAttr
+
+func terminate(p *os.Process) { _ = p.Kill() }
+func kill(p *os.Process)      { _ = p.Kill() }

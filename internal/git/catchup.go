@@ -1,0 +1,236 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A clone that was made some time ago can be brought to what a fresh clone would be now for the price of a small fetch. Snapshot looks
+// at it in advance, CatchUp does it. Whatever is unusual is left to a fresh clone: both then say why, in a *StaleError.
+
+// StaleError says why a clone cannot be brought up to date so that it equals a fresh one.
+type StaleError struct{ Reason string }
+
+func (e *StaleError) Error() string { return e.Reason }
+
+// Snapshot is a clone in which nobody has worked yet, as git has just made it.
+type Snapshot struct {
+	git    Git
+	remote string // its name
+	fetch  string // the one refspec
+	single bool   // only one branch is fetched, and the tags that point into it
+	tags   bool
+	depth  string // "1", or "" when the history is whole
+	branch string // the one that is checked out, short
+	tip    string // object id
+	head   string // what refs/remotes/<remote>/HEAD stands for; "" when there is none
+	files  bool   // there are an index and a work tree
+	place  Place
+}
+
+// Snapshot looks at the clone in a folder, which args has made. g has the global options that it was made with.
+func (g Git) Snapshot(ctx context.Context, dir string, args CloneArgs) (Snapshot, error) {
+	g.Globals = append(slices.Clone(g.Globals), "-C", dir)
+	s := Snapshot{git: g, depth: args.Depth, files: !args.NoCheckout}
+	var err error
+	if s.place, err = g.Place(ctx); err != nil {
+		return s, err
+	}
+	config, err := g.ReadConfig(ctx)
+	if err != nil {
+		return s, err
+	}
+	var ok bool
+	s.tip = s.place.Tip
+	if s.branch, ok = strings.CutPrefix(s.place.Head, "refs/heads/"); !ok || s.tip == "" {
+		return s, &StaleError{"no branch is checked out"}
+	}
+	if s.remote, ok = config.Get("branch." + s.branch + ".remote"); !ok {
+		return s, &StaleError{"the branch follows none of the remote"}
+	}
+	if specs := config["remote."+s.remote+".fetch"]; len(specs) == 1 {
+		s.fetch = specs[0]
+	}
+	switch tracking := "refs/remotes/" + s.remote + "/"; s.fetch {
+	case "+refs/heads/*:" + tracking + "*":
+	case "+refs/heads/" + s.branch + ":" + tracking + s.branch:
+		s.single = true
+	default:
+		return s, &StaleError{"it fetches by refspecs of its own"}
+	}
+	switch how, _ := config.Get("remote." + s.remote + ".tagopt"); how {
+	case "":
+		s.tags = true
+	case "--no-tags":
+	default:
+		return s, &StaleError{"it fetches tags in a way of its own"}
+	}
+	// A longer history is cut at other commits when a part of it is there already.
+	if s.depth != "" && (!s.single || s.depth != "1") {
+		return s, &StaleError{"it is shallow in a way of its own"}
+	}
+	if out, err := g.Output(ctx, "symbolic-ref", "--quiet", "refs/remotes/"+s.remote+"/HEAD"); err == nil {
+		s.head = strings.TrimSpace(out)
+	}
+	return s, s.noHooks(ctx)
+}
+
+// noHooks makes sure that none of the hooks is there that git runs in a clone, and did not run in this one.
+func (s Snapshot) noHooks(ctx context.Context) error {
+	dir, err := s.git.HooksDir(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"post-checkout", "post-index-change", "reference-transaction"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
+			return &StaleError{"there is a hook " + name}
+		}
+	}
+	return nil
+}
+
+// CatchUp brings the clone to what a fresh one would be now: all refs, HEAD, index, work tree, history of HEAD. Objects that a fresh
+// clone would not have may stay. After an error the clone is in no state to be used.
+func (s Snapshot) CatchUp(ctx context.Context) error {
+	asked := make(chan error, 1)
+	go func() { asked <- s.sameHead(ctx) }() // a request of its own, for the same time as the fetch
+	err := s.update(ctx)
+	return errors.Join(<-asked, err)
+}
+
+// sameHead makes sure that the remote's HEAD is still what it was: of a fetch git does not tell.
+func (s Snapshot) sameHead(ctx context.Context) error {
+	out, err := s.git.Output(ctx, "ls-remote", "--symref", "--", s.remote, "HEAD")
+	if err != nil {
+		return err
+	}
+	tracking := "refs/remotes/" + s.remote + "/"
+	for _, line := range lines(out) {
+		target, ok := strings.CutPrefix(line, "ref: refs/heads/")
+		if !ok {
+			continue
+		}
+		name, _, _ := strings.Cut(target, "\t")
+		if want := tracking + name; want == s.head || s.head == "" && s.single && name != s.branch {
+			return nil
+		}
+	}
+	return &StaleError{"the remote's HEAD has moved"}
+}
+
+func (s Snapshot) update(ctx context.Context) error {
+	// Neither the folder's nor the user's configuration shall add to what a clone does.
+	g := s.git
+	g.Globals = append(slices.Clone(g.Globals), "-c", "core.logAllRefUpdates=false", "-c", "core.hooksPath="+os.DevNull,
+		"-c", "submodule.recurse=false", "-c", "remote."+s.remote+".followRemoteHEAD=never")
+	words := []string{"fetch", "--quiet", "--prune", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules", "--no-write-commit-graph"}
+	if s.depth != "" {
+		words = append(words, "--depth="+s.depth)
+	}
+	follow := s.tags && s.single
+	if !follow {
+		words = append(words, "--no-tags")
+	} else if err := s.dropTags(ctx, g, ""); err != nil { // one that has moved would not be followed
+		return err
+	}
+	words = append(words, "--", s.remote, s.fetch)
+	if s.tags && !s.single {
+		words = append(words, "+refs/tags/*:refs/tags/*")
+	}
+	if _, err := g.Output(ctx, words...); err != nil {
+		return err
+	}
+
+	tracking := "refs/remotes/" + s.remote + "/" + s.branch
+	tip := g.Tip(ctx, tracking)
+	if tip == "" {
+		return &StaleError{"the branch is gone"}
+	}
+	if follow {
+		if err := s.dropTags(ctx, g, tip); err != nil {
+			return err
+		}
+	}
+	if tip != s.tip {
+		if err := s.checkOut(ctx, g, tip); err != nil {
+			return err
+		}
+	}
+	return s.tidy(tip, g.Tip(ctx, s.head))
+}
+
+// checkOut moves HEAD, index and work tree.
+func (s Snapshot) checkOut(ctx context.Context, g Git, tip string) error {
+	if !s.files {
+		_, err := g.Output(ctx, "update-ref", "HEAD", tip)
+		return err
+	}
+	// A file that did not change is written in another way when its attributes do.
+	changed, err := g.Output(ctx, "diff-tree", "-r", "--name-only", s.tip, tip, "--", ":(glob,top)**/.gitattributes")
+	if err != nil {
+		return err
+	}
+	if changed != "" {
+		return &StaleError{"attributes have changed"}
+	}
+	_, err = g.Output(ctx, "reset", "--quiet", "--hard", tip)
+	return err
+}
+
+// dropTags removes the tags that do not point into the history of a commit, all when that is "".
+func (Snapshot) dropTags(ctx context.Context, g Git, tip string) error {
+	words := []string{"for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)"}
+	if tip != "" {
+		words = append(words, "--no-merged="+tip)
+	}
+	out, err := g.Output(ctx, append(words, "refs/tags")...)
+	if err != nil || out == "" {
+		return err
+	}
+	var edits strings.Builder
+	for _, line := range lines(out) {
+		ref, types, _ := strings.Cut(line, " ")
+		if types = strings.TrimSpace(types); types != "commit" && types != "tag commit" {
+			return &StaleError{"a tag points to no commit"}
+		}
+		fmt.Fprintf(&edits, "delete %s\n", ref)
+	}
+	_, err = g.ask(ctx, edits.String(), "update-ref", "--stdin")
+	return err
+}
+
+// tidy removes what a fresh clone would not have: the previous HEAD, and the steps in the reflogs between the first entry and now.
+// head is where the remote's HEAD stands.
+func (s Snapshot) tidy(tip, head string) error {
+	dir := s.place.CommonDir
+	if err := os.Remove(filepath.Join(dir, "ORIG_HEAD")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for ref, oid := range map[string]string{"HEAD": tip, s.place.Head: tip, "refs/remotes/" + s.remote + "/HEAD": head} {
+		path := filepath.Join(dir, "logs", filepath.FromSlash(ref))
+		data, err := os.ReadFile(path)      //nolint:gosec // git's own file
+		if errors.Is(err, os.ErrNotExist) { // none are kept, or not in files
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		// Each line is: OLD NEW WHO <MAIL> SECONDS ZONE, a tab, WHY.
+		entries := lines(string(data))
+		first, last := strings.SplitN(entries[0], " ", 3), strings.SplitN(entries[len(entries)-1], " ", 3)
+		if len(first) < 3 || len(last) < 3 || oid == "" {
+			return &StaleError{"a reflog that cannot be read"}
+		}
+		_, why, _ := strings.Cut(first[2], "\t")
+		who, _, _ := strings.Cut(last[2], "\t")
+		if err := os.WriteFile(path, []byte(first[0]+" "+oid+" "+who+"\t"+why+"\n"), 0o666); err != nil { //nolint:gosec // git's own mode
+			return err
+		}
+	}
+	return nil
+}
