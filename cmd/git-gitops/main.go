@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/git-gitops/git-gitops/internal/cli"
+	_ "github.com/git-gitops/git-gitops/internal/early" // before all others
 )
 
 func main() { os.Exit(cli.Main(os.Args)) }
