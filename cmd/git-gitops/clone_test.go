@@ -60,6 +60,7 @@ func TestClone_spellings(t *testing.T) {
 		{"ssh://github.example.com:22/org/repo", there, "main", "repo"},
 		{"ssh://git@github.example.com:2222/org/repo", "github.example.com:2222/org/repo", "main", "repo"},
 		{"company:org/repo.git", there, "main", "repo"},
+		{"-c url.ssh://git@github.example.com/.insteadOf=corp: corp:org/repo.git", there, "main", "repo"},
 	} {
 		t.Run(tc.words, func(t *testing.T) {
 			w := *w

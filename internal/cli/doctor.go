@@ -434,12 +434,7 @@ func (d *checkup) target(ctx context.Context, target git.PushTarget) {
 		d.fail("repository", "", "%v", err)
 		return
 	}
-	urls, err := d.git.PushURLs(ctx, d.gitConfig, target.Remote)
-	if err != nil {
-		d.fail("repository", "", "%v", err)
-		return
-	}
-	for _, url := range urls {
+	for _, url := range d.gitConfig.PushURLs(target.Remote) {
 		u, err := giturl.Parse(url, dir)
 		if err != nil {
 			d.fail("repository", "mend the URL of the remote "+target.Remote, "%v", err)

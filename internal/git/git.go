@@ -150,53 +150,6 @@ func HasProgram(verb string) bool {
 	return err == nil
 }
 
-// FetchURL is the URL that git would fetch from for a remote's name or a URL, after its own
-// rewriting (url.*.insteadOf).
-func (g Git) FetchURL(ctx context.Context, remote string) (string, error) {
-	out, err := g.Output(ctx, "ls-remote", "--get-url", "--", remote)
-	return strings.TrimSuffix(out, "\n"), err
-}
-
-// PushURLs are the URLs that git would push to for a remote's name or a URL, after its own rewriting
-// (alias_all_urls in remote.c). "git remote get-url" knows neither URLs nor remotes that -c made.
-func (Git) PushURLs(_ context.Context, c Config, remote string) ([]string, error) {
-	rewrite := func(url, how string) (string, bool) {
-		longest, base := "", ""
-		for key, prefixes := range c {
-			key, ours := strings.CutPrefix(key, "url.")
-			to, ok := strings.CutSuffix(key, "."+how)
-			if !ours || !ok {
-				continue
-			}
-			for _, prefix := range prefixes {
-				if len(prefix) > len(longest) && strings.HasPrefix(url, prefix) {
-					longest, base = prefix, to
-				}
-			}
-		}
-		return base + url[len(longest):], longest != ""
-	}
-	urls, rewritten := c["remote."+remote+".pushurl"], []string(nil)
-	if len(urls) == 0 {
-		if urls = c["remote."+remote+".url"]; len(urls) == 0 {
-			urls = []string{remote}
-		}
-		for _, url := range urls {
-			if to, ok := rewrite(url, "pushinsteadof"); ok {
-				rewritten = append(rewritten, to)
-			}
-		}
-		if len(rewritten) > 0 {
-			return rewritten, nil
-		}
-	}
-	for _, url := range urls {
-		to, _ := rewrite(url, "insteadof")
-		rewritten = append(rewritten, to)
-	}
-	return rewritten, nil
-}
-
 // DefaultBranch is the branch that the remote's HEAD points to, in its short form; "" when
 // there is none: an empty repository, or a detached HEAD.
 func (g Git) DefaultBranch(ctx context.Context, remote string) (branch string, empty bool, err error) {

@@ -33,8 +33,8 @@ func TestTips(t *testing.T) {
 	}
 }
 
-// TestPushURLs holds the rewriting against what git says that it pushes to.
-func TestPushURLs(t *testing.T) {
+// TestURLs holds the rewriting against what git says that it fetches from and pushes to.
+func TestURLs(t *testing.T) {
 	g, _, remote := repository(t)
 	must(t, g, "init", "-q", "--bare", remote+".2")
 	for _, tc := range []struct {
@@ -72,9 +72,12 @@ func TestPushURLs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := g.PushURLs(t.Context(), c, place.Replace(tc.word))
-			if err != nil || !slices.Equal(got, tc.want) {
-				t.Errorf("%q, %v; want %q", got, err, tc.want)
+			got := c.PushURLs(place.Replace(tc.word))
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("%q, want %q", got, tc.want)
+			}
+			if fetch, from := c.FetchURL(place.Replace(tc.word)), must(t, g, "ls-remote", "--get-url", "--", place.Replace(tc.word)); fetch != from {
+				t.Errorf("fetches from %q, and git from %q", fetch, from)
 			}
 			var said []string
 			for _, line := range lines(must(t, g, "push", "--dry-run", "--porcelain", place.Replace(tc.word), "HEAD:refs/heads/new")) {
@@ -86,5 +89,18 @@ func TestPushURLs(t *testing.T) {
 				t.Errorf("git pushes to %q, not %q", said, got)
 			}
 		})
+	}
+}
+
+func TestConfig_With(t *testing.T) {
+	c := Config{"a.b": {"1"}}
+	got := c.With([]string{"A.B=2", "Url.git@Host:.insteadOf=x:", "flag.On", "a.B=3=4"})
+	for key, want := range map[string]string{"a.b": "3=4", "url.git@Host:.insteadof": "x:", "flag.on": "true"} {
+		if value, _ := got.Get(key); value != want {
+			t.Errorf("%s is %q, want %q", key, value, want)
+		}
+	}
+	if value, _ := c.Get("a.b"); value != "1" || len(c) != 1 {
+		t.Errorf("the first has changed: %v", c)
 	}
 }

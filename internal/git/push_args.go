@@ -1,6 +1,10 @@
 package git
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 // PushArgs is what the words of `git push` say.
 type PushArgs struct {
@@ -135,6 +139,23 @@ func ParseConfig(z []byte) Config {
 		if key != "" {
 			c[key] = append(c[key], value)
 		}
+	}
+	return c
+}
+
+// With is the same configuration with settings added, "key=value" as -c has them. The first and the last part of a key are in any case.
+func (c Config) With(settings []string) Config {
+	c = maps.Clone(c)
+	for _, setting := range settings {
+		key, value, ok := strings.Cut(setting, "=")
+		if !ok {
+			value = "true"
+		}
+		first, last := strings.IndexByte(key, '.'), strings.LastIndexByte(key, '.')
+		if first >= 0 {
+			key = strings.ToLower(key[:first]) + key[first:last] + strings.ToLower(key[last:])
+		}
+		c[key] = append(slices.Clone(c[key]), value)
 	}
 	return c
 }

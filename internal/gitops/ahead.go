@@ -53,8 +53,9 @@ func (f *Flows) cloneAhead(args git.CloneArgs, words []string, cwd string) *ahea
 	return a
 }
 
-// begin starts the clone. It is called at each news of the wait.
-func (a *ahead) begin(ctx context.Context) {
+// begin starts the clone. It is called at each news of the wait. On a machine that several pipelines share, the holder's work comes first,
+// and then that of those who are next.
+func (a *ahead) begin(ctx context.Context, place int) {
 	if a == nil || a.job != nil || a.taken != nil {
 		return
 	}
@@ -66,6 +67,7 @@ func (a *ahead) begin(ctx context.Context) {
 		close(a.taken)
 		return
 	}
+	a.job.Nice(4 + place)
 	a.f.Notes.Debug("cloning ahead")
 	go func() {
 		defer close(a.taken)
@@ -87,6 +89,9 @@ func (a *ahead) begin(ctx context.Context) {
 func (a *ahead) finish(ctx context.Context) bool {
 	if a == nil || a.taken == nil {
 		return false
+	}
+	if a.job != nil {
+		a.job.Nice(0)
 	}
 	snapshot, ok := <-a.taken
 	if ok {

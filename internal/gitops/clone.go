@@ -28,9 +28,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 	if path, ok := giturl.At(url, dir); ok {
 		url = path
 	}
-	if url, err = f.Git.FetchURL(ctx, url); err != nil {
-		return f.passed(ctx, err, command...)
-	}
+	url = f.GitConfig.With(args.Config).FetchURL(url)
 	wanted, err := f.ready(url)
 	if err != nil {
 		return git.Exit{}, err
@@ -52,7 +50,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 		return git.Exit{}, err
 	}
 	ahead := f.cloneAhead(args, words, dir)
-	lease, err := f.acquireWhile(ctx, keys[0], "clone", func() { ahead.begin(ctx) })
+	lease, err := f.acquireWhile(ctx, keys[0], "clone", func(place int) { ahead.begin(ctx, place) })
 	if err != nil {
 		ahead.abandon()
 		return git.Exit{}, err

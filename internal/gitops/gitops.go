@@ -57,11 +57,11 @@ type Flows struct {
 
 // acquire waits for a lock.
 func (f *Flows) acquire(ctx context.Context, k lock.Key, command string) (*lock.Lease, error) {
-	return f.acquireWhile(ctx, k, command, func() {})
+	return f.acquireWhile(ctx, k, command, func(int) {})
 }
 
-// acquireWhile waits for a lock, and calls waits at every news of a wait.
-func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, waits func()) (*lock.Lease, error) {
+// acquireWhile waits for a lock, and calls waits with the place in line at every news of a wait.
+func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, waits func(place int)) (*lock.Lease, error) {
 	r := lock.Request{
 		Key: k, Token: lock.NewToken(), Record: f.record(k, command), TTL: f.Config.Lock.TTL,
 		Judge: f.judge(k),
@@ -71,7 +71,7 @@ func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, wa
 	}
 	news := func(w lock.Waiting) {
 		f.waited[k.ID()] = true
-		waits()
+		waits(w.Place)
 		f.Notes.Waiting(w)
 	}
 	lease, err := lock.Acquire(ctx, f.Store, r, f.Config.Lock.Timeout, news)

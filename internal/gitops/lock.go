@@ -3,7 +3,6 @@ package gitops
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 
 	"github.com/git-gitops/git-gitops/internal/git"
@@ -120,9 +119,7 @@ func (f *Flows) named(ctx context.Context, r LockRequest) (workspace.Dir, []lock
 	}
 	urls := []string{target.Remote}
 	if place.CommonDir != "" {
-		if urls, err = f.Git.PushURLs(ctx, f.GitConfig, target.Remote); err != nil {
-			return "", nil, fmt.Errorf("find the repository of %q: %w", target.Remote, err)
-		}
+		urls = f.GitConfig.PushURLs(target.Remote)
 	}
 	keys, err := f.keys(urls, shortNames(target.Branches[:1]))
 	return dir, keys, err

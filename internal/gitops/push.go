@@ -33,10 +33,7 @@ func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
 	if len(target.Branches) == 0 { // tags and other refs take no lock; or git will say what is wrong
 		return f.Git.Exec(command...)
 	}
-	urls, err := f.Git.PushURLs(ctx, f.GitConfig, target.Remote)
-	if err != nil {
-		return f.passed(ctx, err, command...)
-	}
+	urls := f.GitConfig.PushURLs(target.Remote)
 	if wanted, err := f.ready(urls...); err != nil {
 		return git.Exit{}, err
 	} else if !wanted {
@@ -51,7 +48,7 @@ func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
 	if err != nil {
 		f.Notes.Warn("ignoring what cannot be read: %v", err)
 	}
-	keys = append(keys, f.clonedElsewhere(ctx, target.Remote, entries, keys)...)
+	keys = append(keys, f.clonedElsewhere(target.Remote, entries, keys)...)
 
 	if err := held.authorize(ctx, entries, keys); err != nil {
 		held.giveUp(ctx)
@@ -76,23 +73,22 @@ func (f *Flows) pushContext(ctx context.Context, place git.Place) git.PushContex
 		Head:      place.Head,
 		LocalRefs: func() ([]string, error) { return f.Git.LocalRefs(ctx) },
 		RemoteRefs: func(remote string) ([]string, error) {
-			urls, err := f.Git.PushURLs(ctx, f.GitConfig, remote)
 			var all []string
-			for _, url := range urls {
+			for _, url := range f.GitConfig.PushURLs(remote) {
 				refs, err := f.Git.RemoteRefs(ctx, url)
 				if err != nil {
 					return nil, err
 				}
 				all = append(all, refs...)
 			}
-			return all, err
+			return all, nil
 		},
 	}
 }
 
 // clonedElsewhere are the locks that a clone took under the URL it fetches from, when that names
 // another repository than the URL it pushes to (a mirror). They are held and end with the others.
-func (f *Flows) clonedElsewhere(ctx context.Context, remote string, entries []workspace.Entry, keys []lock.Key) []lock.Key {
+func (f *Flows) clonedElsewhere(remote string, entries []workspace.Entry, keys []lock.Key) []lock.Key {
 	var more []lock.Key
 	for _, e := range entries {
 		same := slices.ContainsFunc(keys, func(k lock.Key) bool { return k.ID() == e.Key.ID() })
@@ -100,11 +96,7 @@ func (f *Flows) clonedElsewhere(ctx context.Context, remote string, entries []wo
 		if same || !branch || e.Kind != workspace.Clone {
 			continue
 		}
-		url, err := f.Git.FetchURL(ctx, remote)
-		if err != nil {
-			return nil
-		}
-		if fetched, err := f.keys([]string{url}, []string{e.Key.Branch}); err == nil && fetched[0].ID() == e.Key.ID() {
+		if fetched, err := f.keys([]string{f.GitConfig.FetchURL(remote)}, []string{e.Key.Branch}); err == nil && fetched[0].ID() == e.Key.ID() {
 			more = append(more, e.Key)
 		}
 	}

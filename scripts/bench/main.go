@@ -3,6 +3,8 @@
 //
 //	bench handoff [-waiters 1,10,100,1000] [-rounds 200] [-idle 30s] [-json]
 //	bench passthrough [-binary bin/git-gitops] [-rounds 200] [-json]
+//	bench uncontended [-over path,file,http,ssh] [-mb 1,50] [-rounds 20] [-json]
+//	bench pipelines [-n 10,30] [-mb 1,50] [-over http] [-edit 200ms] [-strategies NAMES] [-json]
 //
 // handoff starts a redis-server of its own on the loopback address. All waiters live in this process, each with connections of its
 // own, and queue for one lock. The holder keeps the lock for 2 ms, releases it, and queues again as a new waiter after the next one
@@ -22,6 +24,13 @@
 // passthrough runs the commands one after the other in random order, so many rounds, in a small repository, and gives the median and the
 // 90th percentile of a whole process, and the ratio of the medians to git's. "exec only" is the floor: a Go program, built on the fly,
 // that does nothing but to replace itself with git.
+//
+// uncontended is one pipeline alone, from clone to push, with git and with git gitops in turns.
+//
+// pipelines starts so many at once on one branch, each a bash script that clones, edits, commits and pushes, and takes the time until
+// the last has landed: with git gitops, with the clone inside the lock, with a lock name for each and a rebase at the push, with a loop
+// of pull --rebase and push, with a SET NX loop around redis-cli, with a lock branch. RATIO is to the serial limit: what git alone takes to fetch
+// the difference, edit, commit and push, so many times one after the other.
 package main
 
 import (
@@ -54,8 +63,12 @@ func run(args []string) error {
 		return handoffCommand(args[1:])
 	case "passthrough":
 		return passthroughCommand(args[1:])
+	case "uncontended":
+		return uncontendedCommand(args[1:])
+	case "pipelines":
+		return pipelinesCommand(args[1:])
 	default:
-		return errors.New("what to measure? handoff or passthrough")
+		return errors.New("what to measure? handoff, passthrough, uncontended or pipelines")
 	}
 }
 

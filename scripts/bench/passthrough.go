@@ -72,9 +72,14 @@ func passthroughCommand(args []string) (err error) {
 	if err := os.WriteFile(filepath.Join(repo, "file"), []byte("text\n"), 0o600); err != nil {
 		return fmt.Errorf("write a file: %w", err)
 	}
+	shim := filepath.Join(dir, "shim", "git")
+	if err := errors.Join(os.Mkdir(filepath.Dir(shim), 0o700), os.Symlink(ours, shim)); err != nil {
+		return fmt.Errorf("make the shim: %w", err)
+	}
 	all := []*process{
 		{Command: "git status", path: git, args: []string{"status"}},
 		{Command: "git-gitops status", path: ours, args: []string{"status"}},
+		{Command: "shim, git status", path: shim, args: []string{"status"}},
 		{Command: "git gitops status", path: git, args: []string{"gitops", "status"}},
 	}
 	if runtime.GOOS != "windows" { // which cannot replace a process

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// strategies are what scripts do so that their pushes do not collide. Each script is one pipeline: it gets the URL, a number and the
+// seconds that its edit takes, and exits 0 when its commit has landed. The functions clone, edit and save are in prelude.
+var strategies = map[string]struct {
+	script string
+	env    []string
+}{
+	"gitops":         {script: `clone "git gitops" && edit && git gitops -C "$w" push -q origin main`},
+	"gitops-inside":  {script: `clone "git gitops" && edit && git gitops -C "$w" push -q origin main`, env: []string{"GITOPS_CLONE_AHEAD=off"}},
+	"gitops-names":   {script: `export GITOPS_LOCK_NAME=name$i; clone "git gitops" && edit && git gitops -C "$w" push -q origin main`, env: []string{"GITOPS_PUSH_REBASE=true"}},
+	"retry":          {script: `clone git && edit && until git -C "$w" push -q origin main; do sleep 0.1; git -C "$w" pull -q --rebase origin main || exit 1; done`},
+	"redis-cli-1s":   {script: redisCLI, env: []string{"POLL=1"}},
+	"redis-cli-20s":  {script: redisCLI, env: []string{"POLL=20"}},
+	"lock-branch-1s": {script: lockBranch, env: []string{"POLL=1"}},
+}
+
+const (
+	prelude = `set -u; url=$1 i=$2 secs=$3 w=w/$2; mkdir -p w
+clone() { $1 clone -q "$url" -b main "$w"; }
+edit() { sleep "$secs"; mkdir -p "$w/out"; echo "$i" >"$w/out/$i" && git -C "$w" add out && git -C "$w" commit -qm "$i"; }
+`
+	epilogue = "\ncode=$?; rm -rf \"$w\"; exit $code"
+
+	// As users have it: SET NX with a TTL, asked for again and again, and a compare-and-delete.
+	redisCLI = `token=$RANDOM$RANDOM$i; r() { redis-cli -h "$REDIS_HOST" -p "$REDIS_PORT" "$@"; }
+until [ "$(r SET lock.main "$token" NX EX 300)" = OK ]; do sleep "$POLL"; done
+clone git && edit && git -C "$w" push -q origin main; code=$?
+r EVAL "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end" 1 lock.main "$token" >/dev/null
+(exit $code)`
+
+	// A branch that only one can create.
+	lockBranch = `clone git || exit 1
+until git -C "$w" commit -q --allow-empty -m "lock $i" && git -C "$w" push -q --force-with-lease=lock.main: origin HEAD:refs/heads/lock.main; do
+	git -C "$w" reset -q --hard origin/main; sleep "$POLL"; done
+git -C "$w" reset -q --hard HEAD~1 && git -C "$w" pull -q --rebase origin main && edit && git -C "$w" push -q origin main; code=$?
+git -C "$w" push -q origin --delete lock.main
+(exit $code)`
+)
+
+// contest is what one strategy took with so many pipelines.
+type contest struct {
+	Strategy  string  `json:"strategy"`
+	Pipelines int     `json:"pipelines"`
+	Megabytes int     `json:"megabytes"`
+	Transport string  `json:"transport"`
+	Seconds   float64 `json:"seconds"`
+	Ratio     float64 `json:"ratio_to_serial_limit"`
+	Landed    int     `json:"landed"`
+	Rejected  int     `json:"rejected_pushes"`
+}
+
+func pipelinesCommand(args []string) error {
+	flags := flag.NewFlagSet("pipelines", flag.ExitOnError)
+	binary := flags.String("binary", "bin/git-gitops", "the `FILE` of git-gitops, which must have that name")
+	numbers := flags.String("n", "10,30", "`NUMBERS` of pipelines at once, separated by commas")
+	sizes := flags.String("mb", "1,50", "megabytes of the repository: `SIZES`, separated by commas")
+	transport := flags.String("over", "http", "`TRANSPORT`: path, file, http or ssh")
+	names := flags.String("strategies", "gitops,gitops-inside,gitops-names,retry,redis-cli-1s,lock-branch-1s", "`NAMES` of what to compare; there is also redis-cli-20s")
+	edit := flags.Duration("edit", 200*time.Millisecond, "`TIME` that each edit takes")
+	asJSON := flags.Bool("json", false, "print JSON")
+	_ = flags.Parse(args) // it exits when it cannot
+
+	rows := []string{row("PIPELINES", "MB", "STRATEGY", "SECONDS", "RATIO", "LANDED", "REJECTED")}
+	var results []contest
+	for size := range strings.SplitSeq(*sizes, ",") {
+		megabytes, err := strconv.Atoi(size)
+		if err != nil || megabytes < 0 {
+			return fmt.Errorf("-mb: %q is no size", size)
+		}
+		s, err := newSite(*binary, megabytes, *transport)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		for number := range strings.SplitSeq(*numbers, ",") {
+			n, err := strconv.Atoi(number)
+			if err != nil || n < 1 {
+				return fmt.Errorf("-n: %q is no number of pipelines", number)
+			}
+			limit, err := s.serial(*transport, n, *edit)
+			if err != nil {
+				return fmt.Errorf("the serial limit: %w", err)
+			}
+			limit.Megabytes = megabytes
+			all := []contest{limit}
+			for name := range strings.SplitSeq(*names, ",") {
+				c, err := s.contest(name, *transport, n, *edit)
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				c.Megabytes, c.Ratio = megabytes, c.Seconds/limit.Seconds
+				all = append(all, c)
+			}
+			for _, c := range all {
+				rows = append(rows, row(number, size, c.Strategy, fmt.Sprintf("%.2f", c.Seconds), fmt.Sprintf("%.2f", c.Ratio), strconv.Itoa(c.Landed), strconv.Itoa(c.Rejected)))
+			}
+			results = append(results, all...)
+		}
+		s.close()
+	}
+	return report(os.Stdout, *asJSON, results, rows)
+}
+
+// serial is the least that git alone takes when pipelines work one after the other and each has a clone that only needs the difference:
+// fetch, edit, commit, push, without any lock.
+func (s *site) serial(transport string, n int, edit time.Duration) (contest, error) {
+	c := contest{Strategy: "serial limit", Pipelines: n, Transport: transport, Ratio: 1}
+	if err := s.reset(); err != nil {
+		return c, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	seconds := fmt.Sprint(edit.Seconds())
+	// The clones share one folder of objects, so that making them costs no disk; a fetch costs the same.
+	if _, err := s.bash(ctx, nil, `mkdir -p w && git clone -q "$1" -b main w/clone`, s.urls[transport]); err != nil {
+		return c, err
+	}
+	began := time.Now()
+	for i := range n {
+		_, err := s.bash(ctx, nil, prelude+`w=w/clone; git -C "$w" fetch -q origin && git -C "$w" reset -q --hard origin/main && edit && git -C "$w" push -q origin main && git -C "$w" reset -q --hard seed && git -C "$w" update-ref refs/remotes/origin/main seed`,
+			s.urls[transport], strconv.Itoa(i), seconds)
+		if err != nil {
+			return c, err
+		}
+	}
+	c.Seconds = time.Since(began).Seconds()
+	var err error
+	c.Landed, err = s.landed()
+	return c, err
+}
+
+// contest starts all pipelines at once and waits for the last.
+func (s *site) contest(name, transport string, n int, edit time.Duration) (contest, error) {
+	c := contest{Strategy: name, Pipelines: n, Transport: transport}
+	strategy, ok := strategies[name]
+	if !ok {
+		known := make([]string, 0, len(strategies))
+		for name := range strategies {
+			known = append(known, name)
+		}
+		slices.Sort(known)
+		return c, fmt.Errorf("no such strategy: there are %s", strings.Join(known, ", "))
+	}
+	if err := s.reset(); err != nil {
+		return c, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		errs []error
+	)
+	began := time.Now()
+	for i := range n {
+		wg.Go(func() {
+			said, err := s.bash(ctx, strategy.env, prelude+strategy.script+epilogue, s.urls[transport], strconv.Itoa(i), fmt.Sprint(edit.Seconds()))
+			mu.Lock()
+			defer mu.Unlock()
+			c.Rejected += strings.Count(said, "! [")
+			if err != nil {
+				errs = append(errs, fmt.Errorf("pipeline %d: %w", i, err))
+			}
+		})
+	}
+	wg.Wait()
+	c.Seconds = time.Since(began).Seconds()
+	if err := errors.Join(errs...); err != nil {
+		return c, err
+	}
+	var err error
+	if c.Landed, err = s.landed(); err == nil && c.Landed != n {
+		err = fmt.Errorf("%d pipelines said that they landed, and %d did", n, c.Landed)
+	}
+	return c, err
+}
