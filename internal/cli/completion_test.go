@@ -66,6 +66,7 @@ var completionCases = []struct {
 	{"git gitops locks --", "--json --watch"},
 	{"git gitops locks s", "show"},
 	{"git gitops locks show --", "--json !--watch"},
+	{"git gitops migrate --", "--write"},
 	{"git gitops completion ", "bash zsh fish"},
 	{"git gitops push zup", "zupstream"},
 	{"git gitops -C . push zup", "zupstream"},
