@@ -26,6 +26,7 @@ lint:
 	PATH="$$PATH:$$(go env GOPATH)/bin" golangci-lint run ./...
 	sh scripts/test-deps.sh
 	shellcheck -s sh scripts/*.sh hooks/scripts/*
+	shellcheck -x scripts/examples/*/*
 
 demo: build
 	go run ./scripts/demo -binary bin/git-gitops
