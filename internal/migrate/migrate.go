@@ -210,7 +210,7 @@ func (s *Script) command(args []*syntax.Word, in *function) error {
 		s.lockNote(args[0], in, "locks by hand (SET … NX): git gitops clone and push do that, so this can go")
 	}
 	if unlocksByHand(words) {
-		s.lockNote(args[0], in, "releases a lock by hand (EVAL … del): git gitops push does that, so this can go")
+		s.lockNote(args[0], in, "runs a script on Redis (EVAL): if it releases or renews a lock, git gitops does that, so this can go")
 	}
 	s.strings(args, words, in)
 
@@ -240,6 +240,9 @@ func (s *Script) git(args []*syntax.Word, words []string, at int, in *function) 
 	if slices.Contains(branchVerbs, sub.Verb) && slices.ContainsFunc(operands, s.namesLockBranch) {
 		s.lockNote(args[at], in, fmt.Sprintf("works on a lock branch (git %s), not changed: the lock on Redis takes its place, so this can go", sub.Verb))
 		return nil
+	}
+	if in != nil && sub.Verb == "gitops" && s.guarded(sub.Args) { // already
+		in.changed = true
 	}
 	// A command that only the script's run tells may be a push; git gitops leaves all others to git.
 	open := strings.Contains(sub.Verb, unknown) && (in == nil || in.name != "git")
@@ -359,32 +362,14 @@ func (s *Script) source(w *syntax.Word) string {
 
 // Link completes the notes of scripts that belong together: a function for locking by hand gets one note, and each of its calls one.
 func Link(scripts []*Script) {
-	type place struct {
-		script string
-		line   int
-	}
-	lockers := map[string]place{}
-	for more := true; more; {
-		more = false
-		for _, s := range scripts {
-			for _, f := range s.functions {
-				// Only those whose name says so: what else another one is for, its commands don't tell.
-				if _, known := lockers[f.name]; known || f.changed || !strings.Contains(strings.ToLower(f.name), "lock") {
-					continue
-				}
-				calls := slices.ContainsFunc(s.calls, func(c call) bool { // such as a loop around the try
-					_, locks := lockers[c.name]
-					return c.function == f && locks
-				})
-				if f.locks || calls {
-					lockers[f.name] = place{s.Name, f.line}
-					more = true
-				}
-			}
-		}
-	}
+	// A function that clones or pushes, by itself or through others, is not for locking alone, whatever its name.
+	working := closure(scripts, func(f *function, calls bool) bool { return f.changed || calls })
+	lockers := closure(scripts, func(f *function, calls bool) bool {
+		_, works := working[f.name]
+		return !works && strings.Contains(strings.ToLower(f.name), "lock") && (f.locks || calls) // calls: such as a loop around the try
+	})
 	locker := func(f *function) bool {
-		if f == nil || f.changed {
+		if f == nil {
 			return false
 		}
 		_, ok := lockers[f.name]
@@ -394,7 +379,7 @@ func Link(scripts []*Script) {
 		s.Notes = slices.DeleteFunc(s.Notes, func(n Note) bool { return n.locking && locker(n.function) })
 		for _, f := range s.functions {
 			if locker(f) {
-				s.Notes = append(s.Notes, Note{Line: f.line, Text: fmt.Sprintf("%s locks by hand: git gitops clone and push do that, so the function can go with its calls", f.name)})
+				s.Notes = append(s.Notes, Note{Line: f.line, Text: fmt.Sprintf("%s locks by hand: git gitops clone and push do that, so it can go with its calls, less what it does beyond that", f.name)})
 			}
 		}
 		for _, c := range s.calls {
@@ -410,4 +395,34 @@ func Link(scripts []*Script) {
 		slices.SortStableFunc(s.Notes, func(a, b Note) int { return a.Line - b.Line })
 		s.Notes = slices.CompactFunc(s.Notes, func(a, b Note) bool { return a.Line == b.Line && a.Text == b.Text })
 	}
+}
+
+// place is where a function is defined.
+type place struct {
+	script string
+	line   int
+}
+
+// closure are the functions, by name, for which is holds; calls tells it whether the function calls one of them.
+func closure(scripts []*Script, is func(f *function, calls bool) bool) map[string]place {
+	found := map[string]place{}
+	for more := true; more; {
+		more = false
+		for _, s := range scripts {
+			for _, f := range s.functions {
+				if _, known := found[f.name]; known {
+					continue
+				}
+				calls := slices.ContainsFunc(s.calls, func(c call) bool {
+					_, of := found[c.name]
+					return of && c.function == f && !c.trap
+				})
+				if is(f, calls) {
+					found[f.name] = place{s.Name, f.line}
+					more = true
+				}
+			}
+		}
+	}
+	return found
 }

@@ -149,17 +149,20 @@ func TestNotes(t *testing.T) {
 		{"while ! redis-cli -h \"$H\" SET \"$k\" \"$v\" NX EX 300; do sleep 20; done", []string{"1: SET"}},
 		{"r set \"$k\" v nx ex 5", []string{"1: SET"}},
 		{"redis-cli EVAL \"if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end\" 1 k v", []string{"1: EVAL"}},
-		{"redis-cli PING; redis-cli SET k v; redis-cli GET k", nil},
+		{"${redis_cmd} EVAL \"${lua_script}\" 1 \"${lock_key}\" \"$v\"", []string{"1: EVAL"}},
+		{"redis-cli PING; redis-cli SET k v; redis-cli GET k; eval x 1; eval \"$2=$1\"", nil},
 		{"if [ \"$GITOPS_USE_REDIS_LOCKING\" = true ]; then :; fi", []string{"1: choice"}},
 		{"export GITOPS_USE_REDIS_LOCKING=false", []string{"1: 78"}},
 
 		// Functions that lock, and who calls them.
 		{
-			"try_lock() {\n\tredis-cli SET k v NX\n}\nacquire_lock() {\n\tuntil try_lock; do sleep 1; done\n}\nf() {\n\tacquire_lock\n\tgit clone x\n}\ntrap 'release_lock x' EXIT INT\nrelease_lock() { redis-cli EVAL \"'del'\" 1 k; }",
+			"try_lock() {\n\tredis-cli SET k v NX\n}\nacquire_lock() {\n\tuntil try_lock; do sleep 1; done\n}\nf() {\n\tacquire_lock\n\tgit clone x\n}\ntrap 'release_lock x' EXIT INT\nrelease_lock() { redis-cli EVAL \"$lua\" 1 k; }",
 			[]string{"1: try_lock locks", "4: acquire_lock locks", "8: calls acquire_lock (script.sh:4)", "11: trap calls release_lock (script.sh:12)", "12: release_lock locks"},
 		},
 		// A function that does more than to lock does not go as a whole.
 		{"clone_and_lock() {\n\tgit push origin lock.x\n\tgit clone x\n}\nclone_and_lock", []string{"2: push"}},
+		{"clone_and_lock() {\n\tclone_it\n\tgit push origin lock.x\n}\nclone_it() { git clone x; }\nclone_and_lock", []string{"3: push"}},
+		{"clone_and_lock() {\n\tgit -C x gitops clone x\n\tgit push origin lock.x\n}\nclone_and_lock", []string{"3: push"}},
 		{"deploy() {\n\tredis-cli SET k v NX\n\tsave\n}\ndeploy", []string{"2: SET"}},
 	} {
 		s := migrated(t, tc.text)

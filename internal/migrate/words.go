@@ -120,11 +120,11 @@ func (s *Script) namesLockBranch(w *syntax.Word) bool {
 // locksByHand reports whether a command sets a key that must not exist, as locks on Redis are taken.
 func locksByHand(words []string) bool { return has(words, "set") && has(words, "nx") }
 
-// unlocksByHand reports whether a command runs a script on Redis that deletes, as locks are released.
+// unlocksByHand reports whether a command runs a script on Redis, as locks are released and renewed: EVAL, the script, the number of
+// its keys.
 func unlocksByHand(words []string) bool {
-	return has(words, "eval") && len(words) > 2 && slices.ContainsFunc(words, func(w string) bool {
-		return strings.Contains(strings.ToLower(w), "'del'") || strings.Contains(strings.ToLower(w), `"del"`)
-	})
+	i := slices.IndexFunc(words, func(w string) bool { return strings.EqualFold(w, "eval") })
+	return i > 0 && len(words) > i+2 && words[i+2] == "1"
 }
 
 func has(words []string, word string) bool {
