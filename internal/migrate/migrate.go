@@ -212,7 +212,7 @@ func (s *Script) command(args []*syntax.Word, in *function) error {
 	if unlocksByHand(words) {
 		s.lockNote(args[0], in, "runs a script on Redis (EVAL): if it releases or renews a lock, git gitops does that, so this can go")
 	}
-	s.strings(args, words, in)
+	s.quoted(args, words, in)
 
 	at := gitWord(words)
 	switch {
@@ -271,9 +271,9 @@ func (s *Script) guarded(words []string) bool {
 	return route == shim.Clone || route == shim.Push
 }
 
-// strings points at commands in words that a shell reads as a script: those are not changed, because how often they are unquoted before
+// quoted points at commands in words that a shell reads as a script: those are not changed, because how often they are unquoted before
 // is not ours to say.
-func (s *Script) strings(args []*syntax.Word, words []string, in *function) {
+func (s *Script) quoted(args []*syntax.Word, words []string, in *function) {
 	for i, word := range words {
 		var inner *Script
 		switch name := path.Base(words[0]); {
