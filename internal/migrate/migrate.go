@@ -189,6 +189,10 @@ func (s *Script) look(n syntax.Node, in *function) error {
 		if n.Name != nil {
 			s.setting(n.Name, n.Value, in)
 		}
+	case *syntax.ArrayExpr:
+		if words := elements(n); len(words) > 0 && isGit(words[0]) && s.guarded(words[1:]) {
+			s.note(n, in, "not changed: an array of the words of a git clone or push; if it is run, put gitops behind git")
+		}
 	case *syntax.ParamExp:
 		if n.Param != nil {
 			s.setting(n.Param, nil, in)

@@ -134,6 +134,7 @@ func TestNotes(t *testing.T) {
 		{`trap 'git push' EXIT`, []string{"1: string"}},
 		{`retry 5 git push`, []string{"1: retry is given"}},
 		{`$GIT push; ${GIT_CMD} -C d clone x; "$DOCKER" push; $GIT status`, []string{"1: if $GIT is git", "1: if ${GIT_CMD} is git"}},
+		{"cmd=(git -C \"$d\" push)\n\"${cmd[@]}\"\nx=(git status); y=([0]=git); z=()", []string{"1: array"}},
 		{"git() { :; }", []string{"1: named git"}},
 		{`sudo git push`, []string{"1: sudo may take REDIS_*"}},
 		{`sudo apt-get update`, nil},

@@ -21,6 +21,18 @@ func values(args []*syntax.Word) []string {
 	return words
 }
 
+// elements are the words of an array; none if it has indexes.
+func elements(a *syntax.ArrayExpr) []string {
+	var words []*syntax.Word
+	for _, e := range a.Elems {
+		if e.Value == nil || e.Index != nil {
+			return nil
+		}
+		words = append(words, e.Value)
+	}
+	return values(words)
+}
+
 // value is a word as the command gets it, as far as the script tells.
 func value(w *syntax.Word) string {
 	var b strings.Builder
