@@ -65,13 +65,17 @@ func TestMigrate_stdin(t *testing.T) {
 	}
 }
 
-// TestMigrate_write: files are replaced at one stroke with the mode they had, symbolic links stay, and what need not change is
+// TestMigrate_write: files are replaced at one stroke with the mode and the owner they had, symbolic links stay, and what need not change is
 // not touched.
 func TestMigrate_write(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.write("real/a.sh", fieldScript)
 	w.write("same.sh", "git status\n")
+	if os.Getuid() == 0 {
+		w.must(".", "chown 12345:54321 real/a.sh")
+	}
+	owner := w.must(".", "stat -c %u:%g real/a.sh")
 	w.must(".", "chmod 4751 real/a.sh; chmod 640 same.sh; ln -s real/a.sh link.sh; ln real/a.sh other; touch -d 2020-01-01 same.sh")
 	before := w.must(".", "stat -c '%i %a %Y' same.sh")
 	r := w.bash(".", "git gitops migrate --write link.sh same.sh")
@@ -82,6 +86,9 @@ func TestMigrate_write(t *testing.T) {
 	}
 	if got := w.must(".", "stat -c %a real/a.sh && readlink link.sh && grep -c 'git gitops' link.sh"); got != "4751\nreal/a.sh\n2" {
 		t.Errorf("mode, link and changes: %s", got)
+	}
+	if got := w.must(".", "stat -c %u:%g real/a.sh"); got != owner {
+		t.Errorf("it belonged to %s and belongs to %s", owner, got)
 	}
 	if w.read("other") != fieldScript {
 		t.Error("written in place: a reader can see half of it")

@@ -106,7 +106,7 @@ func readScript(name string) (*migrate.Script, error) {
 	return migrate.Read(name, text)
 }
 
-// rewrite replaces a file at one stroke, with the mode that it has. A symbolic link stays one.
+// rewrite replaces a file at one stroke, with the mode and the owner that it has. A symbolic link stays one.
 func rewrite(name string, text []byte) error {
 	path, err := filepath.EvalSymlinks(name)
 	if err != nil {
@@ -120,6 +120,7 @@ func rewrite(name string, text []byte) error {
 	if err != nil {
 		return err
 	}
+	keepOwner(tmp, info)
 	_, err = tmp.Write(text)
 	if err = errors.Join(err, tmp.Chmod(info.Mode()), tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), path)
