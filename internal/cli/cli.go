@@ -120,7 +120,7 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 		return nil, nil, err
 	}
 	flows := &gitops.Flows{
-		Git: c.git, GitConfig: gitConfig, Notes: &notes{out: out}, Terminal: out.Terminal(),
+		Git: c.git, GitConfig: gitConfig, Connect: func() {}, Notes: &notes{out: out}, Terminal: out.Terminal(),
 		Include: config.Include(os.LookupEnv, gitConfig["gitops.include"]),
 	}
 	cfg, err := config.Load(os.LookupEnv, gitConfig.Get)
@@ -139,7 +139,7 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 	out.Configure(map[string]term.Level{"error": term.Error, "debug": term.Debug}[cfg.Log.Level], cfg.Log.Format == "json")
 	c.endWith(ctx, owner.Owner)
 	store := openStore(cfg.Redis)
-	flows.Store, flows.Config, flows.Session = store, cfg, owner
+	flows.Store, flows.Connect, flows.Config, flows.Session = store, store.Connect, cfg, owner
 	flows.StartKeeper = c.starter(gitConfig, owner.Owner)
 	return flows, func() { _ = store.Close() }, nil
 }

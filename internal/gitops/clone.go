@@ -36,6 +36,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 	if !wanted || !f.Config.Lock.Clone {
 		return f.Git.Exec(command...)
 	}
+	f.Connect()
 	branch := args.Branch
 	if branch == "" {
 		if branch, err = f.defaultBranch(ctx, url); err != nil {

@@ -36,6 +36,7 @@ type Flows struct {
 	Git       git.Git
 	GitConfig git.Config
 	Store     lock.Store
+	Connect   func() // begins to connect to the store, for the time that other questions take
 	Config    config.Config
 	Session   session.Session
 	Notes     Notes

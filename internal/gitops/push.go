@@ -22,6 +22,7 @@ func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
 	if err != nil || args.Help || args.DryRun {
 		return f.Git.Exec(command...)
 	}
+	f.Connect()
 	place, err := f.Git.Place(ctx)
 	if err != nil {
 		return f.passed(ctx, err, command...)

@@ -115,6 +115,7 @@ type Options struct {
 // Store is a lock.Store on Redis. Close it when done.
 type Store struct {
 	client redis.UniversalClient
+	dialer *dialer
 	prefix string
 	addr   string
 	events int
@@ -131,12 +132,13 @@ var _ lock.Store = (*Store)(nil)
 // Open makes a store. It connects at the first use.
 func Open(o Options) *Store {
 	silence.Do(func() { redis.SetLogger(&logging.VoidLogger{}) })
+	d := &dialer{tls: o.TLS}
 	u := &redis.UniversalOptions{
 		Addrs:            o.Addrs,
 		Username:         o.Username,
 		Password:         o.Password,
 		DB:               o.DB,
-		Dialer:           dialer(o.TLS),
+		Dialer:           d.dial,
 		MasterName:       o.SentinelMaster,
 		SentinelUsername: o.SentinelUsername,
 		SentinelPassword: o.SentinelPassword,
@@ -163,13 +165,24 @@ func Open(o Options) *Store {
 	if prefix == "" {
 		prefix = "gitops"
 	}
-	return &Store{client: redis.NewUniversalClient(u), prefix: prefix, addr: strings.Join(o.Addrs, ","), events: o.Events, tls: o.TLS != nil, minReplicas: o.MinReplicas}
+	return &Store{client: redis.NewUniversalClient(u), dialer: d, prefix: prefix, addr: strings.Join(o.Addrs, ","), events: o.Events, tls: o.TLS != nil, minReplicas: o.MinReplicas}
 }
 
 var silence sync.Once
 
 // Close ends the connections, also under a Wait.
-func (s *Store) Close() error { return s.client.Close() }
+func (s *Store) Close() error {
+	s.dialer.close()
+	return s.client.Close()
+}
+
+// Connect begins to connect, so that this is done when the store is first used, and says nothing when it fails: that is told then. Where the
+// servers are to be asked for the right one first, it does nothing.
+func (s *Store) Connect() {
+	if c, ok := s.client.(*redis.Client); ok && c.Options().Addr != "FailoverClient" {
+		s.dialer.begin(c.Options().Network, c.Options().Addr)
+	}
+}
 
 // keys of one lock, and the leading arguments that every script takes.
 func (s *Store) keys(k lock.Key) (keys []string, args func(lock.Token) []any) {
