@@ -228,7 +228,7 @@ func TestDoctor_tls(t *testing.T) {
 	ca := w.write("ca.pem", certs.pem)
 	w = w.with("REDIS_TLS=true", "REDIS_PORT="+certs.serve(t), "REDIS_TLS_CA_CERT="+ca)
 	c := w.doctor(".")
-	c.want(t, "tls", "warn", "TLS 1.3, certificate of CN=redis expires on", "(in 0 days)", "renew")
+	c.want(t, "tls", "warn", "TLS 1.3, certificate of CN=server expires on", "(in 0 days)", "renew")
 	c.not(t, "fail")
 	c = w.with("REDIS_TLS_CA_CERT").doctor(".")
 	c.want(t, "redis", "fail", "certificate", "REDIS_TLS_CA_CERT")

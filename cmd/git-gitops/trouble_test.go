@@ -3,17 +3,9 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -76,18 +68,42 @@ func TestRedisTrouble(t *testing.T) {
 			}, []string{"WRONGPASS", "REDIS_USERNAME"}, 0},
 			{"wrong CA", func(t *testing.T, w *world) *world {
 				w = w.with("REDIS_TLS=true", "REDIS_PORT="+serverCert.serve(t))
-				return w.with("REDIS_TLS_CA_CERT=" + w.write("other.pem", certificates(t).pem))
+				return w.with("REDIS_TLS_CA_CERT=" + certificates(t).file("ca.pem"))
 			}, []string{"certificate signed by unknown authority", "REDIS_TLS_CA_CERT"}, 0},
 			{"wrong name", func(t *testing.T, w *world) *world {
-				w = w.with("REDIS_TLS=true", "REDIS_PORT="+serverCert.serve(t), "REDIS_TLS_SERVER_NAME=other.example.com")
-				return w.with("REDIS_TLS_CA_CERT=" + w.write("ca.pem", serverCert.pem))
+				return serverCert.trusted(w).with("REDIS_PORT="+serverCert.serve(t), "REDIS_TLS_SERVER_NAME=other.example.com")
 			}, []string{"other.example.com", "REDIS_TLS_SERVER_NAME"}, 0},
+			{"expired", func(t *testing.T, w *world) *world {
+				serverCert.issue(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+				return serverCert.trusted(w).with(
+					"REDIS_PORT=" + serverCert.serve(t, "--tls-cert-file", serverCert.file("expired.pem"), "--tls-key-file", serverCert.file("expired.key")))
+			}, []string{"expired", "renew"}, 0},
 			{"TLS to a plain server", func(_ *testing.T, w *world) *world {
 				return w.with("REDIS_TLS=true")
-			}, []string{"TLS"}, 6 * time.Second},
+			}, []string{"speaks no TLS", "REDIS_TLS", "REDIS_PORT"}, 6 * time.Second},
+			{"TLS to a plain server that answers", func(t *testing.T, w *world) *world {
+				return w.with("REDIS_TLS=true", "REDIS_PORT="+answer(t, func(c net.Conn) { _, _ = c.Write([]byte("-ERR unknown command\r\n")) }))
+			}, []string{"does not look like a TLS handshake", "REDIS_TLS", "REDIS_PORT"}, 6 * time.Second},
 			{"plain to a TLS server", func(t *testing.T, w *world) *world {
 				return w.with("REDIS_PORT=" + serverCert.serve(t))
 			}, []string{"REDIS_TLS"}, 6 * time.Second},
+			{"no client certificate", func(t *testing.T, w *world) *world {
+				return serverCert.trusted(w).with("REDIS_PORT=" + serverCert.serve(t, "--tls-auth-clients", "yes"))
+			}, []string{"client certificate", "REDIS_TLS_CERT", "REDIS_TLS_KEY"}, 0},
+			{"no client certificate, TLS 1.2", func(t *testing.T, w *world) *world {
+				return serverCert.trusted(w).with("REDIS_PORT=" + serverCert.serve(t, "--tls-auth-clients", "yes", "--tls-protocols", "TLSv1.2"))
+			}, []string{"REDIS_TLS_CERT", "REDIS_TLS_KEY"}, 0},
+			{"no client certificate, with time to say so", func(t *testing.T, w *world) *world {
+				return serverCert.trusted(w).with("REDIS_PORT=" + serverCert.serveTo(t))
+			}, []string{"certificate required", "REDIS_TLS_CERT", "REDIS_TLS_KEY"}, 0},
+			{"client certificate of another authority", func(t *testing.T, w *world) *world {
+				other := certificates(t)
+				return serverCert.trusted(w).with("REDIS_TLS_CERT="+other.file("client.pem"), "REDIS_TLS_KEY="+other.file("client.key"),
+					"REDIS_PORT="+serverCert.serve(t, "--tls-auth-clients", "yes"))
+			}, []string{"REDIS_TLS_CERT", "REDIS_TLS_KEY"}, 0},
+			{"TLS 1.1", func(t *testing.T, w *world) *world {
+				return serverCert.trusted(w).with("REDIS_PORT=" + serverCert.serveOld(t))
+			}, []string{"protocol version", "TLS 1.2"}, 0},
 			{"replica", func(t *testing.T, w *world) *world {
 				replica := redistest.Start(t, "--replicaof", w.redis.Host+" "+w.redis.Port, "--repl-diskless-sync-delay", "0")
 				c := replica.Client(t)
@@ -168,71 +184,4 @@ func TestRedisTrouble(t *testing.T) {
 		}
 		seen[r] = true
 	}
-}
-
-// TestRedisTLS: with the right certificates all goes as without TLS.
-func TestRedisTLS(t *testing.T) {
-	t.Parallel()
-	certs := certificates(t)
-	w := newWorld(t)
-	w.seed("remote.git")
-	ca := w.write("ca.pem", certs.pem)
-	port := certs.serve(t)
-	for _, settings := range [][]string{
-		{"REDIS_TLS=true", "REDIS_PORT=" + port, "REDIS_TLS_CA_CERT=" + ca},
-		{"REDIS_TLS=true", "REDIS_PORT=" + port, "REDIS_TLS_CA_CERT_B64=" + base64.StdEncoding.EncodeToString([]byte(certs.pem))},
-		{"REDIS_HOST", "REDIS_PORT", "REDIS_URL=rediss://127.0.0.1:" + port, "REDIS_TLS_CA_CERT=" + ca},
-	} {
-		w.with(settings...).must(".", `rm -rf work && git gitops clone -q remote.git work && cd work &&
-			git commit -q --allow-empty -m one && git gitops locks && git gitops push -q`)
-	}
-}
-
-// certs is a certificate for 127.0.0.1 that signs itself, and its key.
-type certs struct{ dir, pem string }
-
-func certificates(t *testing.T) certs {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "redis"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := certs{dir: t.TempDir(), pem: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
-	for name, content := range map[string]string{
-		"cert.pem": c.pem,
-		"key.pem":  string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})),
-	} {
-		if err := os.WriteFile(filepath.Join(c.dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return c
-}
-
-// serve starts a Redis with TLS and returns its port.
-func (c certs) serve(t *testing.T) string {
-	t.Helper()
-	port, err := redistest.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	redistest.Start(t, "--tls-port", port, "--tls-cert-file", filepath.Join(c.dir, "cert.pem"),
-		"--tls-key-file", filepath.Join(c.dir, "key.pem"), "--tls-ca-cert-file", filepath.Join(c.dir, "cert.pem"), "--tls-auth-clients", "no")
-	return port
 }

@@ -161,6 +161,12 @@ func explain(err error) (int, []term.Message) {
 var storeAdvice = map[lock.Trouble][]string{
 	lock.Unreachable: {"check REDIS_HOST, REDIS_PORT (or REDIS_URL) and the network; a server that wants TLS needs REDIS_TLS=true"},
 	lock.TLSFailed:   {"check REDIS_TLS, REDIS_TLS_CA_CERT_B64 (or REDIS_TLS_CA_CERT), REDIS_TLS_SERVER_NAME, and REDIS_TLS_CERT with REDIS_TLS_KEY if the server asks for one"},
+	lock.TLSAbsent:   {"set REDIS_PORT to the server's TLS port; if it has none, unset REDIS_TLS (in REDIS_URL: redis:// for rediss://)"},
+	lock.TLSTooOld:   {"have the server speak TLS 1.2 or newer (tls-protocols in redis.conf): older versions are not safe"},
+	lock.Untrusted:   {"name the authority that signed the server's certificate: REDIS_TLS_CA_CERT (a PEM file) or REDIS_TLS_CA_CERT_B64 (base64 of it)"},
+	lock.WrongName:   {"set REDIS_TLS_SERVER_NAME to a name that the certificate carries, or REDIS_HOST, if the server answers to that name"},
+	lock.Expired:     {"renew the server's certificate, or set the clock of this machine"},
+	lock.WantsCert:   {"set REDIS_TLS_CERT and REDIS_TLS_KEY to the files of a client certificate that the server's authority has signed"},
 	lock.AuthFailed:  {"check REDIS_USERNAME and REDIS_PASSWORD (or REDIS_PASSWORD_FILE)"},
 	lock.Forbidden:   {"allow this Redis user the command or key that the reason names (ACL SETUSER)"},
 	lock.ReadOnly:    {"point REDIS_HOST at the primary; it may be a failover that is still under way, then try again"},

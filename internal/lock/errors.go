@@ -13,7 +13,13 @@ type Trouble string
 // The troubles, each with advice of its own at the command line.
 const (
 	Unreachable Trouble = "unreachable" // no connection, or no answer in time
-	TLSFailed   Trouble = "tls"         // the TLS handshake was refused by one of the sides
+	TLSFailed   Trouble = "tls"         // the TLS handshake was refused by one of the sides, for another reason than these:
+	TLSAbsent   Trouble = "no tls"      // the server speaks no TLS
+	TLSTooOld   Trouble = "old tls"     // the server speaks no version of TLS that we do
+	Untrusted   Trouble = "untrusted"   // who signed the server's certificate is unknown
+	WrongName   Trouble = "name"        // the server's certificate is for other names
+	Expired     Trouble = "expired"     // the server's certificate is not valid at this time
+	WantsCert   Trouble = "client cert" // the server wants a client certificate, or another one
 	AuthFailed  Trouble = "auth"        // NOAUTH, WRONGPASS
 	Forbidden   Trouble = "forbidden"   // NOPERM: the ACL lacks a command or a key
 	ReadOnly    Trouble = "readonly"    // READONLY: a replica, or a failover is under way

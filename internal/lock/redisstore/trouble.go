@@ -49,13 +49,13 @@ func (s *Store) trouble(err error) error {
 	}
 	var shake *handshakeError
 	if errors.As(err, &shake) || isTLS(err) {
-		e.Trouble = lock.TLSFailed
+		e.Trouble = tlsTrouble(err)
 		return e
 	}
 	var op *net.OpError
 	switch {
 	case s.tls && !s.wasContacted() && dropped(err):
-		e.Trouble, e.Ambiguous = lock.TLSFailed, true
+		e.Trouble, e.Ambiguous = lock.WantsCert, true
 		e.Err = fmt.Errorf("the server ended the connection right after the TLS handshake, as one does that wants a client certificate: %w", err)
 	case errors.As(err, &op):
 		e.Trouble = lock.Unreachable
@@ -104,15 +104,43 @@ func replyTrouble(text string) lock.Trouble {
 	return lock.Refused
 }
 
+// isTLS finds an error of TLS that came after the handshake: in version 1.3 that is when a server tells what it
+// has against the client's certificate.
 func isTLS(err error) bool {
 	var (
+		record tls.RecordHeaderError
+		op     *net.OpError
+	)
+	return errors.As(err, &record) || errors.As(err, &op) && op.Op == tlsAlert
+}
+
+// tlsAlert is the Op of an alert that the server sent. The alert's own type is hidden in crypto/tls, which leaves its text.
+const tlsAlert = "remote error"
+
+func tlsTrouble(err error) lock.Trouble {
+	var (
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
-		verify    *tls.CertificateVerificationError
 		authority x509.UnknownAuthorityError
 		name      x509.HostnameError
 		invalid   x509.CertificateInvalidError
+		op        *net.OpError
 	)
-	return errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &verify) ||
-		errors.As(err, &authority) || errors.As(err, &name) || errors.As(err, &invalid)
+	switch {
+	case errors.As(err, &record), errors.Is(err, context.DeadlineExceeded):
+		return lock.TLSAbsent
+	case errors.As(err, &authority):
+		return lock.Untrusted
+	case errors.As(err, &name):
+		return lock.WrongName
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return lock.Expired
+	case errors.As(err, &op) && op.Op == tlsAlert:
+		switch text := op.Err.Error(); {
+		case strings.Contains(text, "protocol version"):
+			return lock.TLSTooOld
+		case strings.Contains(text, "certificate"): // required, bad, unknown, expired, of an unknown authority
+			return lock.WantsCert
+		}
+	}
+	return lock.TLSFailed
 }

@@ -275,12 +275,15 @@ func TestTrouble_tls(t *testing.T) {
 	if a := try(t, open(t, redisstore.Options{Addrs: []string{secure}, TLS: trust(pool, "")}), request(key)); !a.Granted {
 		t.Errorf("got %+v", a)
 	}
-	for name, o := range map[string]redisstore.Options{
-		"wrong CA":                 {Addrs: []string{secure}, TLS: trust(wrongPool, "")},
-		"wrong name":               {Addrs: []string{secure}, TLS: trust(pool, "redis.example.com")},
-		"TLS client, plain server": {Addrs: []string{server.Addr()}, TLS: trust(pool, "")},
+	for name, tc := range map[string]struct {
+		options redisstore.Options
+		want    lock.Trouble
+	}{
+		"wrong CA":                 {redisstore.Options{Addrs: []string{secure}, TLS: trust(wrongPool, "")}, lock.Untrusted},
+		"wrong name":               {redisstore.Options{Addrs: []string{secure}, TLS: trust(pool, "redis.example.com")}, lock.WrongName},
+		"TLS client, plain server": {redisstore.Options{Addrs: []string{server.Addr()}, TLS: trust(pool, "")}, lock.TLSAbsent},
 	} {
-		t.Run(name, func(t *testing.T) { checkTrouble(t, o, lock.TLSFailed) })
+		t.Run(name, func(t *testing.T) { checkTrouble(t, tc.options, tc.want) })
 	}
 	t.Run("plain client, TLS server", func(t *testing.T) {
 		checkTrouble(t, redisstore.Options{Addrs: []string{secure}}, lock.Unreachable) // it just hangs up
