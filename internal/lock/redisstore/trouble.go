@@ -48,6 +48,11 @@ func (s *Store) trouble(err error) error {
 		return e
 	}
 	var shake *handshakeError
+	if errors.As(err, &shake) && s.wasContacted() && (dropped(err) || errors.Is(err, context.DeadlineExceeded)) {
+		e.Err = fmt.Errorf("TLS handshake: %w", shake.err) // it did before: it hangs, or restarts
+		e.Trouble = lock.Unreachable
+		return e
+	}
 	if errors.As(err, &shake) || isTLS(err) {
 		e.Trouble = tlsTrouble(err)
 		return e

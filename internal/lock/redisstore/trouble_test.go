@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -285,6 +286,24 @@ func TestTrouble_tls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { checkTrouble(t, tc.options, tc.want) })
 	}
+	t.Run("no answer after a first contact", func(t *testing.T) { // as of a server that hangs, and comes back
+		store := open(t, redisstore.Options{Addrs: []string{secure}, TLS: trust(pool, "")})
+		waiter := request(key)
+		try(t, store, waiter)
+		if err := server.Client(t).Do(t.Context(), "client", "kill", "type", "normal").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = server.Signal(syscall.SIGCONT) }()
+		for range 2 { // on the old connection, and on a new one
+			var se *lock.StoreError
+			if _, err := store.TryAcquire(t.Context(), waiter); !errors.As(err, &se) || se.Trouble != lock.Unreachable {
+				t.Errorf("got %v, want what a waiter waits out", err)
+			}
+		}
+	})
 	t.Run("plain client, TLS server", func(t *testing.T) {
 		checkTrouble(t, redisstore.Options{Addrs: []string{secure}}, lock.Unreachable) // it just hangs up
 	})
