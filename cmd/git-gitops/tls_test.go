@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,20 +14,184 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
+
+// TestRedis_ways: the whole job by every way to reach a Redis.
+func TestRedis_ways(t *testing.T) {
+	t.Parallel()
+	const password = "p@ss:w/rd %2F#?"
+	certs := certificates(t)
+	// secure is a world with a server that speaks TLS.
+	secure := func(t *testing.T, w *world, args ...string) *world {
+		port, server := certs.start(t, args...)
+		w = w.with("REDIS_TLS=true", "REDIS_PORT="+port)
+		w.redis, w.keys = server, server.Client(t)
+		return w
+	}
+	user := func(t *testing.T, w *world, words ...any) {
+		if err := w.keys.Do(t.Context(), append([]any{"ACL", "SETUSER"}, words...)...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// as is a world whose test looks at the keys with other options.
+	as := func(t *testing.T, w *world, change func(*redis.Options)) *world {
+		other, options := *w, *w.keys.Options()
+		change(&options)
+		other.keys = redis.NewClient(&options)
+		t.Cleanup(func() { _ = other.keys.Close() })
+		return &other
+	}
+	for _, tc := range []struct {
+		name string
+		way  func(*testing.T, *world) *world
+	}{
+		{"TLS, authority in base64", func(t *testing.T, w *world) *world {
+			return secure(t, w).with("REDIS_TLS_CA_CERT_B64=" + w.must(".", `base64 "$1"`, certs.file("ca.pem"))) // of several lines
+		}},
+		{"TLS, authority in a file", func(t *testing.T, w *world) *world {
+			return certs.trusted(secure(t, w))
+		}},
+		{"TLS 1.2", func(t *testing.T, w *world) *world {
+			return certs.trusted(secure(t, w, "--tls-protocols", "TLSv1.2"))
+		}},
+		{"TLS, certificate of another name", func(t *testing.T, w *world) *world {
+			certs.issue(t, "named", func(c *x509.Certificate) { c.DNSNames = []string{"redis.example.com"} })
+			w = certs.trusted(secure(t, w, "--tls-cert-file", certs.file("named.pem"), "--tls-key-file", certs.file("named.key")))
+			wantCode(t, w.bash(".", "git gitops locks"), 69)
+			return w.with("REDIS_TLS_SERVER_NAME=redis.example.com")
+		}},
+		{"mutual TLS", func(t *testing.T, w *world) *world {
+			return certs.trusted(secure(t, w, "--tls-auth-clients", "yes")).
+				with("REDIS_TLS_CERT="+certs.file("client.pem"), "REDIS_TLS_KEY="+certs.file("client.key"))
+		}},
+		{"TLS, user of doctor --acl", func(t *testing.T, w *world) *world {
+			w = certs.trusted(secure(t, w))
+			w.must(".", `git gitops doctor --acl pipeline 2>acl | redis-cli -p "$1" | grep -qx OK`, w.redis.Port)
+			user(t, w, "pipeline", ">"+password)
+			return w.with("REDIS_USERNAME=pipeline", "REDIS_PASSWORD="+password)
+		}},
+		{"rediss URL with a user and password", func(t *testing.T, w *world) *world {
+			w = certs.trusted(secure(t, w))
+			user(t, w, "ci:bot", "on", ">"+password, "~*", "+@all")
+			at := url.URL{Scheme: "rediss", User: url.UserPassword("ci:bot", password), Host: w.redis.Host + ":" + w.env["REDIS_PORT"], Path: "/0"}
+			return w.with("REDIS_HOST", "REDIS_PORT", "REDIS_TLS", "REDIS_URL="+at.String())
+		}},
+		{"password in a file", func(t *testing.T, w *world) *world {
+			w.keys.ConfigSet(t.Context(), "requirepass", password)
+			w = as(t, w, func(o *redis.Options) { o.Password = password })
+			return w.with("REDIS_PASSWORD_FILE=" + w.write("password", password+"\n"))
+		}},
+		{"database", func(t *testing.T, w *world) *world {
+			return as(t, w, func(o *redis.Options) { o.DB = 3 }).with("REDIS_DB=3")
+		}},
+		{"URL with a database", func(t *testing.T, w *world) *world {
+			return as(t, w, func(o *redis.Options) { o.DB = 3 }).with("REDIS_HOST", "REDIS_PORT", "REDIS_URL=redis://"+w.redis.Addr()+"/3")
+		}},
+		{"socket", func(t *testing.T, w *world) *world {
+			w.redis = redistest.Start(t, "--unixsocket", w.path("redis.sock"))
+			w.keys = w.redis.Client(t)
+			return as(t, w, func(o *redis.Options) { o.DB = 1 }).with("REDIS_HOST", "REDIS_PORT", "REDIS_URL=unix://"+w.path("redis.sock")+"?db=1")
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.seed("remote.git")
+			w = tc.way(t, w.with("GITOPS_LOCK_TTL="+leaseTTL.String()))
+			w.must(".", "git gitops clone -q remote.git work")
+			w.wantLocks(w.lock())
+			next := w.start(".", "bash", "-c", "git gitops clone remote.git next; exit $?")
+			w.until("the next waits", func() bool { return w.queued() == 1 })
+			w.renewed(w.sight())
+			w.must("work", "echo 1 >counter && git commit -qam one && git gitops push -q")
+			r := next.wait()
+			wantCode(t, r, 0)
+			for _, text := range []string{w.must("next", "cat counter"), w.must("remote.git", "git show main:counter")} {
+				if text != "1" {
+					t.Errorf("the counter says %s", text)
+				}
+			}
+			w.must("next", "git gitops doctor && git gitops unlock") // doctor fails where a step of a lock is not allowed
+			w.wantLocks()
+			w.until("no keeper is left", func() bool { return len(w.keepers()) == 0 })
+			if strings.Contains(r.stderr, password) || strings.Contains(r.stderr, "REDIS_TLS_INSECURE") {
+				t.Errorf("stderr: %s", r.stderr)
+			}
+		})
+	}
+}
+
+// TestTLS_insecure: whoever turns the verification off is told at each use.
+func TestTLS_insecure(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w = w.with("REDIS_TLS=true", "REDIS_PORT="+certificates(t).serve(t))
+	wantCode(t, w.bash(".", "git gitops locks"), 69)
+	w = w.with("REDIS_TLS_INSECURE=true")
+	for _, command := range []string{
+		"git gitops clone -q remote.git work", "git gitops locks", "git gitops events", "git -C work commit -q --allow-empty -m one && git gitops -C work push -q",
+		"cd work && git gitops lock && git gitops unlock", "cd work && git gitops run -- true", "GITOPS_LOG=error git gitops locks",
+	} {
+		r := w.bash(".", command)
+		wantCode(t, r, 0)
+		wantText(t, r.ours(), "REDIS_TLS_INSECURE is set: whoever answers at the Redis address is believed")
+	}
+	w.doctor(".").want(t, "tls", "warn", "is believed", "unset REDIS_TLS_INSECURE")
+}
+
+// TestTLS_settings: what is wrong with the certificates that are set is told before anything is sent, and without them.
+func TestTLS_settings(t *testing.T) {
+	t.Parallel()
+	certs, other := certificates(t), certificates(t)
+	w := newWorld(t)
+	w.seed("remote.git")
+	w = w.with("REDIS_TLS=true")
+	for _, tc := range []struct {
+		settings []string
+		words    []string
+	}{
+		{[]string{"REDIS_TLS_CA_CERT_B64=%%%"}, []string{"REDIS_TLS_CA_CERT_B64 is set", "it is not base64"}},
+		{[]string{"REDIS_TLS_CA_CERT_B64=" + certs.pem}, []string{"REDIS_TLS_CA_CERT_B64 is set", "it is the PEM itself", "base64"}},
+		{[]string{"REDIS_TLS_CA_CERT_B64=aGVsbG8="}, []string{"REDIS_TLS_CA_CERT_B64 is set", "holds no certificate"}},
+		{[]string{"REDIS_TLS_CA_CERT=" + certs.file("ca.key")}, []string{"REDIS_TLS_CA_CERT is", "certificate in PEM"}},
+		{[]string{"REDIS_TLS_CA_CERT=" + certs.file("none")}, []string{"REDIS_TLS_CA_CERT is", "no such file"}},
+		{[]string{"REDIS_TLS_CERT=" + certs.file("client.pem")}, []string{"REDIS_TLS_KEY is not set", "because REDIS_TLS_CERT is set"}},
+		{[]string{"REDIS_TLS_KEY=" + certs.file("client.key")}, []string{"REDIS_TLS_CERT is not set", "because REDIS_TLS_KEY is set"}},
+		{[]string{"REDIS_TLS_CERT=" + certs.file("client.pem"), "REDIS_TLS_KEY=" + other.file("client.key")}, []string{"REDIS_TLS_CERT is", "belongs to the key in REDIS_TLS_KEY"}},
+		{[]string{"REDIS_TLS=false", "REDIS_TLS_CA_CERT=" + certs.file("ca.pem")}, []string{"REDIS_TLS is", "want true, because REDIS_TLS_CA_CERT"}},
+	} {
+		r := w.with(tc.settings...).bash(".", "git gitops clone remote.git work")
+		wantCode(t, r, 78)
+		wantText(t, r.ours(), tc.words...)
+		for _, file := range []string{"ca.pem", "ca.key", "client.key"} {
+			if text := certs.content(t, file); strings.Contains(r.stderr, strings.Split(text, "\n")[1]) {
+				t.Errorf("%s shows: %s", file, r)
+			}
+		}
+		if r.stdout != "" || w.exists("work") {
+			t.Errorf("something was done: %s", r)
+		}
+	}
+	w.wantLocks()
+}
 
 // certs is an authority, with what it has signed, as files: ca.pem; server.pem and server.key, for 127.0.0.1 and
 // redis.example.com; client.pem and client.key.
 type certs struct {
 	dir, pem string // pem is that of ca.pem
 	cert     *x509.Certificate
-	key      *ecdsa.PrivateKey
+	key      crypto.PrivateKey
 }
 
 func certificates(t *testing.T) certs {
@@ -35,14 +200,11 @@ func certificates(t *testing.T) certs {
 	c.pem = c.issue(t, "ca", func(cert *x509.Certificate) {
 		cert.IsCA, cert.BasicConstraintsValid, cert.KeyUsage = true, true, x509.KeyUsageCertSign
 	})
-	block, _ := pem.Decode([]byte(c.pem))
-	var err error
-	if c.cert, err = x509.ParseCertificate(block.Bytes); err != nil {
+	pair, err := tls.X509KeyPair([]byte(c.pem), []byte(c.content(t, "ca.key")))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if c.key, err = x509.ParseECPrivateKey(c.read(t, "ca.key")); err != nil {
-		t.Fatal(err)
-	}
+	c.cert, c.key = pair.Leaf, pair.PrivateKey
 	c.issue(t, "server", func(cert *x509.Certificate) {
 		cert.DNSNames, cert.IPAddresses = []string{"redis.example.com"}, []net.IP{net.IPv4(127, 0, 0, 1)}
 	})
@@ -52,15 +214,13 @@ func certificates(t *testing.T) certs {
 
 func (c certs) file(name string) string { return filepath.Join(c.dir, name) }
 
-// read is what the first block of a file holds.
-func (c certs) read(t *testing.T, name string) []byte {
+func (c certs) content(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(c.file(name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, _ := pem.Decode(text)
-	return block.Bytes
+	return string(text)
 }
 
 // issue writes NAME.pem, a certificate for an hour that the authority signs, and NAME.key, and returns the first.
@@ -78,7 +238,7 @@ func (c certs) issue(t *testing.T, name string, change func(*x509.Certificate)) 
 	change(cert)
 	parent, signer := c.cert, c.key
 	if parent == nil { // the authority itself
-		parent, signer = cert, key
+		parent, signer = cert, crypto.PrivateKey(key)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, cert, parent, &key.PublicKey, signer)
 	if err != nil {

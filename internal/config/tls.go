@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"strings"
 )
 
@@ -44,28 +45,30 @@ func (r *reader) tls(out *Redis, useTLS bool, host string) *tls.Config {
 func (r *reader) rootCAs() *x509.CertPool {
 	const inline, file = "REDIS_TLS_CA_CERT_B64", "REDIS_TLS_CA_CERT"
 	var pem []byte
-	name := inline
+	name, allowed := file, "a file with at least one certificate in PEM"
+	var why error
 	switch {
 	case r.isSet(inline):
 		r.forbid(inline+" is set", file)
+		name, allowed = inline, "at least one certificate in PEM, written in base64"
 		var err error
 		pem, err = base64.StdEncoding.DecodeString(strings.Join(strings.Fields(r.text(inline)), ""))
-		if err != nil {
-			pem = nil
+		switch {
+		case strings.Contains(r.text(inline), "-----BEGIN"):
+			why = errors.New("it is the PEM itself: write it in base64, or name its file in " + file)
+		case err != nil:
+			why, pem = errors.New("it is not base64"), nil
+		default:
+			why = errors.New("it is base64, but holds no certificate in PEM")
 		}
 	case r.isSet(file):
-		name = file
 		pem = r.file(file)
 	default:
 		return nil
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) && r.ok(name) {
-		allowed := "at least one certificate in PEM"
-		if name == inline {
-			allowed += ", written in base64"
-		}
-		r.fail(name, allowed, nil)
+		r.fail(name, allowed, why)
 	}
 	return pool
 }
