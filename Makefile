@@ -25,7 +25,7 @@ lint:
 	@command -v golangci-lint >/dev/null || go install $(GOLANGCI)
 	PATH="$$PATH:$$(go env GOPATH)/bin" golangci-lint run ./...
 	sh scripts/test-deps.sh
-	shellcheck -s sh scripts/*.sh hooks/scripts/*
+	shellcheck scripts/*.sh hooks/scripts/*
 	shellcheck -x scripts/examples/*/*
 
 demo: build

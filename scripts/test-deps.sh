@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need beside Go and git, on Debian and Ubuntu: redis-server, an ssh server, python3 and
+# Installs what the tests need beside Go and git, on Debian and Ubuntu: redis-server, an ssh server, python3, jq and
 # the checker of scripts. Starts nothing. Where it may not install, it says what is missing.
 set -eu
 
@@ -10,6 +10,7 @@ command -v redis-sentinel >/dev/null || missing="$missing redis-sentinel"
 [ -x /usr/sbin/sshd ] || missing="$missing openssh-server"
 command -v make >/dev/null || missing="$missing make"
 command -v python3 >/dev/null || missing="$missing python3-minimal"
+command -v jq >/dev/null || missing="$missing jq"
 command -v shellcheck >/dev/null || missing="$missing shellcheck"
 [ -n "$missing" ] || exit 0
 
