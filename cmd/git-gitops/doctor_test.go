@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -182,11 +184,36 @@ func TestDoctor_server(t *testing.T) {
 
 	w := newWorld(t)
 	w.doctor(".").want(t, "persistence", "warn", "none", "appendonly")
+	w.doctor(".").want(t, "eviction", "ok", "noeviction (no memory limit is set)")
 	w.keys.ConfigSet(t.Context(), "save", "3600 1")
-	w.keys.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru")
-	c = w.doctor(".")
-	c.want(t, "persistence", "ok", "snapshots (save 3600 1)")
-	c.want(t, "eviction", "warn", "allkeys-lru", "noeviction")
+	w.doctor(".").want(t, "persistence", "ok", "snapshots (save 3600 1)")
+	w.keys.ConfigSet(t.Context(), "maxmemory", "100mb")
+	for _, policy := range []string{"allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"} {
+		w.keys.ConfigSet(t.Context(), "maxmemory-policy", policy)
+		w.doctor(".").want(t, "eviction", "warn", policy+": a full server may drop locks that are held (the memory limit is 104857600 bytes)", "noeviction")
+	}
+	w.keys.ConfigSet(t.Context(), "maxmemory-policy", "noeviction")
+	w.doctor(".").want(t, "eviction", "ok", "noeviction (the memory limit is 104857600 bytes)")
+
+	unsaved := newWorld(t)
+	if err := os.Mkdir(filepath.Join(unsaved.redis.Dir, "dump.rdb"), 0o700); err != nil { // so that a save fails
+		t.Fatal(err)
+	}
+	unsaved.keys.ConfigSet(t.Context(), "save", "3600 1000000")
+	unsaved.keys.BgSave(t.Context())
+	unsaved.until("a save has failed", func() bool {
+		return strings.Contains(unsaved.keys.Info(t.Context(), "persistence").Val(), "rdb_last_bgsave_status:err")
+	})
+	t.Cleanup(unsaved.redis.Kill) // it would not stop before it could save
+	c = unsaved.doctor(".")
+	c.want(t, "persistence", "warn", "snapshots (save 3600 1000000), of which the last failed", "free its disk")
+	c.want(t, "permissions", "fail", "MISCONF", "free its disk")
+	unsaved.keys.ConfigSet(t.Context(), "stop-writes-on-bgsave-error", "no")
+	c = unsaved.doctor(".")
+	c.want(t, "persistence", "warn", "of which the last failed")
+	c.not(t, "fail")
+	unsaved.keys.ConfigSet(t.Context(), "appendonly", "yes")
+	unsaved.doctor(".").want(t, "persistence", "ok", "append-only file")
 	w.with("GITOPS_REDIS_MIN_REPLICAS=1").doctor(".").want(t, "replicas", "fail", "GITOPS_REDIS_MIN_REPLICAS")
 	w.with("REDIS_PASSWORD=wrong", "REDIS_USERNAME=nobody").doctor(".").want(t, "redis", "fail", "WRONGPASS", "REDIS_PASSWORD")
 
@@ -198,6 +225,7 @@ func TestDoctor_server(t *testing.T) {
 	c = w.with("REDIS_PORT=" + replica.Port).doctor(".")
 	c.want(t, "role", "fail", "replica of 127.0.0.1:"+w.redis.Port)
 	c.want(t, "permissions", "fail", "READONLY", "primary")
+	w.doctor(".").want(t, "replicas", "ok", "1 connected; no lock waits for them", "GITOPS_REDIS_MIN_REPLICAS=1")
 	w.with("GITOPS_REDIS_MIN_REPLICAS=1").doctor(".").want(t, "replicas", "ok", "1 connected")
 
 	// Users who may do too little: the command or the key is named.
@@ -263,7 +291,10 @@ func TestDoctor_acl(t *testing.T) {
 	wantCode(t, next.wait(), 0)
 	wantText(t, w.must(".", "git gitops locks"), lockKey(remote, "main")[len("gitops:lock:{"):len(lockKey(remote, "main"))-1])
 	wantText(t, w.must(".", "git gitops events"), "handed_over")
+	wantText(t, w.must(".", "git gitops stats"), "@main")
+	wantText(t, w.must(".", "git gitops metrics --once"), "gitops_redis_up 1\n")
 	w.must(".", `git gitops unlock --force $(git gitops locks --json remote | sed 's/.*"id":"\([0-9]*\)".*/\1/')`)
+	w.must("one", "git gitops run -- true && git gitops lock && git commit -q --allow-empty -m two && git gitops push -q && git gitops unlock")
 	c := w.doctor("two")
 	c.not(t, "fail")
 	for _, name := range []string{"version", "role", "persistence", "eviction"} {

@@ -344,9 +344,12 @@ func (d *checkup) server(n redisstore.Node, saveHidden bool) {
 	}
 
 	replicas, _ := strconv.Atoi(n.Info["connected_slaves"])
-	if want := d.config.Redis.MinReplicas; replicas < want {
+	switch want := d.config.Redis.MinReplicas; {
+	case replicas < want:
 		d.fail("replicas", "connect the replicas, or lower GITOPS_REDIS_MIN_REPLICAS", "%d connected, GITOPS_REDIS_MIN_REPLICAS wants %d", replicas, want)
-	} else {
+	case replicas > 0 && want == 0:
+		d.ok("replicas", "%d connected; no lock waits for them, so a failover may lose one that was just taken (GITOPS_REDIS_MIN_REPLICAS=1 makes that rare)", replicas)
+	default:
 		d.ok("replicas", "%d connected", replicas)
 	}
 
