@@ -271,6 +271,11 @@ func TestDoctor_acl(t *testing.T) {
 	wantCode(t, r, 0)
 	wantText(t, r.stdout, "ACL SETUSER pipeline on resetkeys ~gitops:* resetchannels -@all +")
 	wantText(t, r.ours(), "needs a password")
+	page, err := os.ReadFile("../../docs/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, string(page), "```text\n"+r.stdout+"```\n")
 	wantText(t, w.with("GITOPS_LOCK_KEY=lock.a*b", "REDIS_DB=1", "GITOPS_REDIS_PREFIX=x").must(".", "git gitops doctor --acl u 2>/dev/null"),
 		" ~x:* ", `"~lock.a\\*b"`, "+select")
 	w.must(".", `git gitops doctor --acl pipeline 2>/dev/null | redis-cli -p $REDIS_PORT | grep -qx OK &&

@@ -353,7 +353,7 @@ func (d *checkup) server(n redisstore.Node, saveHidden bool) {
 		d.ok("replicas", "%d connected", replicas)
 	}
 
-	const forgets = "when the server restarts, holders take their locks back and the order of those who wait is lost"
+	const forgets = "when the server restarts, holders take their locks back, and the order of those who wait may be lost"
 	switch {
 	case n.Info["aof_enabled"] == "1":
 		d.ok("persistence", "append-only file")
