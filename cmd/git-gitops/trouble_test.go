@@ -73,6 +73,14 @@ func TestRedisTrouble(t *testing.T) {
 			{"wrong name", func(t *testing.T, w *world) *world {
 				return serverCert.trusted(w).with("REDIS_PORT="+serverCert.serve(t), "REDIS_TLS_SERVER_NAME=other.example.com")
 			}, []string{"other.example.com", "REDIS_TLS_SERVER_NAME"}, 0},
+			{"wrong CA, Cluster", func(t *testing.T, w *world) *world {
+				port := serverCert.serve(t)
+				return w.with("REDIS_HOST", "REDIS_PORT", "REDIS_TLS=true", "REDIS_CLUSTER_ADDRS=127.0.0.1:"+port)
+			}, []string{"certificate signed by unknown authority", "REDIS_TLS_CA_CERT"}, 0},
+			{"wrong CA, Sentinel", func(t *testing.T, w *world) *world {
+				port := serverCert.serve(t)
+				return w.with("REDIS_HOST", "REDIS_PORT", "REDIS_TLS=true", "REDIS_SENTINEL_MASTER=m", "REDIS_SENTINEL_ADDRS=127.0.0.1:"+port)
+			}, []string{"certificate signed by unknown authority", "REDIS_TLS_CA_CERT"}, 0},
 			{"expired", func(t *testing.T, w *world) *world {
 				serverCert.issue(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 				return serverCert.trusted(w).with(
