@@ -222,7 +222,7 @@ func (s *Store) Probe(ctx context.Context) error {
 
 // scriptPlace is where in which script Redis 7 met an error (luaError and ACL checks in script_lua.c). It does not
 // name the command.
-var scriptPlace = regexp.MustCompile(` ?script: ([0-9a-f]{40}), on @user_script:(\d+)\.?`)
+const scriptPlace = ` ?script: ([0-9a-f]{40}), on @user_script:(\d+)\.?`
 
 // placed says the line of the script instead of its number.
 func placed(err error) error {
@@ -231,7 +231,8 @@ func placed(err error) error {
 		return err
 	}
 	text := e.Err.Error()
-	place := scriptPlace.FindStringSubmatch(text)
+	pattern := regexp.MustCompile(scriptPlace) // not before: every git command would pay
+	place := pattern.FindStringSubmatch(text)
 	if place == nil {
 		return err
 	}
@@ -240,7 +241,7 @@ func placed(err error) error {
 		n, _ := strconv.Atoi(place[2])
 		if lines := strings.Split(body, "\n"); redis.NewScript(body).Hash() == place[1] && 0 < n && n <= len(lines) {
 			said := *e
-			said.Err = fmt.Errorf("%s: %s", scriptPlace.ReplaceAllString(text, ""), strings.TrimSpace(lines[n-1]))
+			said.Err = fmt.Errorf("%s: %s", pattern.ReplaceAllString(text, ""), strings.TrimSpace(lines[n-1]))
 			return &said
 		}
 	}
@@ -277,7 +278,7 @@ func scriptText(file string) string {
 // clientCommands are what a Store sends besides what its scripts call. PING is doctor's.
 var clientCommands = []string{"EVAL", "EVALSHA", "BLPOP", "SET", "GET", "DEL", "SCAN", "XRANGE", "TIME", "PING", "SCRIPT|LOAD"}
 
-var scriptCall = regexp.MustCompile(`redis\.p?call\('(\w+)'`)
+const scriptCall = `redis\.p?call\('(\w+)'`
 
 // ACL is the rule of a user who may do what a Store with these options does, and nothing else, for
 // ACL SETUSER of Redis 6.2 or newer (redis.io/docs "ACL"). verbatim are the keys of locks that have one of
@@ -287,8 +288,9 @@ func ACL(o Options, verbatim ...string) []string {
 	for _, c := range clientCommands {
 		commands[c] = true
 	}
+	pattern := regexp.MustCompile(scriptCall)
 	for _, file := range scriptFiles() {
-		for _, call := range scriptCall.FindAllStringSubmatch(scriptText(file), -1) {
+		for _, call := range pattern.FindAllStringSubmatch(scriptText(file), -1) {
 			commands[call[1]] = true
 		}
 	}
