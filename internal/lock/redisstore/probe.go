@@ -67,10 +67,6 @@ func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 		return nil
 	})
 	if err != nil {
-		var known *lock.StoreError
-		if errors.As(err, &known) {
-			return nil, known
-		}
 		return nil, s.trouble(err)
 	}
 	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.Addr, b.Addr) })

@@ -553,6 +553,9 @@ func (s *Store) ids(ctx context.Context, kind string) ([]string, error) {
 			defer mu.Unlock()
 			return scan(ctx, c)
 		})
+		if err != nil {
+			err = s.trouble(err)
+		}
 	} else {
 		err = scan(ctx, s.client)
 	}

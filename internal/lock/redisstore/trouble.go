@@ -35,9 +35,10 @@ var replies = map[string]lock.Trouble{
 	"WRONGTYPE":   lock.NotALock,
 }
 
-// trouble classifies an error of the client.
+// trouble classifies an error of the client, once.
 func (s *Store) trouble(err error) error {
-	if errors.Is(err, context.Canceled) {
+	var known *lock.StoreError
+	if errors.Is(err, context.Canceled) || errors.As(err, &known) {
 		return err
 	}
 	e := &lock.StoreError{Trouble: lock.Refused, Addr: s.addr, Err: err}

@@ -75,6 +75,18 @@ func TestTrouble_unreachable(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		checkTrouble(t, redisstore.Options{Addrs: []string{"127.0.0.1:" + port}}, lock.Unreachable)
 	})
+	t.Run("all nodes of a cluster", func(t *testing.T) {
+		store := open(t, redisstore.Options{Addrs: []string{"127.0.0.1:" + port}, Cluster: true})
+		_, list := store.List(t.Context())
+		_, events := store.Events(t.Context(), time.Now())
+		_, nodes := store.Nodes(t.Context())
+		for _, err := range []error{list, events, nodes} {
+			var se *lock.StoreError
+			if !errors.As(err, &se) || se.Trouble != lock.Unreachable || strings.Count(err.Error(), "redis at") != 1 {
+				t.Errorf("got %v", err)
+			}
+		}
+	})
 	t.Run("no such host", func(t *testing.T) {
 		checkTrouble(t, redisstore.Options{Addrs: []string{"redis.invalid:6379"}}, lock.Unreachable)
 	})
