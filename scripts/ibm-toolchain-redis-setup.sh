@@ -133,11 +133,15 @@ env_setting() {
 	printf "export %s='%s'\n" "$1" "${2//$quote/$escaped}"
 }
 
-# quoted is a string of JSON, and of YAML.
+# quoted is a string of JSON, and of YAML. One character at a time, as versions of bash differ on backslashes in a
+# replacement.
 quoted() {
-	local text=$1
-	text=${text//\\/\\\\}
-	text=${text//\"/\\\"}
+	local text='' char i
+	for ((i = 0; i < ${#1}; i++)); do
+		char=${1:i:1}
+		case $char in '"' | \\) text=$text\\ ;; esac
+		text=$text$char
+	done
 	printf '"%s"' "$text"
 }
 
