@@ -199,6 +199,7 @@ func certificates(t *testing.T) certs {
 	c := certs{dir: t.TempDir()}
 	c.pem = c.issue(t, "ca", func(cert *x509.Certificate) {
 		cert.IsCA, cert.BasicConstraintsValid, cert.KeyUsage = true, true, x509.KeyUsageCertSign
+		cert.NotAfter = cert.NotAfter.Add(time.Hour) // no certificate outlives it
 	})
 	pair, err := tls.X509KeyPair([]byte(c.pem), []byte(c.content(t, "ca.key")))
 	if err != nil {
