@@ -191,6 +191,16 @@ func TestLog(t *testing.T) {
 	if !strings.HasPrefix(second.stderr, "gitops: error: ") {
 		t.Errorf("not only errors: %s", second.stderr)
 	}
+	w.redis.Stop()
+	insecure := w.with("REDIS_TLS=true", "REDIS_TLS_INSECURE=true", "GITOPS_LOG_FORMAT=json")
+	for line := range strings.Lines(insecure.bash(".", "git gitops locks").stderr) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("no JSON: %s", line)
+		}
+	}
+	if r := insecure.with("GITOPS_LOG=error", "GITOPS_LOG_FORMAT").bash(".", "git gitops locks"); !strings.HasPrefix(r.stderr, "gitops: error: ") {
+		t.Errorf("not only errors: %s", r.stderr)
+	}
 }
 
 // TestEvents_follow: what happens while somebody looks is told once, and Ctrl-C ends the looking.

@@ -128,6 +128,7 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 		flows.Misconfigured = err
 		return flows, func() {}, nil
 	}
+	out.Configure(map[string]term.Level{"error": term.Error, "debug": term.Debug}[cfg.Log.Level], cfg.Log.Format == "json")
 	if cfg.Redis.Insecure {
 		out.Warn("REDIS_TLS_INSECURE is set: whoever answers at the Redis address is believed")
 	}
@@ -136,7 +137,6 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 		flows.Misconfigured = &config.Error{Name: "GITOPS_LOCK_SESSION", Value: cfg.Lock.Session, Allowed: "the id of a living process, or workspace", Err: err}
 		return flows, func() {}, nil
 	}
-	out.Configure(map[string]term.Level{"error": term.Error, "debug": term.Debug}[cfg.Log.Level], cfg.Log.Format == "json")
 	c.endWith(ctx, owner.Owner)
 	store := openStore(cfg.Redis)
 	flows.Store, flows.Connect, flows.Config, flows.Session = store, store.Connect, cfg, owner
