@@ -14,6 +14,7 @@ import (
 
 	"github.com/git-gitops/git-gitops/internal/config"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/internal/webhook"
 )
@@ -154,7 +155,14 @@ func TestReference_keys(t *testing.T) {
 func TestReference_events(t *testing.T) {
 	types := found(read(t, "../lock/redisstore/lua/*.lua"), `\bevent\('(\w+)'`)
 	types = append(types, found(read(t, "../gitops/*.go"), `\.note\(ctx, "(\w+)"`)...)
-	same(t, "events", found(section(t, "Events"), "(?m)^\\| `(\\w+)`"), append(types, lock.GaveUpTimeout, lock.GaveUpCancelled))
+	types = append(types, lock.GaveUpTimeout, lock.GaveUpCancelled)
+	same(t, "events", found(section(t, "Events"), "(?m)^\\| `(\\w+)`"), types)
+	m := newMetrics(nil)
+	for _, name := range types {
+		if m.count(redisstore.Event{Type: name}); m.events[name] == 0 {
+			t.Errorf("metrics count %s as another", name)
+		}
+	}
 }
 
 func TestReference_metrics(t *testing.T) {

@@ -195,7 +195,7 @@ func (m *metrics) count(e redisstore.Event) {
 		m.waits.observe(e.Wait.Seconds())
 	case "released", "expired", "broken":
 		m.holds.observe(e.Hold.Seconds())
-	case "handed_over", "joined", "taken_over", "reasserted", "lost", "timed_out", "cancelled", "push_rejected":
+	case "handed_over", "taken_over", "reasserted", "lost", "timed_out", "cancelled", "push_rejected":
 	default:
 		e.Type = "other"
 	}
