@@ -132,8 +132,15 @@ func readPage(name, text string) *page {
 		}
 		p.blocks = append(p.blocks, b)
 	}
+	for i, line := range p.script {
+		if early.MatchString(line) {
+			fault(i+1, "with pipefail a grep -q, which does not read to the end, fails the command before it now and then: say grep … >/dev/null")
+		}
+	}
 	return p
 }
+
+var early = regexp.MustCompile(`\| *grep( .*)? -[a-zA-Z]*q`)
 
 // readable reads what has a grammar.
 func readable(b block) error {
@@ -221,6 +228,7 @@ func TestDocs_detects(t *testing.T) {
 		{"another shell", "# x\n~~~ sh\nx\n~~~\n", `x.md:2: the tag "sh"`, ""},
 		{"not run without a reason", "# x\n<!-- not run: -->\n" + fence + "bash\nfalse\n" + fence + "\n", "x.md:2: a block", ""},
 		{"nothing that is not run", "# x\n<!-- not run: no -->\ntext\n" + fence + "bash\ntrue\n" + fence + "\n", "x.md:2: no bash block", ""},
+		{"a pipe that is cut", "# x\n" + fence + "bash\necho x | grep -iq x\n" + fence + "\n", "x.md:3: with pipefail", ""},
 		{"no end", "# x\n" + fence + "text\n", "x.md:2: the block does not end", ""},
 		{"YAML", "# x\n" + fence + "yaml\na: [\n" + fence + "\n", "x.md:2: ", ""},
 		{"JSON", "# x\n" + fence + "json\n{\"a\":1}\n{\"a\":}\n" + fence + "\n", "x.md:2: ", ""},
