@@ -146,6 +146,16 @@ func TestDoctor_clone(t *testing.T) {
 	w.doctor("work").want(t, "repository", "ok", "no remote")
 }
 
+// TestDoctor_orphan: where nobody's end would end a lock, doctor does not promise that it is held for long.
+func TestDoctor_orphan(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).with("GITOPS_LOCK_SESSION")
+	w.must(".", `setsid bash -c 'while kill -0 $0 2>/dev/null; do :; done; exec git gitops doctor --json' $$ >found 2>/dev/null </dev/null &`)
+	var c checkup
+	w.until("the orphan has looked", func() bool { return json.Unmarshal([]byte(w.read("found")), &c) == nil })
+	c.want(t, "session", "warn", "GITOPS_LOCK_TTL", "GITOPS_LOCK_SESSION")
+}
+
 // TestDoctor_brokenConfiguration: the settings fail, and the rest is looked at all the same.
 func TestDoctor_brokenConfiguration(t *testing.T) {
 	t.Parallel()

@@ -607,6 +607,9 @@ func (d *checkup) session() {
 	switch {
 	case err != nil:
 		d.fail("session", "set GITOPS_LOCK_SESSION to the id of a living process, or workspace, or unset it", "%v", err)
+	case found.Owner == nil && d.config.Lock.Session != session.Workspace:
+		d.warn("session", "run git from a script; or set GITOPS_LOCK_SESSION to the id of a process, or to workspace",
+			"none is to be found above this command, so nobody renews a lock: GITOPS_LOCK_TTL ends it")
 	case found.Owner == nil:
 		d.ok("session", "none: a lock belongs to the clone, until push, unlock or GITOPS_LOCK_MAX_HOLD end it")
 	default:
