@@ -165,8 +165,15 @@ func TestReference_events(t *testing.T) {
 	}
 }
 
+// The example alerts, too, name metrics that there are.
 func TestReference_metrics(t *testing.T) {
-	same(t, "metrics", found(section(t, "Metrics"), "(?m)^\\| `(gitops_\\w+)`"), found(read(t, "metrics.go"), `"(gitops_\w+)"`))
+	metrics := found(read(t, "metrics.go"), `"(gitops_\w+)"`)
+	same(t, "metrics", found(section(t, "Metrics"), "(?m)^\\| `(gitops_\\w+)`"), metrics)
+	for _, name := range found(read(t, "../../docs/alerts.yml"), `\b(gitops_\w+)`) {
+		if !slices.Contains(metrics, strings.TrimSuffix(name, "_bucket")) {
+			t.Errorf("docs/alerts.yml has %s, which is no metric", name)
+		}
+	}
 }
 
 // Every field of JSON that we print or post is documented.
