@@ -254,7 +254,7 @@ func TestDocs_detects(t *testing.T) {
 
 // pending are pages that are linked to and written elsewhere. TEMPORARY: whoever merges one of them takes it off, and the
 // last one this list.
-var pending = []string{"docs/install.md", "docs/migration.md", "docs/redis.md"}
+var pending = []string{"docs/install.md"}
 
 var (
 	linked = regexp.MustCompile(`\]\(([^)\s]+)\)`)
