@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -106,6 +107,20 @@ func (g Git) Unbound() bool {
 	return true
 }
 
+// reaching is a git that knows a URL by a name, for this command alone: a password in it is then in no argument list of ours.
+func (g Git) reaching(url string) (known Git, remote string) {
+	if !strings.Contains(url, "://") || !strings.Contains(url, "@") {
+		return g, url
+	}
+	if g.env == nil {
+		g.env = os.Environ()
+	}
+	n, _ := strconv.Atoi(os.Getenv("GIT_CONFIG_COUNT"))
+	g.env = append(slices.Clone(g.env), fmt.Sprintf("GIT_CONFIG_COUNT=%d", n+1),
+		fmt.Sprintf("GIT_CONFIG_KEY_%d=remote.gitops-url.url", n), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, url))
+	return g, "gitops-url"
+}
+
 // Dir is the working directory of git after its -C options.
 func (g Git) Dir() (string, error) {
 	dir, err := os.Getwd()
@@ -153,6 +168,7 @@ func HasProgram(verb string) bool {
 // DefaultBranch is the branch that the remote's HEAD points to, in its short form; "" when
 // there is none: an empty repository, or a detached HEAD.
 func (g Git) DefaultBranch(ctx context.Context, remote string) (branch string, empty bool, err error) {
+	g, remote = g.reaching(remote)
 	out, err := g.Output(ctx, "ls-remote", "--symref", "--", remote, "HEAD")
 	if err != nil {
 		return "", false, err
@@ -168,6 +184,7 @@ func (g Git) DefaultBranch(ctx context.Context, remote string) (branch string, e
 
 // RemoteRefs are the names of the remote's refs.
 func (g Git) RemoteRefs(ctx context.Context, remote string) ([]string, error) {
+	g, remote = g.reaching(remote)
 	out, err := g.Output(ctx, "ls-remote", "--refs", "--", remote)
 	if err != nil {
 		return nil, err
@@ -230,6 +247,7 @@ func (g Git) Contains(ctx context.Context, rev, commit string) bool {
 
 // RemoteTip is the object id of a remote's ref, "" when there is none.
 func (g Git) RemoteTip(ctx context.Context, remote, ref string) (string, error) {
+	g, remote = g.reaching(remote)
 	out, err := g.Output(ctx, "ls-remote", "--", remote, ref)
 	if err != nil {
 		return "", err

@@ -2,6 +2,9 @@ package git
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -102,5 +105,38 @@ func TestConfig_With(t *testing.T) {
 	}
 	if value, _ := c.Get("a.b"); value != "1" || len(c) != 1 {
 		t.Errorf("the first has changed: %v", c)
+	}
+}
+
+// TestNoSecretInArguments: a URL with a password is in no argument list, and is asked all the same.
+func TestNoSecretInArguments(t *testing.T) {
+	g, dir, remote := repository(t)
+	recorder := filepath.Join(t.TempDir(), "git")
+	script := fmt.Sprintf("#!/bin/sh\necho \"$@\" >>%[1]s.log\nexec %s \"$@\"\n", recorder, g.Path)
+	if err := os.WriteFile(recorder, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	g.Path = recorder
+	const url = "https://git:SECRET@host.example.com/repo.git"
+	t.Setenv("GIT_CONFIG_COUNT", "1") // that of somebody else stays
+	t.Setenv("GIT_CONFIG_KEY_0", "url."+remote+".insteadOf")
+	t.Setenv("GIT_CONFIG_VALUE_0", url)
+	head := must(t, g, "rev-parse", "HEAD")
+	if tip, err := g.RemoteTip(t.Context(), url, "refs/heads/main"); tip != head || err != nil {
+		t.Errorf("tip %q, %v", tip, err)
+	}
+	if branch, _, err := g.DefaultBranch(t.Context(), url); branch != "main" || err != nil {
+		t.Errorf("default branch %q, %v", branch, err)
+	}
+	if refs, err := g.RemoteRefs(t.Context(), url); !slices.Equal(refs, []string{"refs/heads/main"}) || err != nil {
+		t.Errorf("refs %q, %v", refs, err)
+	}
+	commit(t, g, dir, "two", "file", "2\n")
+	if _, err := g.Integrate(t.Context(), url, "main"); err != nil {
+		t.Error(err)
+	}
+	log, err := os.ReadFile(recorder + ".log")
+	if err != nil || strings.Contains(string(log), "SECRET") {
+		t.Errorf("%v\n%s", err, log)
 	}
 }

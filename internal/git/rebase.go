@@ -31,7 +31,8 @@ func (e *RebaseError) Error() string {
 // where that is not possible it leaves everything as it was, and the error is a *RebaseError. It
 // reports whether there was anything to do.
 func (g Git) Integrate(ctx context.Context, remote, branch string) (bool, error) {
-	if _, err := g.Output(ctx, "fetch", "--quiet", "--no-tags", "--", remote, "refs/heads/"+branch); err != nil {
+	from, remote := g.reaching(remote)
+	if _, err := from.Output(ctx, "fetch", "--quiet", "--no-tags", "--", remote, "refs/heads/"+branch); err != nil {
 		return false, fmt.Errorf("fetch %s: %w", branch, err)
 	}
 	upstream, before := g.Tip(ctx, "FETCH_HEAD"), g.Tip(ctx, "HEAD")
