@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,11 +30,11 @@ var strategies = map[string]struct {
 }
 
 const (
-	prelude = `set -u; url=$1 i=$2 secs=$3 w=w/$2; mkdir -p w
-clone() { $1 clone -q "$url" -b main "$w"; }
+	prelude = `set -u; url=$1 i=$2 secs=$3 w=w/$2; mkdir -p w; exec 3>&2 2>w/$2.err
+clone() { $1 clone "$url" -b main "$w"; }
 edit() { sleep "$secs"; mkdir -p "$w/out"; echo "$i" >"$w/out/$i" && git -C "$w" add out && git -C "$w" commit -qm "$i"; }
 `
-	epilogue = "\ncode=$?; rm -rf \"$w\"; exit $code"
+	epilogue = "\ncode=$?; exec 2>&3; cat \"$w.err\" >&2; rm -rf \"$w\"; exit $code"
 
 	// As users have it: SET NX with a TTL, asked for again and again, and a compare-and-delete.
 	redisCLI = `token=$RANDOM$RANDOM$i; r() { redis-cli -h "$REDIS_HOST" -p "$REDIS_PORT" "$@"; }
@@ -57,6 +58,7 @@ type contest struct {
 	Pipelines int     `json:"pipelines"`
 	Megabytes int     `json:"megabytes"`
 	Transport string  `json:"transport"`
+	Queued    bool    `json:"queued"`
 	Seconds   float64 `json:"seconds"`
 	Ratio     float64 `json:"ratio_to_serial_limit"`
 	Landed    int     `json:"landed"`
@@ -71,6 +73,7 @@ func pipelinesCommand(args []string) error {
 	transport := flags.String("over", "http", "`TRANSPORT`: path, file, http or ssh")
 	names := flags.String("strategies", "gitops,gitops-inside,gitops-names,retry,redis-cli-1s,lock-branch-1s", "`NAMES` of what to compare; there is also redis-cli-20s")
 	edit := flags.Duration("edit", 200*time.Millisecond, "`TIME` that each edit takes")
+	queued := flags.Bool("queued", false, "take the time only from when all have queued for a lock that is held, and have their clones; for gitops and gitops-inside")
 	asJSON := flags.Bool("json", false, "print JSON")
 	_ = flags.Parse(args) // it exits when it cannot
 
@@ -98,7 +101,7 @@ func pipelinesCommand(args []string) error {
 			limit.Megabytes = megabytes
 			all := []contest{limit}
 			for name := range strings.SplitSeq(*names, ",") {
-				c, err := s.contest(name, *transport, n, *edit)
+				c, err := s.contest(name, *transport, n, *edit, *queued)
 				if err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
@@ -144,8 +147,8 @@ func (s *site) serial(transport string, n int, edit time.Duration) (contest, err
 }
 
 // contest starts all pipelines at once and waits for the last.
-func (s *site) contest(name, transport string, n int, edit time.Duration) (contest, error) {
-	c := contest{Strategy: name, Pipelines: n, Transport: transport}
+func (s *site) contest(name, transport string, n int, edit time.Duration, queued bool) (contest, error) {
+	c := contest{Strategy: name, Pipelines: n, Transport: transport, Queued: queued}
 	strategy, ok := strategies[name]
 	if !ok {
 		known := make([]string, 0, len(strategies))
@@ -165,10 +168,17 @@ func (s *site) contest(name, transport string, n int, edit time.Duration) (conte
 		mu   sync.Mutex
 		errs []error
 	)
+	env := strategy.env
+	if queued {
+		env = append([]string{"GITOPS_LOG=debug"}, env...)
+		if _, err := s.bash(ctx, nil, `mkdir -p w && GITOPS_LOCK_SESSION=workspace git gitops lock --repo "$1" --branch main`, s.urls[transport]); err != nil {
+			return c, err
+		}
+	}
 	began := time.Now()
 	for i := range n {
 		wg.Go(func() {
-			said, err := s.bash(ctx, strategy.env, prelude+strategy.script+epilogue, s.urls[transport], strconv.Itoa(i), fmt.Sprint(edit.Seconds()))
+			said, err := s.bash(ctx, env, prelude+strategy.script+epilogue, s.urls[transport], strconv.Itoa(i), fmt.Sprint(edit.Seconds()))
 			mu.Lock()
 			defer mu.Unlock()
 			c.Rejected += strings.Count(said, "! [")
@@ -176,6 +186,24 @@ func (s *site) contest(name, transport string, n int, edit time.Duration) (conte
 				errs = append(errs, fmt.Errorf("pipeline %d: %w", i, err))
 			}
 		})
+	}
+	if queued {
+		for clones := n; clones > 0; time.Sleep(50 * time.Millisecond) {
+			if err := ctx.Err(); err != nil {
+				return c, err
+			}
+			clones = n
+			for i := range n {
+				said, _ := os.ReadFile(filepath.Join(s.dir, "w", strconv.Itoa(i)+".err")) //nolint:gosec // our own
+				if strings.Contains(string(said), "cloned ahead") || name != "gitops" && strings.Contains(string(said), "waiting for") {
+					clones--
+				}
+			}
+		}
+		began = time.Now()
+		if _, err := s.bash(ctx, nil, `git gitops unlock --repo "$1" --branch main`, s.urls[transport]); err != nil {
+			return c, err
+		}
 	}
 	wg.Wait()
 	c.Seconds = time.Since(began).Seconds()

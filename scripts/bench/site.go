@@ -117,7 +117,7 @@ func (s *site) reset() error {
 
 // bash runs a script in the site's folder and returns what it said on stderr. more are further variables.
 func (s *site) bash(ctx context.Context, more []string, script string, args ...string) (said string, err error) {
-	cmd := exec.CommandContext(ctx, "bash", append([]string{"-c", script, "bash"}, args...)...) //nolint:gosec // our own scripts
+	cmd := exec.CommandContext(ctx, "bash", append([]string{"-c", script + "\nexit $?", "bash"}, args...)...) //nolint:gosec // our own scripts; bash must stay, or we would be the session
 	cmd.Dir, cmd.Env = s.dir, append(append([]string{}, s.env...), more...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
