@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -28,7 +30,8 @@ type Server struct {
 }
 
 // Start runs a server for a test. args are words of redis-server's command line that come
-// after, and so override, ours: no persistence, quiet, protected to the loopback address.
+// after, and so override, ours: no persistence, quiet, protected to the loopback address. The first may be a
+// configuration file.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s, err := Run(t.TempDir(), args...)
@@ -69,8 +72,12 @@ func (s *Server) Addr() string { return net.JoinHostPort(s.Host, s.Port) }
 
 // Resume starts the server again, on the same port, after Kill or Stop.
 func (s *Server) Resume() error {
-	args := []string{"--port", s.Port, "--bind", s.Host, "--save", "", "--dir", s.Dir, "--logfile", "redis.log"}
-	s.cmd = exec.Command("redis-server", append(args, s.args...)...) //nolint:gosec // a test's own server
+	ours := []string{"--port", s.Port, "--bind", s.Host, "--save", "", "--dir", s.Dir, "--logfile", "redis.log"}
+	at := 0
+	if len(s.args) > 0 && !strings.HasPrefix(s.args[0], "--") {
+		at = 1 // a configuration file comes first
+	}
+	s.cmd = exec.Command("redis-server", slices.Insert(slices.Clone(s.args), at, ours...)...) //nolint:gosec // a test's own server
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("start redis-server (make test installs it): %w", err)
 	}
