@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
 // faults carries out the plan: what happens next, to whom and for how long comes from the seed.
@@ -51,8 +53,8 @@ var plan = []fault{
 	}},
 	{"redis is slow", 5, func(f *faults, _ *pipeline) bool {
 		p, by := f.w.toRedis[f.dice.IntN(len(f.w.toRedis))], f.between(50*time.Millisecond, 700*time.Millisecond)
-		p.delay(by)
-		f.after(f.between(time.Second, 3*time.Second), func() { p.delay(-by) })
+		p.Delay(by)
+		f.after(f.between(time.Second, 3*time.Second), func() { p.Delay(-by) })
 		return true
 	}},
 	{"git is cut off", 4, func(f *faults, _ *pipeline) bool {
@@ -153,19 +155,19 @@ func (f *faults) pause(p *pipeline, script, keeper bool) bool {
 	return true
 }
 
-func (f *faults) cut(p *proxy, d time.Duration) bool {
-	p.cut()
-	f.after(d, p.mend)
+func (f *faults) cut(p *redistest.Proxy, d time.Duration) bool {
+	p.Cut()
+	f.after(d, p.Mend)
 	return true
 }
 
 // deafen loses the answers to what is carried out meanwhile, and then the connections.
-func (f *faults) deafen(p *proxy) bool {
-	p.deafen(1)
+func (f *faults) deafen(p *redistest.Proxy) bool {
+	p.Deafen(1)
 	f.after(f.between(20*time.Millisecond, 200*time.Millisecond), func() {
-		p.cut()
-		p.deafen(-1)
-		p.mend()
+		p.Cut()
+		p.Deafen(-1)
+		p.Mend()
 	})
 	return true
 }
@@ -175,7 +177,7 @@ func (f *faults) deafen(p *proxy) bool {
 func (f *faults) restart(empty bool) bool {
 	f.w.redis.Kill()
 	for _, p := range f.w.toRedis {
-		p.cut()
+		p.Cut()
 	}
 	if empty {
 		if err := os.RemoveAll(filepath.Join(f.w.redis.Dir, "appendonlydir")); err != nil {
@@ -189,7 +191,7 @@ func (f *faults) restart(empty bool) bool {
 	}
 	f.w.until("the monitor follows", 10*time.Second, func() bool { return f.w.monitor.epochs.Load() > epoch })
 	for _, p := range f.w.toRedis {
-		p.mend()
+		p.Mend()
 	}
 	return true
 }

@@ -118,7 +118,7 @@ func TestModel(t *testing.T) {
 func runModel(t *testing.T, seed uint64, model porcupine.Model, forgetful bool) {
 	const clients = 16
 	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
-	proxies := []*proxy{newProxy(t, server.Addr()), newProxy(t, server.Addr())}
+	proxies := []*redistest.Proxy{redistest.NewProxy(t, server.Addr()), redistest.NewProxy(t, server.Addr())}
 	ctx, calm := context.WithTimeout(t.Context(), 6*time.Second)
 	defer calm()
 	var weather, all sync.WaitGroup
@@ -130,7 +130,7 @@ func runModel(t *testing.T, seed uint64, model porcupine.Model, forgetful bool) 
 			c := client{
 				t: t, id: id, record: r, strict: !forgetful,
 				dice:  rand.New(rand.NewPCG(seed, uint64(id))),
-				store: redisstore.Open(redisstore.Options{Addrs: []string{proxies[id%len(proxies)].addr}}),
+				store: redisstore.Open(redisstore.Options{Addrs: []string{proxies[id%len(proxies)].Addr}}),
 			}
 			defer func() { _ = c.store.Close() }()
 			for ctx.Err() == nil {
@@ -223,7 +223,7 @@ func (c *client) pause(ctx context.Context, most time.Duration) {
 }
 
 // storm strikes until ctx ends.
-func storm(ctx context.Context, t *testing.T, dice *rand.Rand, server *redistest.Server, proxies []*proxy, forgetful bool) int {
+func storm(ctx context.Context, t *testing.T, dice *rand.Rand, server *redistest.Server, proxies []*redistest.Proxy, forgetful bool) int {
 	for n := 0; ; n++ {
 		p := proxies[dice.IntN(len(proxies))]
 		some := 10*time.Millisecond + time.Duration(dice.Int64N(int64(150*time.Millisecond)))
@@ -234,19 +234,19 @@ func storm(ctx context.Context, t *testing.T, dice *rand.Rand, server *redistest
 		}
 		switch dice.IntN(5) {
 		case 0:
-			p.cut()
+			p.Cut()
 			time.Sleep(some)
-			p.mend()
+			p.Mend()
 		case 1:
-			p.deafen(1)
+			p.Deafen(1)
 			time.Sleep(some)
-			p.cut()
-			p.deafen(-1)
-			p.mend()
+			p.Cut()
+			p.Deafen(-1)
+			p.Mend()
 		case 2, 3:
-			p.delay(some)
+			p.Delay(some)
 			time.Sleep(some * 2)
-			p.delay(-some)
+			p.Delay(-some)
 		default:
 			server.Kill()
 			if forgetful {

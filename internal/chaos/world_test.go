@@ -44,8 +44,8 @@ type world struct {
 	redis    *redistest.Server
 	keys     *redis.Client // straight to Redis, past the proxies
 	monitor  *monitor
-	toRedis  []*proxy
-	toGit    *proxy
+	toRedis  []*redistest.Proxy
+	toGit    *redistest.Proxy
 	remote   string // of those who use the lock, through toGit
 	direct   string // of outsiders
 	identity string // of the repository, as in the names of its locks
@@ -93,7 +93,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(w.monitor.end)
 	w.until("the monitor follows", 10*time.Second, func() bool { return w.monitor.epochs.Load() > 0 })
 	for range 3 {
-		w.toRedis = append(w.toRedis, newProxy(t, w.redis.Addr()))
+		w.toRedis = append(w.toRedis, redistest.NewProxy(t, w.redis.Addr()))
 	}
 
 	w.serveGit()
@@ -143,9 +143,9 @@ func (w *world) serveGit() {
 		}
 		return err == nil
 	})
-	w.toGit = newProxy(w.t, addr)
-	w.direct, w.remote = "git://"+addr+"/repo", "git://"+w.toGit.addr+"/repo"
-	w.identity = w.toGit.addr + "/repo"
+	w.toGit = redistest.NewProxy(w.t, addr)
+	w.direct, w.remote = "git://"+addr+"/repo", "git://"+w.toGit.Addr+"/repo"
+	w.identity = w.toGit.Addr + "/repo"
 
 	w.must("bash", "-c", `git init -q -b main "$1" && cd "$1" && echo seed >seed && git add . &&
 		git commit -q -m seed && git push -q "$2" main`, "bash", filepath.Join(w.dir, "work", "seed"), w.direct)
@@ -242,7 +242,7 @@ func (w *world) start(id, kind, group string, proxy int) *pipeline {
 		w.t.Fatal(err)
 	}
 	defer func() { _ = said.Close() }()
-	_, port, _ := net.SplitHostPort(w.toRedis[proxy].addr)
+	_, port, _ := net.SplitHostPort(w.toRedis[proxy].Addr)
 	p.cmd = exec.Command("bash", script)
 	p.cmd.Dir = p.dir
 	p.cmd.Env = w.env("ID="+id, "KIND="+kind, "GROUP="+group, "REMOTE="+remote, "LOG="+p.log, "REDIS_PORT="+port)
