@@ -74,7 +74,11 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			return nil, ctx.Err()
 		case !contacted || !passing(err):
 			if ambiguous(err) {
-				giveUpWait(ctx, s, r, GaveUpCancelled, firstBudget)
+				budget := firstBudget
+				if attempt.Granted { // for certain, so it must be given back
+					budget = releaseBudget
+				}
+				giveUpWait(ctx, s, r, GaveUpCancelled, budget)
 			}
 			return nil, err
 		}

@@ -265,34 +265,50 @@ func (s *Store) confirm(ctx context.Context, r lock.Request) error {
 	if s.minReplicas == 0 {
 		return nil
 	}
-	keys, _ := s.keys(r.Key)
-	node := s.client
-	if cluster, ok := s.client.(*redis.ClusterClient); ok { // WAIT has no key to be routed by
-		master, err := cluster.MasterForKey(ctx, keys[0])
-		if err != nil {
-			return s.trouble(err)
-		}
-		node = master
-	}
 	ctx, cancel := context.WithTimeout(ctx, 2*confirmTimeout)
 	defer cancel()
-	var n *redis.IntCmd
-	// WAIT speaks of the writes of its own connection: here of a write that comes after the grant.
-	_, err := node.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.PExpire(ctx, keys[1], 24*time.Hour)
-		n = redis.NewIntCmd(ctx, "wait", s.minReplicas, confirmTimeout.Milliseconds())
-		return p.Process(ctx, n)
-	})
-	if err != nil {
-		return s.trouble(err)
-	}
-	if got := int(n.Val()); got < s.minReplicas {
+	got, err := s.replicas(ctx, r.Key)
+	if err == nil && got < s.minReplicas {
 		return &lock.StoreError{
 			Trouble: lock.Unconfirmed, Addr: s.addr, Ambiguous: true,
 			Err: fmt.Errorf("%d of %d replicas have confirmed the lock", got, s.minReplicas),
 		}
 	}
-	return nil
+	if err != nil {
+		err = s.trouble(err)
+		var se *lock.StoreError
+		if errors.As(err, &se) {
+			se.Ambiguous = true // the grant has been carried out, whatever became of this
+		}
+	}
+	return err
+}
+
+// replicas is how many have a lock that we hold, as far as is known within the time that they are given.
+func (s *Store) replicas(ctx context.Context, k lock.Key) (int, error) {
+	keys, _ := s.keys(k)
+	node := s.client
+	if cluster, ok := s.client.(*redis.ClusterClient); ok { // WAIT has no key to be routed by
+		master, err := cluster.MasterForKey(ctx, keys[0])
+		if err != nil {
+			return 0, err //nolint:wrapcheck // confirm does
+		}
+		node = master
+	}
+	var (
+		written *redis.BoolCmd
+		n       *redis.IntCmd
+	)
+	// WAIT speaks of the writes of its own connection: here of a write that comes after the grant.
+	_, err := node.Pipelined(ctx, func(p redis.Pipeliner) error {
+		written = p.PExpire(ctx, keys[1], 24*time.Hour)
+		n = redis.NewIntCmd(ctx, "wait", s.minReplicas, confirmTimeout.Milliseconds())
+		return p.Process(ctx, n)
+	})
+	if err != nil || !written.Val() { // nothing was written: the lock is gone, and WAIT has waited for nothing
+		return 0, err //nolint:wrapcheck // confirm does
+	}
+	return int(n.Val()), nil
 }
 
 // Wait implements lock.Store.
