@@ -159,7 +159,7 @@ func explain(err error) (int, []term.Message) {
 
 // storeAdvice is what to do about each trouble with Redis.
 var storeAdvice = map[lock.Trouble][]string{
-	lock.Unreachable: {"check REDIS_HOST, REDIS_PORT (or REDIS_URL) and the network; a server that wants TLS needs REDIS_TLS=true"},
+	lock.Unreachable: {"check REDIS_HOST, REDIS_PORT (or REDIS_URL; REDIS_SENTINEL_ADDRS and REDIS_SENTINEL_MASTER; REDIS_CLUSTER_ADDRS) and the network; a server that wants TLS needs REDIS_TLS=true"},
 	lock.TLSFailed:   {"check REDIS_TLS, REDIS_TLS_CA_CERT_B64 (or REDIS_TLS_CA_CERT), REDIS_TLS_SERVER_NAME, and REDIS_TLS_CERT with REDIS_TLS_KEY if the server asks for one"},
 	lock.TLSAbsent:   {"set REDIS_PORT to the server's TLS port; if it has none, unset REDIS_TLS (in REDIS_URL: redis:// for rediss://)"},
 	lock.TLSTooOld:   {"have the server speak TLS 1.2 or newer (tls-protocols in redis.conf): older versions are not safe"},
@@ -167,7 +167,7 @@ var storeAdvice = map[lock.Trouble][]string{
 	lock.WrongName:   {"set REDIS_TLS_SERVER_NAME to a name that the certificate carries, or REDIS_HOST, if the server answers to that name"},
 	lock.Expired:     {"renew the server's certificate, or set the clock of this machine"},
 	lock.WantsCert:   {"set REDIS_TLS_CERT and REDIS_TLS_KEY to the files of a client certificate that the server's authority has signed"},
-	lock.AuthFailed:  {"check REDIS_USERNAME and REDIS_PASSWORD (or REDIS_PASSWORD_FILE)"},
+	lock.AuthFailed:  {"check REDIS_USERNAME and REDIS_PASSWORD (or REDIS_PASSWORD_FILE); those of sentinels are REDIS_SENTINEL_USERNAME and REDIS_SENTINEL_PASSWORD"},
 	lock.Forbidden:   {"allow this Redis user the command or key that the reason names (ACL SETUSER)"},
 	lock.ReadOnly:    {"point REDIS_HOST at the primary; it may be a failover that is still under way, then try again"},
 	lock.Persistence: {"the server cannot save to disk and refuses writes: free its disk, or see its log"},
@@ -175,7 +175,7 @@ var storeAdvice = map[lock.Trouble][]string{
 	lock.OutOfMemory: {"the server's maxmemory is reached: raise it, or free keys"},
 	lock.Unconfirmed: {"see why the replicas are behind (INFO replication), or lower GITOPS_REDIS_MIN_REPLICAS"},
 	lock.NotALock:    {"GITOPS_LOCK_KEY names a key that holds something else: choose another"},
-	lock.Refused:     {"see the server's log"},
+	lock.Refused:     {"see the server's log, and whether it is what the settings say: one server (REDIS_HOST or REDIS_URL), sentinels (REDIS_SENTINEL_ADDRS) or a cluster (REDIS_CLUSTER_ADDRS)"},
 }
 
 // settingMessages gives each wrong setting a message of its own, so that all can be mended at once.

@@ -51,6 +51,12 @@ const (
 	inspectStep = 50
 	// confirmTimeout is how long replicas may take to confirm a lock.
 	confirmTimeout = time.Second
+	// wakeTimeout is how late the answer of a blocked command may be. A waiter whose connection has died without a
+	// word is then back within its lock.Life, and keeps its place.
+	wakeTimeout = 2 * time.Second
+	// reloadTimeout and reloads bound a look at who has which slots of a Cluster now.
+	reloadTimeout = 500 * time.Millisecond
+	reloads       = 3
 )
 
 //go:embed lua/common.lua
@@ -118,6 +124,7 @@ type Store struct {
 	dialer *dialer
 	prefix string
 	addr   string
+	master string // what the sentinels call it; "": none are asked
 	events int
 	tls    bool
 
@@ -125,6 +132,7 @@ type Store struct {
 
 	mu        sync.Mutex
 	contacted bool
+	failed    bool // the last script
 }
 
 var _ lock.Store = (*Store)(nil)
@@ -142,16 +150,16 @@ func Open(o Options) *Store {
 		MasterName:       o.SentinelMaster,
 		SentinelUsername: o.SentinelUsername,
 		SentinelPassword: o.SentinelPassword,
-		IsClusterMode:    o.Cluster,
 
 		// One command at a time, judged by its own context: who may retry what is decided
 		// by the lock and not by the client.
 		MaxRetries:            -1,
 		DialerRetries:         1,
 		DialTimeout:           dialTimeout,
-		ReadTimeout:           -1,
+		ReadTimeout:           2 * lock.Heartbeat, // of what the client asks by itself: all of ours have deadlines, and sooner ones
 		ContextTimeoutEnabled: true,
-		PoolSize:              2, // one that blocks in a wait, one that gives the wait up
+		PoolSize:              2,  // one that blocks in a wait, one that gives the wait up
+		PipelinePoolSize:      -1, // no others for pipelines
 
 		// A handshake of HELLO alone: Redis before 7.2 answers the rest with errors.
 		Protocol:                 2,
@@ -165,7 +173,15 @@ func Open(o Options) *Store {
 	if prefix == "" {
 		prefix = "gitops"
 	}
-	return &Store{client: redis.NewUniversalClient(u), dialer: d, prefix: prefix, addr: strings.Join(o.Addrs, ","), events: o.Events, tls: o.TLS != nil, minReplicas: o.MinReplicas}
+	s := &Store{dialer: d, prefix: prefix, addr: strings.Join(o.Addrs, ","), master: o.SentinelMaster, events: o.Events, tls: o.TLS != nil, minReplicas: o.MinReplicas}
+	if o.Cluster {
+		c := u.Cluster()
+		c.DisableRoutingPolicies = true // which need the list of all commands from some node first, in every process
+		s.client = redis.NewClusterClient(c)
+	} else {
+		s.client = redis.NewUniversalClient(u)
+	}
+	return s
 }
 
 var silence sync.Once
@@ -204,6 +220,7 @@ func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key
 		reply any
 		err   error
 	)
+	s.lookAgain(ctx)
 	answered := make(chan struct{})
 	limit, cancel := context.WithTimeout(ctx, s.patience())
 	go func() { // the client heeds a deadline while it reads, but no cancellation
@@ -216,13 +233,36 @@ func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key
 		return nil, s.trouble(ctx.Err())
 	case <-answered:
 	}
+	s.mu.Lock()
+	s.contacted = s.contacted || err == nil
+	s.failed = err != nil
+	s.mu.Unlock()
 	if err != nil {
 		return nil, s.trouble(err)
 	}
-	s.mu.Lock()
-	s.contacted = true
-	s.mu.Unlock()
 	return reply, nil
+}
+
+// lookAgain asks a Cluster that has failed us who has which slots now. By itself the client does so only when a node tells it
+// that it is the wrong one, which a dead one does not. It asks one node at a time, by chance: one that does not answer is asked
+// no longer than a moment.
+func (s *Store) lookAgain(ctx context.Context) {
+	cluster, ok := s.client.(*redis.ClusterClient)
+	s.mu.Lock()
+	failed := s.failed
+	s.mu.Unlock()
+	if !ok || !failed {
+		return
+	}
+	for range reloads {
+		limit, cancel := context.WithTimeout(ctx, reloadTimeout)
+		_ = cluster.ForEachMaster(limit, func(context.Context, *redis.Client) error { return nil }) // it reloads first
+		silent := limit.Err() != nil
+		cancel()
+		if !silent {
+			return
+		}
+	}
 }
 
 func (s *Store) patience() time.Duration {
@@ -259,7 +299,7 @@ func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, e
 	}
 }
 
-// confirm waits until enough replicas have the lock that was just granted. The error is Ambiguous, so that
+// confirm waits until enough replicas have the lock that was just granted. Every error is Ambiguous, so that
 // the lock is given back.
 func (s *Store) confirm(ctx context.Context, r lock.Request) error {
 	if s.minReplicas == 0 {
@@ -320,7 +360,7 @@ func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Durat
 	// Not client.BLPop: that rounds to whole seconds. The answer has some time to arrive.
 	answered := make(chan error, 1)
 	go func() {
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+answerTimeout)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+wakeTimeout)
 		defer cancel()
 		cmd := redis.NewStringSliceCmd(limit, "blpop", wake, strconv.FormatFloat(d.Seconds(), 'f', 3, 64))
 		answered <- s.client.Process(limit, cmd)

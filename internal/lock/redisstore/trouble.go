@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -29,6 +30,7 @@ var replies = map[string]lock.Trouble{
 	"LOADING":     lock.Loading,
 	"MASTERDOWN":  lock.Loading,
 	"CLUSTERDOWN": lock.Loading,
+	"UNBLOCKED":   lock.Loading, // it became a replica while we were blocked on it
 	"TRYAGAIN":    lock.Loading,
 	"BUSY":        lock.Loading,
 	"OOM":         lock.OutOfMemory,
@@ -43,8 +45,20 @@ func (s *Store) trouble(err error) error {
 	}
 	e := &lock.StoreError{Trouble: lock.Refused, Addr: s.addr, Err: err}
 
+	asked := s.asked(err)
+	if asked != nil {
+		e.Err = asked
+	}
 	var reply redis.Error
-	if errors.As(err, &reply) {
+	switch _, cluster := s.client.(*redis.ClusterClient); {
+	case !errors.As(err, &reply):
+	case asked != nil && errors.Is(err, redis.Nil):
+		e.Trouble = lock.Unreachable
+		return e
+	case cluster && (strings.HasPrefix(reply.Error(), "MOVED ") || strings.HasPrefix(reply.Error(), "ASK ")):
+		e.Trouble = lock.Loading // slots move faster than the client follows
+		return e
+	default:
 		e.Trouble = replyTrouble(reply.Error())
 		return e
 	}
@@ -68,7 +82,9 @@ func (s *Store) trouble(err error) error {
 		e.Ambiguous = op.Op != "dial"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		e.Trouble, e.Ambiguous = lock.Unreachable, true
-		e.Err = errors.New("no answer in time")
+		if asked == nil {
+			e.Err = errors.New("no answer in time")
+		}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, redis.ErrClosed):
 		e.Trouble, e.Ambiguous = lock.Unreachable, true
 		e.Err = errors.New("the connection was closed")
@@ -76,6 +92,24 @@ func (s *Store) trouble(err error) error {
 		e.Trouble, e.Ambiguous = lock.Unreachable, true
 	}
 	return e
+}
+
+// asked is what the sentinels answered when none could name the master, each answer once; nil when err is something else.
+func (s *Store) asked(err error) error {
+	var all interface{ Unwrap() []error }
+	switch {
+	case s.master == "" || !errors.As(err, &all):
+		return nil
+	case errors.Is(err, redis.Nil):
+		return fmt.Errorf("no sentinel knows a master named %q", s.master)
+	}
+	var answers []string
+	for _, one := range all.Unwrap() {
+		if !slices.Contains(answers, one.Error()) {
+			answers = append(answers, one.Error())
+		}
+	}
+	return fmt.Errorf("no sentinel answers who the master is: %s", strings.Join(answers, "; "))
 }
 
 // dropped reports whether the other side ended the connection.

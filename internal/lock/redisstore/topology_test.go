@@ -1,0 +1,158 @@
+//go:build unix
+
+package redisstore_test
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/redistest"
+)
+
+// topologies are the two that fail over, and how a client is told of them.
+var topologies = map[string]func(*testing.T) (*redistest.Topology, redisstore.Options){
+	"sentinel": func(t *testing.T) (*redistest.Topology, redisstore.Options) {
+		all := redistest.Sentinel(t)
+		return all, redisstore.Options{Addrs: all.Addrs(), SentinelMaster: redistest.MasterName, Events: 100}
+	},
+	"cluster": func(t *testing.T) (*redistest.Topology, redisstore.Options) {
+		all := redistest.Cluster(t)
+		return all, redisstore.Options{Addrs: all.Addrs(), Cluster: true, Events: 100}
+	},
+}
+
+// TestTopology_failover: a holder keeps its lock, and waiters keep their places, over a primary that is killed, one that is
+// stopped, and one that is asked to make room. One failover after the other, in the same processes.
+func TestTopology_failover(t *testing.T) {
+	for name, start := range topologies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, o := start(t)
+			for _, how := range []string{"killed", "stopped", "asked"} {
+				t.Run(how, func(t *testing.T) { failOver(t, all, o, how) })
+			}
+		})
+	}
+}
+
+func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how string) {
+	const waiters = 4
+	ctx := t.Context()
+	key := lock.Key{Repo: "example.com/" + how, Branch: "main"}
+	of := func(kind string) string { return "gitops:" + kind + ":{" + key.ID() + "}" }
+	ask := func() lock.Request {
+		r := request(key)
+		r.TTL = 20 * time.Second
+		return r
+	}
+	patiently := func(what string, ok func() bool) { // for what Sentinel does once in ten seconds
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("not within 30 s: %s", what)
+			}
+		}
+	}
+	var old, now *redistest.Server
+	patiently("the primary has a replica", func() bool { old = all.Primary(of("lock")); return old != nil && all.Replicas(old) > 0 })
+
+	holding := open(t, o)
+	lease, err := lock.Acquire(ctx, holding, ask(), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type grant struct {
+		n     int
+		store *redisstore.Store
+		lease *lock.Lease
+		err   error
+	}
+	granted := make(chan grant)
+	before := old.Client(t)
+	for n := range waiters {
+		s := open(t, o)
+		go func() {
+			l, err := lock.Acquire(ctx, s, ask(), time.Minute, nil)
+			granted <- grant{n, s, l, err}
+		}()
+		eventually(t, "it waits", func() bool { return before.ZCard(ctx, of("queue")).Val() == int64(n)+1 })
+	}
+	if n, err := before.Wait(ctx, 1, time.Second).Result(); n == 0 || err != nil {
+		t.Fatalf("not replicated: %d, %v", n, err)
+	}
+
+	started := time.Now()
+	switch how {
+	case "killed":
+		old.Kill()
+	case "stopped":
+		err = old.Signal(syscall.SIGSTOP)
+	default:
+		err = all.HandOver(of("lock"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	patiently("another is primary", func() bool { now = all.Primary(of("lock")); return now != nil && now != old })
+	failed := time.Since(started)
+	patiently("the holder renews", func() bool {
+		err = lease.Renew(ctx, holding)
+		var lost *lock.LostError
+		if errors.As(err, &lost) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	t.Logf("%s: failed over in %s, renewed after %s", how, failed.Round(time.Millisecond), time.Since(started).Round(time.Millisecond))
+	if lease.Broken() {
+		t.Error("the lock was gone")
+	}
+	var order []int
+	var longest time.Duration
+	for range waiters {
+		released := time.Now()
+		if _, err := lease.Release(ctx, holding, 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		g := <-granted
+		if g.err != nil {
+			t.Fatalf("waiter %d: %v", g.n, g.err)
+		}
+		order = append(order, g.n)
+		longest = max(longest, time.Since(released))
+		lease, holding = g.lease, g.store
+	}
+	if _, err := lease.Release(ctx, holding, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: granted to %v, longest hand-over %s", how, order, longest.Round(time.Millisecond))
+
+	// What cannot be promised: that a primary which is just made keeps all that was written to it (two sentinels may each make
+	// one), and that the first of those who block on a silent node of a Cluster, which nobody tells them, finds out in time for
+	// its turn.
+	patiently("there is one primary", func() bool { now = all.Primary(of("lock")); return now != nil })
+	acquired := 0
+	for _, e := range now.Client(t).XRange(ctx, of("events"), "-", "+").Val() {
+		if e.Values["type"] == "acquired" {
+			acquired++
+		}
+	}
+	switch {
+	case acquired < 1+waiters:
+		t.Logf("%s: the failover lost writes", how)
+	case o.Cluster && how == "stopped":
+	case !slices.IsSorted(order):
+		t.Errorf("not in the order in which they came: %v", order)
+	}
+	if how != "asked" {
+		old.Kill()
+		if err := all.Follow(old, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
