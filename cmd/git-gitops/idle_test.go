@@ -1,0 +1,143 @@
+//go:build unix
+
+package main
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/redistest"
+)
+
+// through is the same world, whose commands reach Redis through a proxy.
+func (w *world) through(p *redistest.Proxy) *world {
+	_, port, _ := net.SplitHostPort(p.Addr)
+	return w.with("REDIS_PORT=" + port)
+}
+
+// ticket is that of the only one who waits for a lock: its token and its place in time.
+func (w *world) ticket(lockKey string) string {
+	w.t.Helper()
+	all := w.keys.ZRangeWithScores(w.t.Context(), strings.Replace(lockKey, ":lock:", ":queue:", 1), 0, -1).Val()
+	if len(all) != 1 {
+		w.t.Fatalf("not one waits: %v", all)
+	}
+	return all[0].Member.(string) + " " + strconv.FormatFloat(all[0].Score, 'f', 0, 64)
+}
+
+// blocked is how many connections wait in a BLPOP.
+func (w *world) blocked() int {
+	w.t.Helper()
+	return strings.Count(w.keys.ClientList(w.t.Context()).Val(), "cmd=blpop")
+}
+
+// TestDropped: a waiter and a keeper whose connections are cut, time and again, keep the place and the lock.
+func TestDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	remote := w.seed("remote.git")
+	key := lockKey(remote, "main")
+	p := redistest.NewProxy(t, w.redis.Addr())
+	w = w.through(p).with("GITOPS_LOCK_TTL=5")
+
+	w.must(".", "git gitops clone -q remote.git held")
+	token := w.keys.Get(t.Context(), key).Val()
+	waiter := w.start(".", "bash", "-c", "git gitops clone -q remote.git next && git -C next commit -q --allow-empty -m next && git gitops -C next push -q; exit $?")
+	w.until("it blocks", func() bool { return w.blocked() == 1 })
+	ticket := w.ticket(key)
+	for range 3 {
+		p.Cut()
+		w.until("Redis has noticed", func() bool { return w.blocked() == 0 })
+		p.Mend()
+		w.until("it blocks again", func() bool { return w.blocked() == 1 })
+		if now := w.ticket(key); now != ticket {
+			t.Fatalf("its ticket was %s, now it is %s", ticket, now)
+		}
+	}
+	// The keeper has lost its connection as well, and renews over another.
+	at := time.Now()
+	w.until("the lock was renewed", func() bool { return time.Since(at)+w.keys.PTTL(t.Context(), key).Val() > 6*time.Second })
+	if now := w.keys.Get(t.Context(), key).Val(); now != token {
+		t.Errorf("the lock was %s's, now it is %s's", token, now)
+	}
+	w.must("held", "git commit -q --allow-empty -m held && git gitops push -q")
+	wantCode(t, waiter.wait(), 0)
+	if got := w.must("remote.git", "git log --format=%s main"); got != "next\nheld\nseed" {
+		t.Errorf("landed: %s", got)
+	}
+}
+
+// TestDropped_granted: the lock is handed to a waiter while it is cut off. It has it when it is back within the claim time; else the
+// turn moves on, and the waiter has the next one.
+func TestDropped_granted(t *testing.T) {
+	t.Parallel()
+	for _, late := range []bool{false, true} {
+		t.Run("late "+strconv.FormatBool(late), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			remote := w.seed("remote.git")
+			key := lockKey(remote, "main")
+			p := redistest.NewProxy(t, w.redis.Addr())
+			pipeline := func(w *world, name string) *process {
+				return w.start(".", "bash", "-c", `git gitops clone -q remote.git $1 && git -C $1 commit -q --allow-empty -m $1 && git gitops -C $1 push -q; exit $?`, "bash", name)
+			}
+			w.must(".", "git gitops clone -q remote.git held")
+			first := pipeline(w.through(p), "first")
+			w.until("the first blocks", func() bool { return w.blocked() == 1 })
+			second := pipeline(w, "second")
+			w.until("the second blocks", func() bool { return w.blocked() == 2 })
+
+			p.Cut()
+			w.must("held", "git gitops unlock")
+			granted := w.keys.Get(t.Context(), key).Val()
+			if left := w.keys.PTTL(t.Context(), key).Val(); left <= 0 || left > lock.Claim {
+				t.Fatalf("claim: %s", left)
+			}
+			want := "second\nfirst\nseed"
+			if late {
+				want = "first\nsecond\nseed"
+				w.until("the turn moves on", func() bool { return w.keys.Get(t.Context(), key).Val() != granted })
+			}
+			p.Mend()
+			wantCode(t, first.wait(), 0)
+			wantCode(t, second.wait(), 0)
+			if got := w.must("remote.git", "git log --format=%s main"); got != want {
+				t.Errorf("landed: %s", got)
+			}
+		})
+	}
+}
+
+// TestSilent: the network forgets the connections of a waiter and a keeper without a word. Each finds out by itself, and keeps what
+// it has.
+func TestSilent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	remote := w.seed("remote.git")
+	key := lockKey(remote, "main")
+	p := redistest.NewProxy(t, w.redis.Addr())
+	w = w.through(p).with("GITOPS_LOCK_TTL=20")
+
+	w.must(".", "git gitops clone -q remote.git held")
+	token := w.keys.Get(t.Context(), key).Val()
+	waiter := w.start(".", "bash", "-c", "git gitops clone -q remote.git next; exit $?")
+	w.until("it blocks", func() bool { return w.blocked() == 1 })
+	ticket := w.ticket(key)
+	before := p.Connections()
+	p.Silence()
+	silent := time.Now()
+	w.until("both are back over new connections", func() bool { return p.Connections() == before+2 && w.blocked() == 1 })
+	t.Logf("back after %s", time.Since(silent).Round(time.Millisecond))
+	if now := w.ticket(key); now != ticket {
+		t.Errorf("its ticket was %s, now it is %s", ticket, now)
+	}
+	if now := w.keys.Get(t.Context(), key).Val(); now != token {
+		t.Errorf("the lock was %s's, now it is %s's", token, now)
+	}
+	w.must("held", "git gitops unlock")
+	wantCode(t, waiter.wait(), 0)
+}
