@@ -4,10 +4,13 @@ package main
 
 import (
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -140,4 +143,69 @@ func TestSilent(t *testing.T) {
 	}
 	w.must("held", "git gitops unlock")
 	wantCode(t, waiter.wait(), 0)
+}
+
+// TestConnections: a keeper has one connection to Redis, and a waiter has one. Each process has two more to a sentinel (questions
+// and news), or one to the node of a Cluster that told it the slots.
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		start              func(*testing.T) (data, watch []*redistest.Server, settings string)
+		toRedis, toWatcher int // most, of a keeper and a waiter together
+	}{
+		"one server": {func(t *testing.T) (data, watch []*redistest.Server, settings string) {
+			s := redistest.Start(t)
+			return []*redistest.Server{s}, nil, "REDIS_URL=redis://" + s.Addr()
+		}, 2, 0},
+		"sentinel": {func(t *testing.T) (data, watch []*redistest.Server, settings string) {
+			all, settings := topologies["sentinel"](t)
+			return all.Servers, all.Sentinels, settings
+		}, 2, 4},
+		"cluster": {func(t *testing.T) (data, watch []*redistest.Server, settings string) {
+			all, settings := topologies["cluster"](t)
+			return all.Servers, nil, settings
+		}, 4, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			data, watch, settings := tc.start(t)
+			w := newWorld(t).on(settings)
+			w.seed("remote.git")
+			clients := map[*redistest.Server]*redis.Client{}
+			for _, s := range slices.Concat(data, watch) {
+				clients[s] = s.Client(t)
+			}
+			// last are the last commands of the connections that are neither the servers' own nor this test's.
+			last := func(servers []*redistest.Server) (all []string) {
+				for _, s := range servers {
+					for line := range strings.Lines(clients[s].ClientList(t.Context()).Val()) {
+						fields := map[string]string{}
+						for _, f := range strings.Fields(line) {
+							name, value, _ := strings.Cut(f, "=")
+							fields[name] = value
+						}
+						if !strings.ContainsAny(fields["flags"], "SM") && !strings.HasPrefix(fields["name"], "sentinel-") && fields["cmd"] != "client|list" {
+							all = append(all, fields["cmd"])
+						}
+					}
+				}
+				slices.Sort(all)
+				return all
+			}
+			before := last(watch)
+			w.must(".", "git gitops clone -q remote.git held")
+			w.until("the keeper has renewed", func() bool { // by EVALSHA, or EVAL the first time
+				return slices.ContainsFunc(last(data), func(cmd string) bool { return strings.HasPrefix(cmd, "eval") })
+			})
+			next := w.start(".", "bash", "-c", "git gitops clone -q remote.git next; exit $?")
+			w.until("the next one waits", func() bool { return slices.Contains(last(data), "blpop") })
+			toRedis, toWatcher := last(data), last(watch)
+			t.Logf("a keeper and a waiter: %q to Redis, %d to sentinels", toRedis, len(toWatcher)-len(before))
+			if len(toRedis) > tc.toRedis || len(toWatcher)-len(before) > tc.toWatcher {
+				t.Errorf("connections: %q to Redis, %q to sentinels, where there were %q", toRedis, toWatcher, before)
+			}
+			w.must("held", "git gitops unlock")
+			wantCode(t, next.wait(), 0)
+		})
+	}
 }

@@ -297,7 +297,7 @@ func ACL(o Options, verbatim ...string) []string {
 		commands["WAIT"] = true
 	}
 	if o.Cluster {
-		commands["CLUSTER|SLOTS"], commands["COMMAND"] = true, true
+		commands["CLUSTER|SLOTS"] = true
 	}
 	prefix := o.Prefix
 	if prefix == "" {

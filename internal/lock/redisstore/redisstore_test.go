@@ -5,6 +5,8 @@ package redisstore_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -350,4 +352,99 @@ func TestStore_cluster(t *testing.T) {
 	if err != nil || len(states) < 2 {
 		t.Errorf("listed %+v, %v", states, err)
 	}
+}
+
+// What is sent over a connection is HELLO, SELECT where it is needed, and our own commands; nothing of it is an error.
+func TestStore_recorded(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(t)
+	ctx := t.Context()
+	if err := client.Do(ctx, "acl", "setuser", "ci", "on", ">"+secret, "~*", "+@all").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		options redisstore.Options
+		first   []string
+	}{
+		"plain":    {redisstore.Options{}, []string{"hello 2"}},
+		"password": {redisstore.Options{Username: "ci", Password: secret}, []string{"hello 2 auth ci " + secret}},
+		"database": {redisstore.Options{DB: 3}, []string{"hello 2", "select 3"}},
+		"all":      {redisstore.Options{Username: "ci", Password: secret, DB: 3, Events: 10}, []string{"hello 2 auth ci " + secret, "select 3"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := redistest.NewProxy(t, server.Addr())
+			p.Record()
+			client.ScriptFlush(ctx)
+			client.ConfigResetStat(ctx)
+			tc.options.Addrs = []string{p.Addr}
+			holding, waiting := open(t, tc.options), open(t, tc.options)
+			holder, waiter := request(key), request(key)
+			try(t, holding, holder)
+			if n, err := holding.Renew(ctx, holder); n.Status != lock.Renewed || err != nil {
+				t.Errorf("renew: %+v, %v", n, err)
+			}
+			try(t, waiting, waiter)
+			release(t, holding, holder, lock.HandedOver)
+			if err := waiting.Wait(ctx, key, waiter.Token, time.Minute); err != nil {
+				t.Error(err)
+			}
+			try(t, waiting, waiter)
+			release(t, waiting, waiter, lock.Freed)
+
+			want := [][]string{
+				{"evalsha", "eval", "evalsha", "eval", "evalsha", "eval"}, // acquire, renew, release, each for the first time
+				{"evalsha", "blpop", "evalsha", "evalsha"},
+			}
+			sent := p.Sent()
+			if len(sent) != len(want) {
+				t.Fatalf("%d connections, want %d", len(sent), len(want))
+			}
+			for i, text := range sent {
+				all := commands(t, text)
+				if len(all) < len(tc.first) || !slices.Equal(all[:len(tc.first)], tc.first) {
+					t.Fatalf("connection %d begins %q, want %q", i, all, tc.first)
+				}
+				var names []string
+				for _, c := range all[len(tc.first):] {
+					word, _, _ := strings.Cut(c, " ")
+					names = append(names, word)
+				}
+				if !slices.Equal(names, want[i]) {
+					t.Errorf("connection %d: %q, want %q", i, names, want[i])
+				}
+			}
+			stats := client.Info(ctx, "errorstats").Val()
+			for _, m := range regexp.MustCompile(`errorstat_(\w+)`).FindAllStringSubmatch(stats, -1) {
+				if m[1] != "NOSCRIPT" { // the first time that a server sees a script
+					t.Errorf("Redis answered %s", m[1])
+				}
+			}
+		})
+	}
+}
+
+// commands takes apart what a client sent: arrays of strings (redis.io/docs "Redis serialization protocol").
+func commands(t *testing.T, sent string) (all []string) {
+	t.Helper()
+	r := strings.NewReader(sent)
+	for r.Len() > 0 {
+		var n int
+		if _, err := fmt.Fscanf(r, "*%d\r\n", &n); err != nil {
+			t.Fatalf("%v in %q", err, sent)
+		}
+		words := make([]string, n)
+		for i := range words {
+			var size int
+			if _, err := fmt.Fscanf(r, "$%d\r\n", &size); err != nil {
+				t.Fatalf("%v in %q", err, sent)
+			}
+			word := make([]byte, size+2)
+			if _, err := io.ReadFull(r, word); err != nil {
+				t.Fatal(err)
+			}
+			words[i] = string(word[:size])
+		}
+		all = append(all, strings.Join(words, " "))
+	}
+	return all
 }
