@@ -209,3 +209,28 @@ func TestConnections(t *testing.T) {
 		})
 	}
 }
+
+// TestKeeper_neverRenewed: a keeper that has had no answer from Redis yet when its script ends releases the lock when Redis is back,
+// and does not leave it to the TTL.
+func TestKeeper_neverRenewed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).with("GITOPS_LOCK_SESSION")
+	w.redis = redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	w.keys = w.redis.Client(t)
+	w = w.with("REDIS_PORT=" + w.redis.Port)
+	key := lockKey(w.seed("remote.git"), "main")
+	w.write("pid", strings.TrimSpace(w.must(".", "redis-cli -p $REDIS_PORT info server | tr -d '\\r' | sed -n 's/^process_id://p'")))
+	w.write("hooks/post-checkout", "#!/bin/sh\nkill -9 $(cat ../pid)\n")
+	w.must(".", `git gitops clone -q -c core.hooksPath="$PWD/hooks" remote.git work`)
+	w.until("the keeper has tried for more than a second, or has gone", func() bool {
+		const log = "work/.git/gitops/keeper.log"
+		return w.exists(log) && (strings.Count(w.read(log), "release: ") >= 6 || len(w.keepers()) == 0)
+	})
+	if err := w.redis.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the lock is released", func() bool {
+		n, err := w.keys.Exists(t.Context(), key).Result()
+		return err == nil && n == 0
+	})
+}

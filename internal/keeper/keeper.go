@@ -44,6 +44,8 @@ type Keeper struct {
 	Pushing *session.Process
 	Landed  func(context.Context) bool
 	Only    bool
+
+	renewed bool // at least once, so that the lease tells how long it lasts
 }
 
 // Run keeps the lock until it has ended. ctx's end means that the keeper is told to go: it then
@@ -160,6 +162,7 @@ func (k *Keeper) renew(ctx context.Context, lease *lock.Lease) (time.Duration, e
 	if err != nil {
 		k.Log("renew: %v", err)
 	}
+	k.renewed = k.renewed || err == nil
 	if lease.Broken() && !wasBroken {
 		k.Log("the lock was gone and untaken, and is ours again")
 		k.note(func(e *workspace.Entry) { e.Broken, e.Fence = true, lease.Fence() })
@@ -193,8 +196,12 @@ func (k *Keeper) end(lease *lock.Lease, why string) {
 
 // release tries until the lease would have expired anyway.
 func (k *Keeper) release(lease *lock.Lease, why string) {
-	deadline := time.Now().Add(max(lease.Left(), Look))
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+	left := lease.Left()
+	if !k.renewed { // the command that took the lock had it for as long at most
+		left = k.TTL
+	}
+	deadline := time.Now().Add(max(left, Look))
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, Look) {
 		result, err := lease.Release(context.Background(), k.Store, 5*time.Second)
 		if err == nil {
 			k.released(lease, result, why)
