@@ -45,7 +45,9 @@ func TestFailover(t *testing.T) {
 			key := lockKey(remote, "main")
 			w.write("remote.git/hooks/post-receive", "#!/bin/sh\ndate +%s%N >>../landed\n")
 			w.write("landed", "")
+			w.write("working", "")
 			landed := func() int { return strings.Count(w.read("landed"), "\n") }
+			working := func() bool { return strings.Count(w.read("working"), "\n") > landed() }
 
 			var running []*process
 			for i := range pipelines {
@@ -56,6 +58,7 @@ func TestFailover(t *testing.T) {
 git gitops clone -q ../remote.git repo -b main
 echo $(($(cat repo/counter) + 1)) >repo/counter
 git -C repo commit -qam "$ID"
+echo >>../working
 git gitops -C repo push -q -u origin main
 rm -rf repo`))
 			}
@@ -72,7 +75,8 @@ rm -rf repo`))
 
 			for n := range 2 {
 				before := landed()
-				w.until("some more have landed", func() bool { return landed() >= before+5 })
+				// The first time one has just landed, and releases; the second time one has just begun its push.
+				w.until("some more have landed", func() bool { return landed() >= before+5 && (n == 0 || working()) })
 				killed := time.Now()
 				primary.Kill()
 				old := primary
