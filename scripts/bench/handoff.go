@@ -318,10 +318,10 @@ func count(ctx context.Context, admin *redis.Client, addr string, f func() error
 	return a.counts, a.err
 }
 
-// usage reads the numbers of INFO's clients and memory sections.
+// usage reads the numbers of INFO's clients, memory and cpu sections.
 func usage(ctx context.Context, admin *redis.Client) (map[string]float64, error) {
 	numbers := map[string]float64{}
-	for _, section := range []string{"clients", "memory"} {
+	for _, section := range []string{"clients", "memory", "cpu"} {
 		text, err := admin.Info(ctx, section).Result()
 		if err != nil {
 			return nil, fmt.Errorf("read what the server uses: %w", err)

@@ -5,6 +5,7 @@
 //	bench passthrough [-binary bin/git-gitops] [-rounds 200] [-json]
 //	bench uncontended [-over path,file,http,ssh] [-mb 1,50] [-rounds 20] [-json]
 //	bench pipelines [-n 10,30] [-mb 1,50] [-over http] [-edit 200ms] [-strategies NAMES] [-json]
+//	bench waiters [-n 500] [-idle 30s] [-json]
 //
 // handoff starts a redis-server of its own on the loopback address. All waiters live in this process, each with connections of its
 // own, and queue for one lock. The holder keeps the lock for 2 ms, releases it, and queues again as a new waiter after the next one
@@ -31,6 +32,10 @@
 // the last has landed: with git gitops, with the clone inside the lock, with a lock name for each and a rebase at the push, with a loop
 // of pull --rebase and push, with a SET NX loop around redis-cli, with a lock branch. RATIO is to the serial limit: what git alone takes to fetch
 // the difference, edit, commit and push, so many times one after the other.
+//
+// waiters has so many wait for one lock as handoff does, and looks at them for a while, twice: once at the processor time of the
+// server, once at the commands that they send. CONNS and KB are what all of them together add to the server; COMMANDS/S is what they
+// send, IN SCRIPTS/S what the scripts call.
 package main
 
 import (
@@ -67,8 +72,10 @@ func run(args []string) error {
 		return uncontendedCommand(args[1:])
 	case "pipelines":
 		return pipelinesCommand(args[1:])
+	case "waiters":
+		return waitersCommand(args[1:])
 	default:
-		return errors.New("what to measure? handoff, passthrough, uncontended or pipelines")
+		return errors.New("what to measure? handoff, passthrough, uncontended, pipelines or waiters")
 	}
 }
 
