@@ -234,3 +234,28 @@ func TestKeeper_neverRenewed(t *testing.T) {
 		return err == nil && n == 0
 	})
 }
+
+// TestRelease_failover: a lock that no keeper has is released although Redis is away for a moment just then.
+func TestRelease_failover(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.redis = redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	w.keys = w.redis.Client(t)
+	w = w.with("REDIS_PORT=" + w.redis.Port)
+	key := lockKey(w.seed("remote.git"), "main")
+	w.write("pid", strings.TrimSpace(w.must(".", "redis-cli -p $REDIS_PORT info server | tr -d '\\r' | sed -n 's/^process_id://p'")))
+	run := w.start(".", "bash", "-c", "git gitops run --repo remote.git --branch main -- sh -c 'kill -9 $(cat pid); touch killed'; exit $?")
+	w.until("Redis is dead", func() bool { return w.exists("killed") })
+	if err := w.redis.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	r := run.wait()
+	wantCode(t, r, 0)
+	if r.ours() != "" {
+		t.Errorf("we said: %s", r)
+	}
+	w.until("the lock is released", func() bool {
+		n, err := w.keys.Exists(t.Context(), key).Result()
+		return err == nil && n == 0
+	})
+}

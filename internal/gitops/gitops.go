@@ -90,6 +90,12 @@ func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, wa
 func (f *Flows) release(ctx context.Context, l *lock.Lease) {
 	delete(f.taken, l.Key.ID())
 	result, err := l.Release(ctx, f.Store, releaseBudget)
+	// A failover passes, and a lock that no keeper has would be left to its TTL.
+	deadline := time.Now().Add(releaseBudget)
+	for pause := 50 * time.Millisecond; lock.Passing(err) && time.Now().Before(deadline); pause = min(2*pause, time.Second) {
+		time.Sleep(pause)
+		result, err = l.Release(ctx, f.Store, releaseBudget)
+	}
 	f.Notes.Debug("released the lock on %s: %v", l.Key, result)
 	if err != nil {
 		f.Notes.Warn("could not release the lock on %s, it expires within %s: %v", l.Key, l.TTL, err)

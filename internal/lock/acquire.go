@@ -72,7 +72,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		case ctx.Err() != nil:
 			abandon(ctx, s, r)
 			return nil, ctx.Err()
-		case !contacted || !passing(err):
+		case !contacted || !Passing(err):
 			if ambiguous(err) {
 				budget := firstBudget
 				if attempt.Granted { // for certain, so it must be given back
@@ -95,7 +95,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			err = sleep(ctx, min(retry.next(), left))
 		} else {
 			err = s.Wait(ctx, r.Key, r.Token, min(patience(attempt), left))
-			if err != nil && ctx.Err() == nil && passing(err) {
+			if err != nil && ctx.Err() == nil && Passing(err) {
 				err = sleep(ctx, min(retry.next(), left)) // the next try tells what the trouble is
 			}
 		}
@@ -113,7 +113,7 @@ func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, error) 
 		return nil, nil
 	}
 	verdict, err := r.Judge(ctx, a)
-	if passing(err) { // judge again at the next try
+	if Passing(err) { // judge again at the next try
 		return nil, nil
 	}
 	if verdict == Wait || err != nil {
@@ -121,7 +121,7 @@ func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, error) 
 	}
 	sent := time.Now()
 	joined, err := s.Join(ctx, r, a.Holder.Token, verdict)
-	if passing(err) {
+	if Passing(err) {
 		return nil, nil
 	}
 	if err != nil || !joined.Granted { // it is another's by now, or others share it: they are waited for
@@ -162,7 +162,7 @@ func giveUpWait(ctx context.Context, s Store, r Request, why string, budget time
 	var retry backoff
 	for {
 		err := s.GiveUp(ctx, r, why)
-		if err == nil || !passing(err) || sleep(ctx, retry.next()) != nil {
+		if err == nil || !Passing(err) || sleep(ctx, retry.next()) != nil {
 			return
 		}
 	}

@@ -45,8 +45,8 @@ func (e *StoreError) Error() string { return fmt.Sprintf("redis at %s: %v", e.Ad
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// passing reports whether waiting may mend it: a restart, a failover, a cut connection.
-func passing(err error) bool {
+// Passing reports whether waiting may mend it: a restart, a failover, a cut connection.
+func Passing(err error) bool {
 	var se *StoreError
 	if !errors.As(err, &se) {
 		return false
