@@ -107,7 +107,7 @@ func (all *Topology) watched(sentinelConfig []string) error {
 			return err
 		}
 	}
-	return all.Linked()
+	return all.linked()
 }
 
 // RunCluster is Cluster for those who have no testing.TB: the caller stops it.
@@ -135,9 +135,9 @@ func RunCluster(dir string) (_ *Topology, err error) {
 	ids := make([]string, len(buses))
 	for i, s := range all.Servers {
 		err := s.with(func(c *redis.Client) error {
-			ids[i] = c.Do(ctx, "cluster", "myid").String()
-			ids[i] = ids[i][strings.LastIndexByte(ids[i], ' ')+1:]
-			errs := []error{c.Do(ctx, "cluster", "set-config-epoch", i+1).Err()}
+			id, err := c.ClusterMyID(ctx).Result()
+			ids[i] = id
+			errs := []error{err, c.Do(ctx, "cluster", "set-config-epoch", i+1).Err()}
 			if i < primaries {
 				errs = append(errs, c.ClusterAddSlotsRange(ctx, i*slots/primaries, (i+1)*slots/primaries-1).Err())
 			}
@@ -164,11 +164,11 @@ func RunCluster(dir string) (_ *Topology, err error) {
 			return nil, err
 		}
 	}
-	return all, all.Ready()
+	return all, all.ready()
 }
 
-// Ready waits until every node finds the Cluster whole, and every replica has its primary's data.
-func (all *Topology) Ready() error {
+// ready waits until every node finds the Cluster whole, and every replica has its primary's data.
+func (all *Topology) ready() error {
 	for _, s := range all.Servers {
 		err := s.with(func(c *redis.Client) error {
 			return until("the cluster is up", func() bool {
@@ -180,11 +180,11 @@ func (all *Topology) Ready() error {
 			return err
 		}
 	}
-	return all.Linked()
+	return all.linked()
 }
 
-// Linked waits until every server is a primary, or a replica that has its primary's data.
-func (all *Topology) Linked() error {
+// linked waits until every server is a primary, or a replica that has its primary's data.
+func (all *Topology) linked() error {
 	for _, s := range all.Servers {
 		err := s.with(func(c *redis.Client) error {
 			return until("the replicas are in sync", func() bool {
@@ -230,7 +230,7 @@ func (all *Topology) Primary(key string) *Server {
 			case role[0] == "master":
 				found = append(found, s)
 			}
-			for _, r := range all.slot(c, key) {
+			for _, r := range slot(c, key) {
 				votes[r.Nodes[0].Addr]++
 			}
 			return nil
@@ -244,14 +244,16 @@ func (all *Topology) Primary(key string) *Server {
 }
 
 // slot is the range of slots that a key is in, by the word of one node of a Cluster that is whole.
-func (all *Topology) slot(c *redis.Client, key string) []redis.ClusterSlot {
+func slot(c *redis.Client, key string) []redis.ClusterSlot {
 	ctx := context.Background()
-	slot, err := c.ClusterKeySlot(ctx, key).Result()
+	n, err := c.ClusterKeySlot(ctx, key).Result()
 	if err != nil || !strings.Contains(c.ClusterInfo(ctx).Val(), "cluster_state:ok") {
 		return nil
 	}
-	return slices.DeleteFunc(c.ClusterSlots(ctx).Val(), func(r redis.ClusterSlot) bool {
-		return len(r.Nodes) == 0 || int64(r.Start) > slot || slot > int64(r.End)
+	//nolint:staticcheck // older than CLUSTER SHARDS, and says it shorter
+	all := c.ClusterSlots(ctx).Val()
+	return slices.DeleteFunc(all, func(r redis.ClusterSlot) bool {
+		return len(r.Nodes) == 0 || int64(r.Start) > n || n > int64(r.End)
 	})
 }
 
@@ -320,7 +322,7 @@ func (all *Topology) HandOver(key string) error {
 	return until("a replica takes over", func() (done bool) {
 		for _, s := range all.Servers {
 			_ = s.with(func(c *redis.Client) error {
-				for _, r := range all.slot(c, key) {
+				for _, r := range slot(c, key) {
 					done = len(r.Nodes) > 1 && s.Addr() == r.Nodes[1].Addr && c.ClusterFailover(ctx).Err() == nil
 				}
 				return nil
