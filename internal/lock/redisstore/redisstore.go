@@ -215,32 +215,36 @@ func (s *Store) keys(k lock.Key) (keys []string, args func(lock.Token) []any) {
 
 // run is one script, with the time it may take.
 func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key, t lock.Token, more ...any) (any, error) {
-	keys, args := s.keys(k)
-	var (
+	type answer struct {
 		reply any
 		err   error
-	)
-	s.lookAgain(ctx)
-	answered := make(chan struct{})
-	limit, cancel := context.WithTimeout(ctx, s.patience())
+	}
+	keys, args := s.keys(k)
+	answered := make(chan answer, 1)
+	patience := s.patience()
 	go func() { // the client heeds a deadline while it reads, but no cancellation
-		defer close(answered)
+		limit, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		reply, err = script().Run(limit, s.client, keys, append(args(t), more...)...).Result()
+		s.lookAgain(limit)
+		reply, err := script().Run(limit, s.client, keys, append(args(t), more...)...).Result()
+		answered <- answer{reply, err}
 	}()
+	var a answer
 	select {
 	case <-ctx.Done():
 		return nil, s.trouble(ctx.Err())
-	case <-answered:
+	case a = <-answered:
+	case <-time.After(patience + reloadTimeout): // and while it asks sentinels, its own deadlines
+		a.err = context.DeadlineExceeded
 	}
 	s.mu.Lock()
-	s.contacted = s.contacted || err == nil
-	s.failed = err != nil
+	s.contacted = s.contacted || a.err == nil
+	s.failed = a.err != nil
 	s.mu.Unlock()
-	if err != nil {
-		return nil, s.trouble(err)
+	if a.err != nil {
+		return nil, s.trouble(a.err)
 	}
-	return reply, nil
+	return a.reply, nil
 }
 
 // lookAgain asks a Cluster that has failed us who has which slots now. By itself the client does so only when a node tells it
