@@ -43,10 +43,15 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		for _, pid := range (&world{dir: dir}).keepers() { // they would go on asking a Redis that has gone
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		_ = os.RemoveAll(dir)
+	})
 	w := &world{t: t, dir: dir, redis: server, keys: server.Client(t), env: map[string]string{
 		"PATH":                os.Getenv("PATH"),
 		"HOME":                filepath.Join(dir, "home"),
