@@ -1,18 +1,23 @@
 # make test      everything under -race, on real git, redis-server and sshd (installed when missing)
 # make lint      golangci-lint with .golangci.yml
 # make build     bin/git-gitops, as released
+# make snapshot  dist/ as a release has it, without publishing, signing or a container engine
+# make release-test  what dist/ holds: installs, upgrades and unpacks it
 # make demo      the main job in twenty seconds, with Go and git only
 # make bench     figures, as ratios within one run
 # make chaos     1,000 pipelines under faults; make test runs a short form
 # make git-suite git's own tests through the PATH shim; git-suite-quick is the part that CI runs
 
-GOFLAGS_BUILD := -trimpath -tags urfave_cli_no_docs -ldflags "-s -w"
+BIN := bin/git-gitops
+VERSION := $(patsubst v%,%,$(shell git describe --tags --always --dirty))
+GOFLAGS_BUILD = -trimpath -tags urfave_cli_no_docs -ldflags "-s -w -X github.com/git-gitops/git-gitops/internal/cli.version=$(VERSION)"
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: build test lint demo bench chaos git-suite git-suite-quick
+.PHONY: build test lint demo bench chaos git-suite git-suite-quick snapshot release-test
 
 build:
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/git-gitops ./cmd/git-gitops
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o $(BIN) ./cmd/git-gitops
 
 test:
 	sh scripts/test-deps.sh
@@ -43,3 +48,10 @@ git-suite: build
 
 git-suite-quick: build
 	sh scripts/git-suite.sh --quick bin/git-gitops
+
+snapshot:
+	@command -v goreleaser >/dev/null || go install $(GORELEASER)
+	PATH="$$PATH:$$(go env GOPATH)/bin" goreleaser release --snapshot --clean --skip=docker,sign,sbom
+
+release-test:
+	sh scripts/release-test.sh

@@ -13,6 +13,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/term"
+	"github.com/git-gitops/git-gitops/internal/upgrade"
 	"github.com/git-gitops/git-gitops/shim"
 )
 
@@ -20,7 +21,7 @@ import (
 // where it has one that fits.
 const (
 	exitFailed      = 1   // an admin command did not do what was asked
-	exitUnavailable = 69  // Redis could not be reached, or refuses to work
+	exitUnavailable = 69  // Redis could not be reached, or refuses to work; upgrade: no release to be had
 	exitBug         = 70  // a bug in us, or a system that does not answer
 	exitLost        = 73  // the lock was lost and the branch moved
 	exitTimeout     = 75  // waited too long
@@ -58,6 +59,7 @@ func explain(err error) (int, []term.Message) {
 		install *installError
 		asked   *git.Error
 		noGit   *shim.NoGitError
+		release *upgrade.Error
 		setting *config.Error
 	)
 	switch {
@@ -139,6 +141,12 @@ func explain(err error) (int, []term.Message) {
 			What: dead.Error(),
 			Why:  "each waits for the other, so the one who began to wait last gives up",
 			Do:   []string{"take locks in the same order everywhere, or push and release one before taking the next"},
+		}}
+	case errors.As(err, &release):
+		return exitUnavailable, []term.Message{{
+			What: "not upgraded, and nothing was changed",
+			Why:  release.Error(),
+			Do:   []string{"check the network and HTTPS_PROXY; from a mirror: set GITOPS_DOWNLOAD_BASE"},
 		}}
 	case errors.As(err, &noGit):
 		return exitConfig, []term.Message{{What: noGit.Error(), Do: []string{"install git, or name it in GITOPS_GIT"}}}

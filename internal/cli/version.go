@@ -5,7 +5,7 @@ import "runtime/debug"
 // version is set when a release is linked (-X).
 var version string
 
-// Version is the version of this program: the release's, else what Go knows of the build.
+// Version is the version of this program: the release's, without a v, else what Go knows of the build.
 func Version() string {
 	if version != "" {
 		return version

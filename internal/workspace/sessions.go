@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
@@ -54,24 +55,30 @@ func Dismiss(e Entry) {
 	}
 }
 
-// HoldsOther reports whether a session holds a lock other than k.
-func HoldsOther(session string, k lock.Key) bool {
+// Held are the locks that a session holds.
+func Held(session string) []lock.Key {
 	dir, err := sessionDir(session)
 	if err != nil || session == "" {
-		return false
+		return nil
 	}
 	links, err := os.ReadDir(dir)
 	if err != nil {
-		return false
+		return nil
 	}
+	var keys []lock.Key
 	for _, l := range links {
 		e, err := read(filepath.Join(dir, l.Name()))
-		if err == nil && e.Key.ID() != k.ID() {
-			return true
+		if err == nil {
+			keys = append(keys, e.Key)
 		}
 		if errors.Is(err, fs.ErrNotExist) { // its clone was deleted
 			_ = os.Remove(filepath.Join(dir, l.Name()))
 		}
 	}
-	return false
+	return keys
+}
+
+// HoldsOther reports whether a session holds a lock other than k.
+func HoldsOther(session string, k lock.Key) bool {
+	return slices.ContainsFunc(Held(session), func(held lock.Key) bool { return held.ID() != k.ID() })
 }

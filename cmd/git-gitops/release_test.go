@@ -1,0 +1,451 @@
+//go:build unix
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// built is the program as make build makes it, of some version.
+func built(t *testing.T, w *world, version string) string {
+	t.Helper()
+	bin := w.path("built-" + version)
+	out, err := exec.Command("make", "-s", "-C", "../..", "build", "BIN="+bin, "VERSION="+version).CombinedOutput()
+	if err != nil {
+		t.Fatalf("make build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// releases is a plain file server, laid out as the releases of a project on GitHub are.
+type releases struct {
+	t      *testing.T
+	server *httptest.Server
+	mu     sync.Mutex
+	files  map[string][]byte // by path: download/v1.0.0/NAME
+	asked  []string
+	agents []string
+	fault  func(w http.ResponseWriter, r *http.Request) bool // answers itself when it returns true
+}
+
+func newReleases(t *testing.T) *releases {
+	s := &releases{t: t, files: map[string][]byte{}}
+	s.server = httptest.NewServer(http.HandlerFunc(s.serve))
+	t.Cleanup(s.server.Close)
+	return s
+}
+
+func (s *releases) serve(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	s.mu.Lock()
+	s.asked = append(s.asked, path)
+	s.agents = append(s.agents, r.UserAgent())
+	fault, file, ok := s.fault, s.files[path], s.files[path] != nil
+	s.mu.Unlock()
+	if fault != nil && fault(w, r) {
+		return
+	}
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(file)))
+	_, _ = w.Write(file)
+}
+
+func (s *releases) set(path string, file []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files[path] = file
+}
+
+func (s *releases) get(path string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.files[path]
+}
+
+// during answers requests in its own way until the end of the subtest.
+func (s *releases) during(t *testing.T, fault func(w http.ResponseWriter, r *http.Request) bool) {
+	set := func(f func(http.ResponseWriter, *http.Request) bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.fault, s.asked = f, nil
+	}
+	set(fault)
+	t.Cleanup(func() { set(nil) })
+}
+
+// count is how often a file was asked for since the last fault was set.
+func (s *releases) count(suffix string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, path := range s.asked {
+		if strings.HasSuffix(path, suffix) {
+			n++
+		}
+	}
+	return n
+}
+
+func archiveName(version string) string {
+	return fmt.Sprintf("git-gitops_%s_%s_%s.tar.gz", version, runtime.GOOS, runtime.GOARCH)
+}
+
+// publish makes a program the newest release.
+func (s *releases) publish(version, program string) {
+	s.t.Helper()
+	data, err := os.ReadFile(program)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	archive := pack(s.t, map[string]string{
+		"README.md": "readme", "git-gitops": string(data), "man/git-gitops.1": ".TH GIT-GITOPS 1 " + version,
+		"completions/git-gitops.bash": "# bash", "completions/git-gitops.zsh": "# zsh", "completions/git-gitops.fish": "# fish",
+	})
+	sums := fmt.Appendf(nil, "%064x  git-gitops_%s_plan9_mips.tar.gz\n%x  %s\n", 1, version, sha256.Sum256(archive), archiveName(version))
+	s.set("download/v"+version+"/"+archiveName(version), archive)
+	s.set("download/v"+version+"/checksums.txt", sums)
+	s.set("latest/download/checksums.txt", sums)
+}
+
+func pack(t *testing.T, members map[string]string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	zipped := gzip.NewWriter(&b)
+	w := tar.NewWriter(zipped)
+	for name, content := range members {
+		mode := int64(0o644)
+		if name == "git-gitops" {
+			mode = 0o755
+		}
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(content)), Typeflag: tar.TypeReg}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := zipped.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// breakOff sends the first half of a file, and closes the connection.
+func breakOff(t *testing.T, w http.ResponseWriter, file []byte) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(file), file[:len(file)/2])
+}
+
+// once is a fault of the first request for a file, and of no other.
+func once(suffix string, fault func(w http.ResponseWriter)) func(http.ResponseWriter, *http.Request) bool {
+	var first sync.Once
+	return func(w http.ResponseWriter, r *http.Request) (answered bool) {
+		if strings.HasSuffix(r.URL.Path, suffix) {
+			first.Do(func() {
+				fault(w)
+				answered = true
+			})
+		}
+		return answered
+	}
+}
+
+// lying serves a changed file under the checksums of the right one.
+func (s *releases) lying(t *testing.T, path string, change func([]byte) []byte) {
+	right := s.get(path)
+	if right == nil {
+		t.Fatalf("no %s", path)
+	}
+	s.set(path, change(bytes.Clone(right)))
+	t.Cleanup(func() { s.set(path, right) })
+}
+
+func flipped(file []byte) []byte {
+	file[len(file)/2] ^= 1
+	return file
+}
+
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	one, two := built(t, w, "1.0.0"), built(t, w, "2.0.0")
+	s := newReleases(t)
+	s.publish("1.0.0", one)
+	s.publish("2.0.0", two)
+	dir := w.path("opt", "bin")
+	bin := filepath.Join(dir, "git-gitops")
+	w = w.with("PATH="+dir+":"+w.env["PATH"], "GITOPS_DOWNLOAD_BASE="+s.server.URL)
+	archive := "download/v2.0.0/" + archiveName("2.0.0")
+
+	begin := func(t *testing.T, version string) {
+		t.Helper()
+		w.must(".", `rm -rf opt && mkdir -p opt/bin && cp "$1" opt/bin/git-gitops`, w.path("built-"+version))
+	}
+	is := func(t *testing.T, version string) {
+		t.Helper()
+		if got := w.must(".", `git gitops --version | sed 1d`); got != "git-gitops version "+version {
+			t.Fatalf("it is %q, want version %s", got, version)
+		}
+		if got := w.must(".", `ls -A opt/bin`); got != "git-gitops" {
+			t.Fatalf("left behind in the folder: %q", got)
+		}
+	}
+
+	t.Run("to the newest", func(t *testing.T) {
+		begin(t, "1.0.0")
+		r := w.bash(".", "git gitops upgrade --check")
+		wantCode(t, r, 1)
+		wantText(t, r.stderr, "git-gitops 2.0.0 is there, and this is 1.0.0: git gitops upgrade\n")
+		is(t, "1.0.0")
+		r = w.bash(".", "git gitops upgrade")
+		wantCode(t, r, 0)
+		wantText(t, r.stderr, bin+" is git-gitops 2.0.0 now; it was 1.0.0\n")
+		is(t, "2.0.0")
+		for _, words := range []string{"", "--check", "--version 2.0.0", "--version v2.0.0 --check"} {
+			r = w.bash(".", "git gitops upgrade "+words)
+			wantCode(t, r, 0)
+			wantText(t, r.stderr, "git-gitops 2.0.0 is up to date")
+		}
+	})
+
+	t.Run("to an older one only by name", func(t *testing.T) {
+		begin(t, "2.0.0")
+		s.lying(t, "latest/download/checksums.txt", func([]byte) []byte { return s.get("download/v1.0.0/checksums.txt") })
+		wantCode(t, w.bash(".", "git gitops upgrade"), 0)
+		is(t, "2.0.0")
+		wantCode(t, w.bash(".", "git gitops upgrade --version 1.0.0"), 0)
+		is(t, "1.0.0")
+	})
+
+	t.Run("through links, also while it runs", func(t *testing.T) {
+		begin(t, "1.0.0")
+		w.must(".", `rm -rf links real && mkdir links real && mv opt/bin/git-gitops real/ && ln -s "$PWD/real/git-gitops" opt/bin/git-gitops`)
+		w.must(".", `chmod 750 real/git-gitops && eval "$(git gitops install --shim "$PWD/links")"`)
+		p := w.start(".", "git", "gitops", "metrics", "--listen", "127.0.0.1:0")
+		w.until("it runs", func() bool { return strings.Contains(p.stderr.String(), "127.0.0.1:") })
+		wantCode(t, w.bash(".", "git gitops upgrade"), 0)
+		is(t, "2.0.0")
+		if got := w.must(".", `readlink opt/bin/git-gitops; stat -c %a real/git-gitops 2>/dev/null || stat -f %Lp real/git-gitops; ls -A real; links/git gitops --version | sed 1d`); got !=
+			w.path("real", "git-gitops")+"\n750\ngit-gitops\ngit-gitops version 2.0.0" {
+			t.Fatalf("got %s", got)
+		}
+		p.signal(syscall.SIGINT)
+		p.wait()
+	})
+
+	for name, test := range map[string]struct {
+		words string
+		wrong func(t *testing.T)
+		code  int
+		text  string
+		get   int // how often the archive is asked for
+	}{
+		"a tampered archive": {
+			wrong: func(t *testing.T) { s.lying(t, archive, flipped) },
+			code:  69, text: "checksums.txt says", get: 1,
+		},
+		"an archive cut short": {
+			wrong: func(t *testing.T) { s.lying(t, archive, func(b []byte) []byte { return b[:len(b)/2] }) },
+			code:  69, text: "checksums.txt says", get: 1,
+		},
+		"no checksums": {
+			wrong: func(t *testing.T) {
+				s.during(t, func(w http.ResponseWriter, r *http.Request) bool {
+					if strings.HasSuffix(r.URL.Path, "checksums.txt") {
+						http.NotFound(w, r)
+						return true
+					}
+					return false
+				})
+			},
+			code: 69, text: "latest/download/checksums.txt: answered 404",
+		},
+		"no checksum of the archive": {
+			wrong: func(t *testing.T) {
+				s.lying(t, "latest/download/checksums.txt", func(b []byte) []byte { return b[:bytes.IndexByte(b, '\n')+1] })
+			},
+			code: 69, text: "names no archive for " + runtime.GOOS + "/" + runtime.GOARCH,
+		},
+		"a checksum that is none": {
+			wrong: func(t *testing.T) {
+				s.lying(t, "latest/download/checksums.txt", func(b []byte) []byte { return []byte("d41d8cd9  " + archiveName("2.0.0") + "\n") })
+			},
+			code: 69, text: "is malformed",
+		},
+		"a version that would leave the folder": {
+			wrong: func(t *testing.T) {
+				s.lying(t, "latest/download/checksums.txt", func(b []byte) []byte {
+					return bytes.ReplaceAll(b, []byte("2.0.0"), []byte("2.0.0/../../x"))
+				})
+			},
+			code: 69, text: "is malformed",
+		},
+		"no archive": {
+			wrong: func(t *testing.T) { s.lying(t, archive, func([]byte) []byte { return nil }) },
+			code:  69, text: "answered 404", get: 1,
+		},
+		"an unknown version":        {words: "--version 9.9.9", code: 69, text: "download/v9.9.9/checksums.txt: answered 404"},
+		"a word that is no version": {words: "--version newest", code: 129, text: "is no version of a release"},
+		"an unexpected word":        {words: "now", code: 129, text: `unexpected word "now"`},
+		"a server error that stays": {
+			wrong: func(t *testing.T) {
+				s.during(t, func(w http.ResponseWriter, _ *http.Request) bool {
+					w.Header().Set("Retry-After", "0")
+					w.WriteHeader(http.StatusBadGateway)
+					return true
+				})
+			},
+			code: 69, text: "answered 502",
+		},
+		"a server error that passes": {
+			wrong: func(t *testing.T) {
+				s.during(t, once("gz", func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }))
+			},
+			get: 2, text: "is git-gitops 2.0.0 now",
+		},
+		"a connection that breaks": {
+			wrong: func(t *testing.T) {
+				s.during(t, once("gz", func(w http.ResponseWriter) { breakOff(t, w, s.get(archive)) }))
+			},
+			get: 2, text: "is git-gitops 2.0.0 now",
+		},
+		"a package": {
+			wrong: func(*testing.T) { w.write("opt/share/git-gitops/packaged-as", "deb\n") },
+			code:  1, text: "was installed by apt or dpkg",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begin(t, "1.0.0")
+			s.during(t, nil)
+			if test.wrong != nil {
+				test.wrong(t)
+			}
+			r := w.bash(".", "git gitops upgrade "+test.words)
+			wantCode(t, r, test.code)
+			wantText(t, r.stderr, test.text)
+			if n := s.count(".gz"); n != test.get {
+				t.Fatalf("the archive was asked for %d times, want %d", n, test.get)
+			}
+			if test.code == 0 {
+				is(t, "2.0.0")
+			} else {
+				is(t, "1.0.0")
+			}
+		})
+	}
+
+	t.Run("interrupted", func(t *testing.T) {
+		begin(t, "1.0.0")
+		asked, release := make(chan struct{}), make(chan struct{})
+		s.during(t, once("gz", func(http.ResponseWriter) { close(asked); <-release }))
+		p := w.start(".", "git", "gitops", "upgrade")
+		<-asked
+		p.signal(syscall.SIGINT)
+		wantCode(t, p.wait(), 130)
+		close(release)
+		is(t, "1.0.0")
+	})
+
+	t.Run("in the middle of a lock", func(t *testing.T) {
+		begin(t, "1.0.0")
+		w.must(".", "rm -rf remote.git clone")
+		repo := w.seed("remote.git")
+		// Held by the clone, and asked from within.
+		r := w.bash(".", `git gitops clone -q "$1" clone -b main && git -C clone gitops upgrade`, repo)
+		wantCode(t, r, 1)
+		wantText(t, r.stderr, "not upgraded in the middle of a lock: held is "+strings.TrimSuffix(repo, ".git")+"@main\n", "git gitops unlock --all")
+		is(t, "1.0.0")
+		wantCode(t, w.bash("clone", `git gitops upgrade --check`), 1)
+		w.must("clone", "git gitops unlock --all")
+		// Held by the script, and asked from elsewhere.
+		r = w.with("GITOPS_LOCK_SESSION").bash(".", `git gitops clone -q "$1" clone2 -b main && git gitops upgrade`, repo)
+		wantCode(t, r, 1)
+		wantText(t, r.stderr, "held is "+strings.TrimSuffix(repo, ".git")+"@main\n")
+		is(t, "1.0.0")
+		w.until("the script's lock has ended", func() bool { return len(w.locks()) == 0 })
+		wantCode(t, w.with("GITOPS_LOCK_SESSION").bash(".", `git gitops upgrade`), 0)
+		is(t, "2.0.0")
+	})
+
+	t.Run("a password in the mirror's URL", func(t *testing.T) {
+		begin(t, "1.0.0")
+		s.during(t, func(w http.ResponseWriter, r *http.Request) bool {
+			user, password, _ := r.BasicAuth()
+			if user == "reader" && password == "s3cret" {
+				return false
+			}
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		})
+		for _, base := range []string{"http://reader:wr0ng@", "http://reader:s3cret@"} {
+			r := w.with("GITOPS_DOWNLOAD_BASE="+strings.Replace(s.server.URL, "http://", base, 1)).bash(".", "git gitops upgrade")
+			wantCode(t, r, map[bool]int{true: 0, false: 69}[strings.Contains(base, "s3cret")])
+			if strings.Contains(r.stderr, "wr0ng") || strings.Contains(r.stderr, "s3cret") {
+				t.Fatalf("it tells the password: %s", r)
+			}
+		}
+		is(t, "2.0.0")
+		r := w.with("GITOPS_DOWNLOAD_BASE=ftp://reader:s3cret@example.com").bash(".", "git gitops upgrade --check")
+		wantCode(t, r, 78)
+		if wantText(t, r.stderr, "GITOPS_DOWNLOAD_BASE is"); strings.Contains(r.stderr, "s3cret") {
+			t.Fatalf("it tells the password: %s", r)
+		}
+	})
+
+	t.Run("a proxy", func(t *testing.T) {
+		begin(t, "1.0.0")
+		s.during(t, nil)
+		r := w.with("GITOPS_DOWNLOAD_BASE=http://releases.invalid", "http_proxy="+s.server.URL).bash(".", "git gitops upgrade")
+		wantCode(t, r, 0)
+		is(t, "2.0.0")
+	})
+
+	t.Run("a redirect away from https", func(t *testing.T) {
+		begin(t, "1.0.0")
+		away := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, s.server.URL+r.URL.Path, http.StatusFound)
+		}))
+		t.Cleanup(away.Close)
+		w.write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: away.Certificate().Raw})))
+		r := w.with("GITOPS_DOWNLOAD_BASE="+away.URL, "SSL_CERT_FILE="+w.path("ca.pem")).bash(".", "git gitops upgrade")
+		wantCode(t, r, 69)
+		wantText(t, r.stderr, "a redirect away from https")
+		is(t, "1.0.0")
+	})
+
+	t.Run("a build from source", func(t *testing.T) {
+		w := w.with("PATH=" + w.path("source") + ":" + w.env["PATH"])
+		w.must(".", `mkdir source && mv "$1" source/git-gitops`, built(t, w, "1.0.0-3-g3833f9c"))
+		r := w.bash(".", "git gitops upgrade")
+		wantCode(t, r, 1)
+		wantText(t, r.stderr, "built from source (1.0.0-3-g3833f9c)", "git gitops upgrade --version VERSION")
+		wantCode(t, w.bash(".", "git gitops upgrade --version 2.0.0 --check"), 1)
+		wantCode(t, w.bash(".", "git gitops upgrade --version 2.0.0"), 0)
+		wantText(t, w.must(".", "git gitops --version"), "git-gitops version 2.0.0")
+	})
+}
