@@ -191,10 +191,13 @@ func (s *Source) get(ctx context.Context, where string, most int64) ([]byte, err
 	}
 	var file []byte
 	r.SetResponseHandler(func(answer *http.Response) (err error) {
-		if answer.StatusCode == http.StatusOK {
-			file, err = io.ReadAll(io.LimitReader(answer.Body, most+1))
+		if answer.StatusCode != http.StatusOK {
+			return nil
 		}
-		return err
+		if file, err = io.ReadAll(io.LimitReader(answer.Body, most+1)); err != nil {
+			return fmt.Errorf("read the answer: %w", err)
+		}
+		return nil
 	})
 	answer, err := s.client.Do(r)
 	if answer != nil {

@@ -37,8 +37,8 @@ func TestNewer(t *testing.T) {
 	order := []string{"0.9.0", "1.0.0-rc.1", "1.0.0-rc.2", "v1.0.0", "1.0.9", "1.0.10"}
 	for i, a := range order {
 		for j, b := range order {
-			if upgrade.Newer(a, b) != (i > j) {
-				t.Errorf("Newer(%q, %q) = %v", a, b, !(i > j))
+			if got, want := upgrade.Newer(a, b), i > j; got != want {
+				t.Errorf("Newer(%q, %q) = %v", a, b, got)
 			}
 		}
 	}
