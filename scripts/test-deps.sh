@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Go and git, on Debian and Ubuntu: redis-server, an ssh server, python3, jq and
-# the checker of scripts. Starts nothing. Where it may not install, it says what is missing.
+# Installs what the tests need beside Go and git, on Debian and Ubuntu: redis-server, an ssh server, python3, jq,
+# what install.sh may use, and the checker of scripts. Starts nothing. Where it may not install, it says what is missing.
 set -eu
 
 missing=
@@ -11,6 +11,10 @@ command -v redis-sentinel >/dev/null || missing="$missing redis-sentinel"
 command -v make >/dev/null || missing="$missing make"
 command -v python3 >/dev/null || missing="$missing python3-minimal"
 command -v jq >/dev/null || missing="$missing jq"
+command -v curl >/dev/null || missing="$missing curl"
+command -v wget >/dev/null || missing="$missing wget"
+command -v openssl >/dev/null || missing="$missing openssl"
+command -v shasum >/dev/null || missing="$missing perl"
 command -v shellcheck >/dev/null || missing="$missing shellcheck"
 [ -n "$missing" ] || exit 0
 

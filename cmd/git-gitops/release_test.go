@@ -452,3 +452,337 @@ func TestUpgrade(t *testing.T) {
 		wantText(t, w.must(".", "git gitops --version"), "git-gitops version 2.0.0")
 	})
 }
+
+// tools is a folder with just these programs, for PATH.
+func tools(w *world, name string, programs ...string) string {
+	w.t.Helper()
+	dir := w.path(name)
+	w.must(".", `mkdir -p "$1" && for p in "${@:2}"; do ln -sf "$(command -v "$p")" "$1/$p" || exit; done`, append([]string{dir}, programs...)...)
+	return dir
+}
+
+// installTools are what install.sh needs beside a way to download.
+var installTools = []string{"sh", "bash", "uname", "id", "mktemp", "tar", "gzip", "mkdir", "cp", "chmod", "mv", "rm", "sed", "tail", "cat", "sleep", "git"}
+
+func TestInstallScript(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := newReleases(t)
+	s.publish("1.0.0", built(t, w, "1.0.0"))
+	s.publish("2.0.0", w.write("small", "#!/bin/sh\necho git\necho git-gitops version 2.0.0\n")) // the other is too big for so many downloads
+	script, err := filepath.Abs("../../scripts/install.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = w.with("GITOPS_DOWNLOAD_BASE="+s.server.URL, "TMPDIR="+w.path("tmp"))
+	prefix := w.path("prefix")
+	archive := "download/v2.0.0/" + archiveName("2.0.0")
+
+	begin := func(t *testing.T) {
+		t.Helper()
+		s.during(t, nil)
+		w.must(".", "rm -rf prefix tmp && mkdir tmp")
+	}
+	installed := func(t *testing.T, version string) {
+		t.Helper()
+		if got := w.must(".", `prefix/bin/git-gitops --version | sed 1d; cat prefix/share/man/man1/git-gitops.1; cd prefix; find . -type f -o -type l | sort; ls -A ../tmp`); got !=
+			"git-gitops version "+version+"\n.TH GIT-GITOPS 1 "+version+`./bin/git-gitops
+./share/bash-completion/completions/git-gitops
+./share/fish/vendor_completions.d/git-gitops.fish
+./share/man/man1/git-gitops.1
+./share/zsh/site-functions/_git-gitops` {
+			t.Fatalf("installed:\n%s", got)
+		}
+	}
+	nothing := func(t *testing.T) {
+		t.Helper()
+		if got := w.must(".", `if [ -e prefix ]; then find prefix; fi; ls -A tmp`); got != "" {
+			t.Fatalf("left behind:\n%s", got)
+		}
+	}
+
+	t.Run("the newest, and then an older one over it", func(t *testing.T) {
+		begin(t)
+		r := w.run(".", "sh", script, "--prefix", prefix)
+		wantCode(t, r, 0)
+		wantText(t, r.stderr, "installed git-gitops 2.0.0 as "+prefix+"/bin/git-gitops\n", `put it on PATH, here and in your profile: export PATH="`+prefix+`/bin:$PATH"`)
+		installed(t, "2.0.0")
+		r = w.with("PATH="+prefix+"/bin:"+w.env["PATH"]).run(".", "sh", script, "--version=v1.0.0", "--prefix="+prefix)
+		wantCode(t, r, 0)
+		if r.stderr != "install.sh: installed git-gitops 1.0.0 as "+prefix+"/bin/git-gitops\n" {
+			t.Fatalf("it says %q", r.stderr)
+		}
+		installed(t, "1.0.0")
+	})
+
+	t.Run("as a pipe, into the home", func(t *testing.T) {
+		begin(t)
+		w.must(".", "rm -rf home/.local")
+		home := w.with("PATH=" + tools(w, "user", append(installTools, "curl", "sha256sum")...))
+		w.must(".", `rm user/id && printf '#!/bin/sh\necho 1000\n' >user/id && chmod +x user/id`) // who is not root
+		wantCode(t, home.bash(".", `sh <"$1"`, script), 0)
+		wantText(t, home.must(".", `home/.local/bin/git-gitops --version`), "git-gitops version 2.0.0")
+	})
+
+	for name, more := range map[string][]string{
+		"curl": {"curl", "sha256sum"}, "wget": {"wget", "sha256sum"},
+		"shasum": {"curl", "shasum", "perl"}, "openssl": {"curl", "openssl"},
+	} {
+		t.Run("with "+name+" only", func(t *testing.T) {
+			begin(t)
+			r := w.with("PATH="+tools(w, "only-"+name, append(installTools, more...)...)).run(".", "sh", script, "--prefix", prefix)
+			wantCode(t, r, 0)
+			installed(t, "2.0.0")
+			// The tool must also see that a file is another.
+			w.must(".", "rm -rf prefix")
+			s.lying(t, archive, flipped)
+			r = w.with("PATH="+w.path("only-"+name)).run(".", "sh", script, "--prefix", prefix)
+			wantCode(t, r, 1)
+			wantText(t, r.stderr, "is not what was released")
+			nothing(t)
+		})
+		if name != "curl" && name != "wget" {
+			continue
+		}
+		t.Run("trouble on the way, with "+name, func(t *testing.T) {
+			path := "PATH=" + tools(w, "trouble-"+name, append(installTools, name, "sha256sum")...)
+			for what, fault := range map[string]func(http.ResponseWriter){
+				"a server error":      func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
+				"a break":             func(w http.ResponseWriter) { breakOff(t, w, s.get(archive)) },
+				"too many of us":      func(w http.ResponseWriter) { w.WriteHeader(http.StatusTooManyRequests) },
+				"a closed connection": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+			} {
+				begin(t)
+				s.during(t, once("gz", fault))
+				r := w.with(path).run(".", "sh", script, "--prefix", prefix)
+				if r.code != 0 {
+					t.Fatalf("%s: %s", what, r)
+				}
+				installed(t, "2.0.0")
+			}
+			begin(t)
+			r := w.with(path).run(".", "sh", script, "--prefix", prefix, "--version", "3.0.0")
+			wantCode(t, r, 1)
+			wantText(t, r.stderr, "checksums.txt: answered 404", "cannot get the checksums of 3.0.0")
+			if n := s.count("checksums.txt"); n != 1 {
+				t.Fatalf("it asked %d times for what is not there", n)
+			}
+			nothing(t)
+		})
+	}
+
+	for name, test := range map[string]struct {
+		words []string
+		with  []string
+		wrong func(t *testing.T)
+		text  string
+	}{
+		"a tampered archive": {
+			wrong: func(t *testing.T) { s.lying(t, archive, flipped) },
+			text:  "is not what was released",
+		},
+		"no archive": {
+			wrong: func(t *testing.T) { s.lying(t, archive, func([]byte) []byte { return nil }) },
+			text:  "answered 404",
+		},
+		"no checksum of the archive": {
+			wrong: func(t *testing.T) {
+				s.lying(t, "latest/download/checksums.txt", func(b []byte) []byte { return b[:bytes.IndexByte(b, '\n')+1] })
+			},
+			text: "names no archive for ",
+		},
+		"a page instead of the checksums": {
+			wrong: func(t *testing.T) {
+				s.lying(t, "latest/download/checksums.txt", func([]byte) []byte { return []byte("<html>welcome</html>\n") })
+			},
+			text: "names no archive for ",
+		},
+		"an archive without the program": {
+			wrong: func(t *testing.T) {
+				other := pack(t, map[string]string{"README.md": "x"})
+				s.lying(t, archive, func([]byte) []byte { return other })
+				s.lying(t, "latest/download/checksums.txt", func([]byte) []byte { return fmt.Appendf(nil, "%x  %s\n", sha256.Sum256(other), archiveName("2.0.0")) })
+			},
+			text: "cannot unpack",
+		},
+		"another architecture": {
+			with: []string{"PATH=" + w.path("riscv") + ":" + w.env["PATH"]},
+			wrong: func(*testing.T) {
+				w.write("riscv/uname", "#!/bin/sh\n[ \"$1\" = -s ] && echo Linux || echo riscv64\n")
+			},
+			text: "no release for the architecture riscv64",
+		},
+		"another system": {
+			with:  []string{"PATH=" + w.path("msys") + ":" + w.env["PATH"]},
+			wrong: func(*testing.T) { w.write("msys/uname", "#!/bin/sh\necho MINGW64_NT-10.0\n") },
+			text:  "for Windows, unpack the .zip",
+		},
+		"no way to download": {
+			with: []string{"PATH=" + tools(w, "offline", installTools...)},
+			text: "needs curl or wget",
+		},
+		"no way to verify": {
+			with: []string{"PATH=" + tools(w, "unverified", append(installTools, "curl")...)},
+			text: "needs sha256sum, shasum or openssl",
+		},
+		"a prefix that cannot be written to": {
+			words: []string{"--prefix", w.path("gitconfig", "sub")},
+			text:  "another folder: --prefix DIR",
+		},
+		"a prefix that a package manager has": {
+			words: []string{"--prefix", w.path("usr")},
+			wrong: func(*testing.T) { w.write("usr/share/git-gitops/packaged-as", "rpm\n") },
+			text:  "a package manager has installed git-gitops",
+		},
+		"a signature that is not right": {
+			with: []string{"PATH=" + w.path("cosign") + ":" + w.env["PATH"]},
+			wrong: func(t *testing.T) {
+				w.write("cosign/cosign", "#!/bin/sh\necho no matching signatures >&2\nexit 1\n")
+				s.set("download/v2.0.0/checksums.txt.sigstore.json", []byte("{}"))
+				t.Cleanup(func() { s.set("download/v2.0.0/checksums.txt.sigstore.json", nil) })
+			},
+			text: "was not signed by the release of version 2.0.0",
+		},
+		"a password that wget would show": {
+			with: []string{
+				"PATH=" + tools(w, "password", append(installTools, "wget", "sha256sum")...),
+				"GITOPS_DOWNLOAD_BASE=" + strings.Replace(s.server.URL, "http://", "http://reader:s3cret@", 1),
+			},
+			text: "install curl",
+		},
+		"an unknown word":      {words: []string{"--prefox", "x"}, text: "unknown word: --prefox"},
+		"a word without value": {words: []string{"--version"}, text: "--version needs a value"},
+		"no version":           {words: []string{"--version", "../1.0.0"}, text: "no version: ../1.0.0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begin(t)
+			if test.wrong != nil {
+				test.wrong(t)
+			}
+			words := test.words
+			if len(words) == 0 {
+				words = []string{"--prefix", prefix}
+			}
+			r := w.with(test.with...).run(".", append([]string{"sh", script}, words...)...)
+			wantCode(t, r, 1)
+			wantText(t, r.stderr, test.text)
+			if strings.Contains(r.stderr, "s3cret") {
+				t.Fatalf("it tells the password: %s", r)
+			}
+			nothing(t)
+		})
+	}
+
+	t.Run("a signature that is right, and one that is not there", func(t *testing.T) {
+		begin(t)
+		signed := w.with("PATH=" + w.path("signed") + ":" + w.env["PATH"])
+		w.write("signed/cosign", "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"${0%/*}/args\"\ngrep -q '^bundle$' \"$3\" && grep -q git-gitops_ \"$8\"\n")
+		r := signed.run(".", "sh", script, "--prefix", prefix)
+		wantCode(t, r, 0)
+		wantText(t, r.stderr, "no signature is published there: only the checksum is verified")
+		s.set("download/v2.0.0/checksums.txt.sigstore.json", []byte("bundle\n"))
+		t.Cleanup(func() { s.set("download/v2.0.0/checksums.txt.sigstore.json", nil) })
+		wantCode(t, signed.run(".", "sh", script, "--prefix", prefix), 0)
+		wantText(t, w.read("signed/args"), "verify-blob\n", "https://github.com/git-gitops/git-gitops/.github/workflows/release.yml@refs/tags/v2.0.0\n")
+		installed(t, "2.0.0")
+	})
+
+	t.Run("a password that curl hides", func(t *testing.T) {
+		begin(t)
+		s.during(t, func(w http.ResponseWriter, r *http.Request) bool {
+			if _, password, _ := r.BasicAuth(); password == "s3cret" {
+				return false
+			}
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		})
+		w.must(".", `mkdir -p seen && cat >seen/curl && chmod +x seen/curl`) // below
+		w.write("seen/curl", "#!/bin/sh\nprintf '%s\\n' \"$@\" >>\"${0%/*}/args\"\nexec "+w.must(".", "command -v curl")+" \"$@\"\n")
+		r := w.with("PATH="+w.path("seen")+":"+w.env["PATH"], "GITOPS_DOWNLOAD_BASE="+strings.Replace(s.server.URL, "http://", "http://reader:s3cret@", 1)).
+			run(".", "sh", script, "--prefix", prefix)
+		wantCode(t, r, 0)
+		if args := w.read("seen/args"); strings.Contains(args+r.stderr, "s3cret") {
+			t.Fatalf("the password is seen in %s%s", args, r)
+		}
+		installed(t, "2.0.0")
+	})
+
+	t.Run("another one comes first on PATH", func(t *testing.T) {
+		begin(t)
+		first := w.write("first/git-gitops", "#!/bin/sh\n")
+		r := w.with("PATH="+w.path("first")+":"+prefix+"/bin:"+w.env["PATH"]).run(".", "sh", script, "--prefix", prefix)
+		wantCode(t, r, 0)
+		wantText(t, r.stderr, "another one comes first on PATH: "+first)
+	})
+
+	t.Run("interrupted", func(t *testing.T) {
+		begin(t)
+		asked, release := make(chan struct{}), make(chan struct{})
+		s.during(t, once("gz", func(http.ResponseWriter) { close(asked); <-release }))
+		p := w.start(".", "sh", script, "--prefix", prefix)
+		<-asked
+		p.signal(syscall.SIGTERM)
+		wantCode(t, p.wait(), 143)
+		close(release)
+		nothing(t)
+	})
+
+	t.Run("a script that was cut", func(t *testing.T) {
+		begin(t)
+		text, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := strings.TrimRight(string(text), "\n")
+		cuts := []int{len(whole) - 1}
+		for n := strings.Index(whole, "\n{ ") + 3; n < len(whole); n += 97 {
+			cuts = append(cuts, n)
+		}
+		for n := len(whole) - len("main \"$@\"\n}"); n < len(whole); n++ {
+			cuts = append(cuts, n)
+		}
+		for _, n := range cuts {
+			w.write("cut.sh", whole[:n])
+			r := w.bash(".", `sh -s -- --prefix "$1" <cut.sh`, prefix)
+			if r.code == 0 || s.count("checksums.txt") > 0 {
+				t.Fatalf("cut at %d of %d, it ran: %s", n, len(whole), r)
+			}
+		}
+		nothing(t)
+	})
+}
+
+// docs/third-party.md names every module that is linked in, on any system, and no other.
+func TestThirdParty(t *testing.T) {
+	t.Parallel()
+	linked := map[string]bool{}
+	for _, system := range []string{"linux", "darwin", "windows"} {
+		list := exec.Command("go", "list", "-deps", "-tags", "urfave_cli_no_docs", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", ".")
+		list.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+		out, err := list.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, module := range strings.Fields(string(out)) {
+			linked[module] = true
+		}
+	}
+	text, err := os.ReadFile("../../docs/third-party.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		module, ok := strings.CutPrefix(line, "| `")
+		if !ok {
+			continue
+		}
+		module, _, _ = strings.Cut(module, "`")
+		if !linked[module] {
+			t.Errorf("docs/third-party.md names %s, which is not linked in", module)
+		}
+		delete(linked, module)
+	}
+	for module := range linked {
+		t.Errorf("docs/third-party.md lacks %s", module)
+	}
+}
