@@ -395,6 +395,21 @@ func TestUpgrade(t *testing.T) {
 		is(t, "2.0.0")
 	})
 
+	t.Run("while another script waits for its turn", func(t *testing.T) {
+		begin(t, "1.0.0")
+		w.must(".", "rm -rf other.git first second")
+		repo := w.seed("other.git")
+		w.must(".", `git gitops clone -q "$1" first -b main`, repo)
+		waits := w.start(".", "bash", "-c", `git gitops clone -q "$1" second -b main && cd second && git commit -q --allow-empty -m x &&
+			test -e .git/gitops/*.json && git gitops push -q`, "bash", repo)
+		w.until("it waits", func() bool { return w.queued() == 1 })
+		wantCode(t, w.bash(".", "git gitops upgrade"), 0)
+		is(t, "2.0.0")
+		w.must("first", "git gitops unlock")
+		wantCode(t, waits.wait(), 0)
+		w.wantLocks()
+	})
+
 	t.Run("a password in the mirror's URL", func(t *testing.T) {
 		begin(t, "1.0.0")
 		s.during(t, func(w http.ResponseWriter, r *http.Request) bool {
