@@ -73,6 +73,7 @@ main() {
 
 	place git-gitops bin/git-gitops 755 || die "cannot write to $prefix/bin; another folder: --prefix DIR"
 	if ! { place man/git-gitops.1 share/man/man1/git-gitops.1 644 &&
+		place man/gitops.1 share/man/man1/gitops.1 644 &&
 		place completions/git-gitops.bash share/bash-completion/completions/git-gitops 644 &&
 		place completions/git-gitops.zsh share/zsh/site-functions/_git-gitops 644 &&
 		place completions/git-gitops.fish share/fish/vendor_completions.d/git-gitops.fish 644; }; then

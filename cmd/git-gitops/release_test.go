@@ -115,7 +115,7 @@ func (s *releases) publish(version, program string) {
 		s.t.Fatal(err)
 	}
 	archive := pack(s.t, map[string]string{
-		"README.md": "readme", "git-gitops": string(data), "man/git-gitops.1": ".TH GIT-GITOPS 1 " + version,
+		"README.md": "readme", "git-gitops": string(data), "man/git-gitops.1": ".TH GIT-GITOPS 1 " + version, "man/gitops.1": ".so man1/git-gitops.1",
 		"completions/git-gitops.bash": "# bash", "completions/git-gitops.zsh": "# zsh", "completions/git-gitops.fish": "# fish",
 	})
 	sums := fmt.Appendf(nil, "%064x  git-gitops_%s_plan9_mips.tar.gz\n%x  %s\n", 1, version, sha256.Sum256(archive), archiveName(version))
@@ -505,6 +505,7 @@ func TestInstallScript(t *testing.T) {
 ./share/bash-completion/completions/git-gitops
 ./share/fish/vendor_completions.d/git-gitops.fish
 ./share/man/man1/git-gitops.1
+./share/man/man1/gitops.1
 ./share/zsh/site-functions/_git-gitops` {
 			t.Fatalf("installed:\n%s", got)
 		}
@@ -528,6 +529,16 @@ func TestInstallScript(t *testing.T) {
 			t.Fatalf("it says %q", r.stderr)
 		}
 		installed(t, "1.0.0")
+	})
+
+	t.Run("with the page that git opens for --help", func(t *testing.T) {
+		begin(t)
+		wantCode(t, w.run(".", "sh", script, "--prefix", prefix), 0)
+		w.write("viewer/man", "#!/bin/sh\nfor page; do :; done\ncat \"$PREFIX/share/man/man1/$page.1\"\n")
+		got := w.with("PATH="+w.path("viewer")+":"+prefix+"/bin:"+w.env["PATH"], "PREFIX="+prefix).must(".", "git gitops --help")
+		if got != ".so man1/git-gitops.1" && !strings.HasPrefix(got, ".TH GIT-GITOPS 1 ") {
+			t.Fatalf("git shows %q", got)
+		}
 	})
 
 	t.Run("as a pipe, into the home", func(t *testing.T) {
