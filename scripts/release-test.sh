@@ -108,7 +108,7 @@ git gitops upgrade
 git gitops upgrade --check
 cmp -s "$tmp/prefix/bin/git-gitops" "$tmp/root/usr/bin/git-gitops" || fail "the upgraded program is not the packaged one"
 
-step "make build has the flags of the release"
-[ "$(go version -m "$tmp/root/usr/bin/git-gitops" | grep -E 'build	(-|CGO|GO)' | grep -v ldflags)" = \
-	"$(make -s build BIN="$tmp/built" VERSION="$version" && go version -m "$tmp/built" | grep -E 'build	(-|CGO|GO)' | grep -v ldflags)" ] || fail "other flags"
+step "make build makes the same program, byte by byte"
+make -s build BIN="$tmp/built" VERSION="$version"
+cmp "$tmp/built" "$tmp/root/usr/bin/git-gitops"
 step ok
