@@ -69,7 +69,8 @@ main() {
 	get "download/v$version/$archive" || die "cannot get $archive"
 	actual=$(sha256 "$tmp/$archive")
 	[ "$actual" = "$sum" ] || die "$archive is not what was released: its SHA-256 is $actual, and checksums.txt says $sum"
-	tar -xzf "$tmp/$archive" -C "$tmp" git-gitops man completions || die "cannot unpack $archive"
+	tar -xzf "$tmp/$archive" -C "$tmp" git-gitops man/git-gitops.1 man/gitops.1 \
+		completions/git-gitops.bash completions/git-gitops.zsh completions/git-gitops.fish || die "cannot unpack $archive"
 
 	place git-gitops bin/git-gitops 755 || die "cannot write to $prefix/bin; another folder: --prefix DIR"
 	if ! { place man/git-gitops.1 share/man/man1/git-gitops.1 644 &&
@@ -161,7 +162,7 @@ fetch() {
 	fi
 	case $base in *@*) die "wget would show the password in GITOPS_DOWNLOAD_BASE to everybody: install curl" ;; esac
 	code=0
-	wget -S -T 30 -O "$2" "$1" 2>"$tmp/error" || code=$?
+	wget -S -O "$2" "$1" 2>"$tmp/error" || code=$?
 	status=$(sed -n 's|.*HTTP/[0-9.]* \([0-9][0-9][0-9]\).*|\1|p' "$tmp/error" | tail -n 1)
 	return "$code"
 }

@@ -597,6 +597,22 @@ func TestInstallScript(t *testing.T) {
 		})
 	}
 
+	t.Run("with busybox only, as on Alpine", func(t *testing.T) {
+		begin(t)
+		w.must(".", `mkdir busybox && for p in $(busybox --list); do ln -s "$(command -v busybox)" "busybox/$p"; done`)
+		alpine := w.with("PATH=" + w.path("busybox"))
+		s.during(t, once("gz", func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }))
+		r := alpine.run(".", w.path("busybox", "sh"), script, "--prefix", prefix)
+		wantCode(t, r, 0)
+		wantText(t, r.stderr, "git is missing")
+		installed(t, "2.0.0")
+		begin(t)
+		r = alpine.run(".", w.path("busybox", "sh"), script, "--prefix", prefix, "--version", "3.0.0")
+		wantCode(t, r, 1)
+		wantText(t, r.stderr, "checksums.txt: answered 404")
+		nothing(t)
+	})
+
 	for name, test := range map[string]struct {
 		words []string
 		with  []string
