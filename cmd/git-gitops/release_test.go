@@ -292,13 +292,13 @@ func TestUpgrade(t *testing.T) {
 			wrong: func(t *testing.T) {
 				s.lying(t, "latest/download/checksums.txt", func(b []byte) []byte { return b[:bytes.IndexByte(b, '\n')+1] })
 			},
-			code: 69, text: "names no archive for " + runtime.GOOS + "/" + runtime.GOARCH,
+			code: 69, text: "latest/download/checksums.txt: no archive for " + runtime.GOOS + "/" + runtime.GOARCH,
 		},
 		"a checksum that is none": {
 			wrong: func(t *testing.T) {
 				s.lying(t, "latest/download/checksums.txt", func(b []byte) []byte { return []byte("d41d8cd9  " + archiveName("2.0.0") + "\n") })
 			},
-			code: 69, text: "is malformed",
+			code: 69, text: "checksums.txt: malformed line",
 		},
 		"a version that would leave the folder": {
 			wrong: func(t *testing.T) {
@@ -306,7 +306,7 @@ func TestUpgrade(t *testing.T) {
 					return bytes.ReplaceAll(b, []byte("2.0.0"), []byte("2.0.0/../../x"))
 				})
 			},
-			code: 69, text: "is malformed",
+			code: 69, text: "checksums.txt: malformed line",
 		},
 		"no archive": {
 			wrong: func(t *testing.T) { s.lying(t, archive, func([]byte) []byte { return nil }) },

@@ -93,7 +93,13 @@ func From(base, agent string) (*Source, error) {
 		RetryMax:     retries,
 		RetryWaitMin: leastGap,
 		RetryWaitMax: mostGap,
-		CheckRetry:   retryablehttp.DefaultRetryPolicy,
+		CheckRetry: func(ctx context.Context, answer *http.Response, err error) (bool, error) {
+			var final redirectError
+			if errors.As(err, &final) {
+				return false, nil
+			}
+			return retryablehttp.DefaultRetryPolicy(ctx, answer, err)
+		},
 		Backoff: func(least, most time.Duration, try int, answer *http.Response) time.Duration {
 			return min(retryablehttp.DefaultBackoff(least, most, try, answer), most) // whatever Retry-After says
 		},
@@ -112,12 +118,17 @@ func (n named) RoundTrip(r *http.Request) (*http.Response, error) {
 	return n.next.RoundTrip(r) //nolint:wrapcheck // http.Client wraps it
 }
 
+// redirectError is a redirect that is not followed, however often it is tried.
+type redirectError string
+
+func (e redirectError) Error() string { return string(e) }
+
 func checkRedirect(r *http.Request, via []*http.Request) error {
 	switch {
 	case len(via) >= 10:
-		return errors.New("ten redirects, one after the other")
+		return redirectError("ten redirects, one after the other")
 	case via[0].URL.Scheme == "https" && r.URL.Scheme != "https":
-		return fmt.Errorf("a redirect away from https, to %s", r.URL.Host)
+		return redirectError("a redirect away from https, to " + r.URL.Host)
 	}
 	return nil
 }
@@ -136,23 +147,33 @@ func (s *Source) Find(ctx context.Context, version string, p Platform) (Release,
 	if err != nil {
 		return Release{}, err
 	}
+	r, err := pick(string(list), version, p)
+	if err != nil {
+		return Release{}, &Error{fmt.Errorf("%s: %w", where, err)}
+	}
+	return r, nil
+}
+
+// pick finds the archive of a platform in a list as sha256sum writes it; version is "" for whichever is there.
+func pick(list, version string, p Platform) (Release, error) {
 	before, after := "git-gitops_", "_"+p.OS+"_"+p.Arch+extension(p)
-	for line := range strings.Lines(string(list)) {
+	for line := range strings.Lines(list) {
 		sum, file, _ := strings.Cut(strings.TrimSpace(line), " ")
 		file = strings.TrimLeft(file, " *") // the star of sha256sum --binary
-		if !strings.HasPrefix(file, before) || !strings.HasSuffix(file, after) {
+		rest, ok := strings.CutPrefix(file, before)
+		if !ok || !strings.HasSuffix(rest, after) {
 			continue
 		}
-		found := strings.TrimSuffix(strings.TrimPrefix(file, before), after)
+		found := strings.TrimSuffix(rest, after)
 		if version != "" && found != version {
 			continue
 		}
 		if _, ok := Known(found); !ok || len(sum) != 2*sha256.Size {
-			return Release{}, &Error{fmt.Errorf("%s is malformed: %.200q", where, line)}
+			return Release{}, fmt.Errorf("malformed line %.200q", line)
 		}
 		return Release{Version: found, file: file, sum: strings.ToLower(sum)}, nil
 	}
-	return Release{}, &Error{fmt.Errorf("%s names no archive for %s", where, p)}
+	return Release{}, fmt.Errorf("no archive for %s", p)
 }
 
 func extension(p Platform) string {
