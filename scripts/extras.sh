@@ -15,7 +15,7 @@ done
 # The list of docs/third-party.md, with the texts.
 modules='{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}'
 {
-	printf 'git-gitops contains these works. Their source code is at https://proxy.golang.org/MODULE/@v/VERSION.zip.\n'
+	printf 'git-gitops contains these works, unchanged. The name of each is also the address of its source code.\n'
 	{
 		for os in linux darwin windows; do
 			GOOS=$os go list -deps -tags urfave_cli_no_docs -f "$modules" ./cmd/git-gitops
