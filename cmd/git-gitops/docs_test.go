@@ -254,7 +254,7 @@ func TestDocs_detects(t *testing.T) {
 
 // pending are pages that are linked to and written elsewhere. TEMPORARY: whoever merges one of them takes it off, and the
 // last one this list.
-var pending = []string{"docs/install.md"}
+var pending []string
 
 var (
 	linked = regexp.MustCompile(`\]\(([^)\s]+)\)`)
