@@ -35,7 +35,13 @@ func (g Git) Background(args ...string) (*Background, error) {
 
 // Nice sets its scheduling priority, from 0, the usual one, to 19, the lowest. To raise it again is not everybody's right, so that nothing
 // is said when it fails.
-func (b *Background) Nice(n int) { nice(b.cmd.Process, min(n, 19)) }
+func (b *Background) Nice(n int) {
+	select {
+	case <-b.ended:
+	default:
+		nice(b.cmd.Process, min(n, 19))
+	}
+}
 
 // Wait waits for the end and returns what git said on stderr. When ctx ends first, git is stopped. The error is an *Error when git
 // failed.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A clone that was made some time ago can be brought to what a fresh clone would be now for the price of a small fetch. Snapshot looks
@@ -31,12 +32,13 @@ type Snapshot struct {
 	head   string // what refs/remotes/<remote>/HEAD stands for; "" when there is none
 	files  bool   // there are an index and a work tree
 	place  Place
+	made   time.Time // not before the clone was done
 }
 
 // Snapshot looks at the clone in a folder, which args has made. g has the global options that it was made with.
 func (g Git) Snapshot(ctx context.Context, dir string, args CloneArgs) (Snapshot, error) {
 	g.Globals = append(slices.Clone(g.Globals), "-C", dir)
-	s := Snapshot{git: g, depth: args.Depth, files: !args.NoCheckout}
+	s := Snapshot{git: g, depth: args.Depth, files: !args.NoCheckout, made: time.Now()}
 	var err error
 	if s.place, err = g.Place(ctx); err != nil {
 		return s, err
@@ -92,6 +94,17 @@ func (s Snapshot) noHooks(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Settled is when Settle can do its work: two seconds after the clone was made, because git counts in whole ones.
+func (s Snapshot) Settled() time.Time { return s.made.Add(2 * time.Second) }
+
+// Settle spares CatchUp from reading the whole work tree. git trusts a file's time only if it is older than the index (Documentation/technical/racy-git.txt),
+// and a clone writes both within a second or two: the index has to be written once more, later.
+func (s Snapshot) Settle(ctx context.Context) {
+	if s.files {
+		_, _ = s.git.Output(ctx, "-c", "core.hooksPath="+os.DevNull, "status", "--porcelain", "--untracked-files=no") // it is about time only
+	}
 }
 
 // CatchUp brings the clone to what a fresh one would be now: all refs, HEAD, index, work tree, history of HEAD. Objects that a fresh
@@ -161,7 +174,11 @@ func (s Snapshot) update(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.tidy(tip, g.Tip(ctx, s.head))
+	head := tip
+	if s.head != tracking {
+		head = g.Tip(ctx, s.head)
+	}
+	return s.tidy(tip, head)
 }
 
 // checkOut moves HEAD, index and work tree.

@@ -49,6 +49,9 @@ func TestCatchUp(t *testing.T) {
 		if err != nil {
 			t.Fatalf("round %d, %q: %v", round, words, err)
 		}
+		if h.r.IntN(2) == 0 {
+			s.Settle(t.Context())
+		}
 		for range h.r.IntN(6) {
 			h.step()
 		}
@@ -427,4 +430,42 @@ func TestBackground_stop(t *testing.T) {
 	if _, err := job.Wait(t.Context()); err == nil || errors.As(err, &asked) && asked.ExitCode == 0 {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestSnapshot_Settle: after it, no file has to be read to know that it is unchanged.
+func TestSnapshot_Settle(t *testing.T) {
+	g, _, remote := repository(t)
+	top := t.TempDir()
+	words := []string{remote, "clone"}
+	args, err := ParseClone(words)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := cloneNow(t, Git{Path: g.Path, Globals: []string{"-C", top}}, filepath.Join(top, "clone"), words, args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := filepath.Join(top, "clone", ".git", "index")
+	file := filepath.Join(top, "clone", "file")
+	before := modified(t, index)
+	// As if the clone had taken place in one second, some time ago.
+	then := time.Now().Add(-time.Minute).Truncate(time.Second)
+	for _, name := range []string{file, index} {
+		if err := os.Chtimes(name, then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Settle(t.Context())
+	if now := modified(t, index); !now.After(then) || now.Before(before) {
+		t.Errorf("the index was written at %s, want after %s", now, before)
+	}
+}
+
+func modified(t *testing.T, path string) time.Time {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime()
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/giturl"
@@ -22,6 +23,7 @@ type ahead struct {
 	made  []string // folders that were not there before, the deepest first
 	job   *git.Background
 	taken chan git.Snapshot // what the clone is when it is done; closed without one when it failed
+	turn  chan struct{}     // closed when its turn has come, or will not come
 	said  string            // by git
 }
 
@@ -61,7 +63,7 @@ func (a *ahead) begin(ctx context.Context, place int) {
 	}
 	g := a.f.Git
 	g.Globals = append(slices.Clone(g.Globals), "-c", "core.hooksPath="+os.DevNull)
-	a.taken = make(chan git.Snapshot, 1)
+	a.taken, a.turn = make(chan git.Snapshot, 1), make(chan struct{})
 	var err error
 	if a.job, err = g.Background(append([]string{"clone"}, a.words...)...); err != nil {
 		close(a.taken)
@@ -77,6 +79,11 @@ func (a *ahead) begin(ctx context.Context, place int) {
 			if s, err = a.f.Git.Snapshot(ctx, a.dir, a.args); err == nil {
 				a.said = said
 				a.f.Notes.Debug("cloned ahead")
+				select {
+				case <-time.After(time.Until(s.Settled())):
+					s.Settle(ctx)
+				case <-a.turn:
+				}
 				a.taken <- s
 				return
 			}
@@ -90,6 +97,7 @@ func (a *ahead) finish(ctx context.Context) bool {
 	if a == nil || a.taken == nil {
 		return false
 	}
+	close(a.turn)
 	if a.job != nil {
 		a.job.Nice(0)
 	}
@@ -111,6 +119,7 @@ func (a *ahead) abandon() {
 	if a == nil || a.taken == nil {
 		return
 	}
+	close(a.turn)
 	if a.job != nil {
 		a.job.Stop()
 	}

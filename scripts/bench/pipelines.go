@@ -200,6 +200,7 @@ func (s *site) contest(name, transport string, n int, edit time.Duration, queued
 				}
 			}
 		}
+		time.Sleep(4 * time.Second) // in a wait of pipelines that is nothing; what a clone has left to do is done then
 		began = time.Now()
 		if _, err := s.bash(ctx, nil, `git gitops unlock --repo "$1" --branch main`, s.urls[transport]); err != nil {
 			return c, err
