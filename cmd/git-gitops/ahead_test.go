@@ -100,7 +100,7 @@ func TestAhead_abandoned(t *testing.T) {
 	w.must(".", "git gitops clone -q git@host:remote.git holder")
 
 	t.Run("timeout", func(t *testing.T) {
-		w := *w.with("GITOPS_LOCK_TIMEOUT=3")
+		w := *w.with("GITOPS_LOCK_TIMEOUT=8")
 		w.t = t
 		p := w.cloneWaits("gitops clone git@host:remote.git deep/er/clone")
 		wantCode(t, p.wait(), 75)
@@ -127,6 +127,19 @@ func TestAhead_abandoned(t *testing.T) {
 		w.until("all is gone", func() bool {
 			return !w.exists("deep") && w.bash(".", `kill -0 "$(cat started)"`).code != 0
 		})
+	})
+	t.Run("somebody else's files", func(t *testing.T) {
+		w := *w.with("GITOPS_LOCK_TIMEOUT=8", "GITOPS_LOG=debug")
+		w.t = t
+		w.must(".", "rm -f slow; mkdir -p deep/er/clone")
+		p := w.start(".", "bash", "-c", clone)
+		w.until("the clone waits", func() bool { return w.queued() == 1 })
+		w.write("deep/er/clone/precious", "") // before the clone begins, or while it is made
+		wantCode(t, p.wait(), 75)
+		if !w.exists("deep/er/clone/precious") && !strings.Contains(p.stderr.String(), "cloned ahead") {
+			t.Error("somebody else's file is gone")
+		}
+		w.must(".", "rm -r deep")
 	})
 	t.Run("switched off", func(t *testing.T) {
 		w := *w.with("GITOPS_CLONE_AHEAD=off", "GITOPS_LOCK_TIMEOUT=1", "GITOPS_LOG=debug")

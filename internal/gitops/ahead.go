@@ -13,18 +13,22 @@ import (
 	"github.com/git-gitops/git-gitops/internal/giturl"
 )
 
+// stagger is how long who is one place further back begins later.
+const stagger = 400 * time.Millisecond
+
 // ahead is a clone that is made while its turn has not come: when it comes, only what has changed is left to fetch. It is made in the
 // place that the user asked for, and what it is not sure to make like a fresh clone at that time, it leaves to one.
 type ahead struct {
-	f     *Flows
-	args  git.CloneArgs
-	words []string
-	dir   string   // absolute
-	made  []string // folders that were not there before, the deepest first
-	job   *git.Background
-	taken chan git.Snapshot // what the clone is when it is done; closed without one when it failed
-	turn  chan struct{}     // closed when its turn has come, or will not come
-	said  string            // by git
+	f      *Flows
+	args   git.CloneArgs
+	words  []string
+	dir    string            // absolute
+	made   []string          // folders that were not there before, the deepest first
+	taken  chan git.Snapshot // what the clone is when it is done; closed without one when it failed
+	turn   chan struct{}     // closed when its turn has come
+	stop   func()            // ends the making of it
+	said   string            // by git
+	cloned bool              // what is in the folder is ours
 }
 
 // cloneAhead is a clone to begin when there is a wait; nil when this one can't.
@@ -55,41 +59,63 @@ func (f *Flows) cloneAhead(args git.CloneArgs, words []string, cwd string) *ahea
 	return a
 }
 
-// begin starts the clone. It is called at each news of the wait. On a machine that several pipelines share, the holder's work comes first,
-// and then that of those who are next.
+// begin starts the clone. It is called at each news of the wait. The holder's work comes first, and then that of those who are next: on
+// the server, because all begin one after the other, and on a machine that several pipelines share, by priority.
 func (a *ahead) begin(ctx context.Context, place int) {
-	if a == nil || a.job != nil || a.taken != nil {
+	if a == nil || a.taken != nil {
 		return
 	}
-	g := a.f.Git
-	g.Globals = append(slices.Clone(g.Globals), "-c", "core.hooksPath="+os.DevNull)
 	a.taken, a.turn = make(chan git.Snapshot, 1), make(chan struct{})
-	var err error
-	if a.job, err = g.Background(append([]string{"clone"}, a.words...)...); err != nil {
-		close(a.taken)
-		return
-	}
-	a.job.Nice(4 + place)
-	a.f.Notes.Debug("cloning ahead")
+	ctx, a.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(a.taken)
-		said, err := a.job.Wait(ctx)
-		if err == nil {
-			var s git.Snapshot
-			if s, err = a.f.Git.Snapshot(ctx, a.dir, a.args); err == nil {
-				a.said = said
-				a.f.Notes.Debug("cloned ahead")
-				select {
-				case <-time.After(time.Until(s.Settled())):
-					s.Settle(ctx)
-				case <-a.turn:
-				}
-				a.taken <- s
-				return
-			}
+		defer a.stop()
+		select {
+		case <-time.After(min(time.Duration(place)*stagger, 5*time.Second)):
+		case <-a.turn: // without a clone
+			return
+		case <-ctx.Done():
+			return
 		}
-		a.f.Notes.Debug("no clone ahead: %v", err)
+		s, err := a.make(ctx, place)
+		if err != nil {
+			a.f.Notes.Debug("no clone ahead: %v", err)
+			return
+		}
+		a.f.Notes.Debug("cloned ahead")
+		select {
+		case <-time.After(time.Until(s.Settled())):
+			s.Settle(ctx)
+		case <-a.turn:
+		case <-ctx.Done():
+		}
+		a.taken <- s
 	}()
+}
+
+// make clones, and looks at what it has made.
+func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
+	g := a.f.Git
+	g.Globals = append(slices.Clone(g.Globals), "-c", "core.hooksPath="+os.DevNull)
+	job, err := g.Background(append([]string{"clone"}, a.words...)...)
+	if err != nil {
+		return git.Snapshot{}, err
+	}
+	job.Nice(4 + 3*place)
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		select {
+		case <-a.turn:
+			job.Nice(0)
+		case <-ended:
+		}
+	}()
+	if a.said, err = job.Wait(ctx); err != nil {
+		return git.Snapshot{}, err
+	}
+	a.cloned = true
+	return a.f.Git.Snapshot(ctx, a.dir, a.args)
 }
 
 // finish brings the clone up to date, now that its turn has come. It reports whether there is one; if not, the place is as it was.
@@ -98,9 +124,6 @@ func (a *ahead) finish(ctx context.Context) bool {
 		return false
 	}
 	close(a.turn)
-	if a.job != nil {
-		a.job.Nice(0)
-	}
 	snapshot, ok := <-a.taken
 	if ok {
 		err := snapshot.CatchUp(ctx)
@@ -119,26 +142,25 @@ func (a *ahead) abandon() {
 	if a == nil || a.taken == nil {
 		return
 	}
-	close(a.turn)
-	if a.job != nil {
-		a.job.Stop()
-	}
+	a.stop()
 	<-a.taken
 	a.remove()
 }
 
-// remove empties the folder, which was empty or not there before.
+// remove takes the clone away. One that failed has been taken away by git, and what is there then is somebody else's.
 func (a *ahead) remove() {
-	files, err := os.ReadDir(a.dir)
-	for _, f := range files {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(a.dir, f.Name())))
+	if a.cloned {
+		files, err := os.ReadDir(a.dir)
+		for _, f := range files {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(a.dir, f.Name())))
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			a.f.Notes.Warn("cannot remove a clone that was begun: %v", err)
+		}
 	}
 	for _, dir := range a.made {
 		if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			break // not ours alone
 		}
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		a.f.Notes.Warn("cannot remove a clone that was begun: %v", err)
 	}
 }
