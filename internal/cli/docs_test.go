@@ -84,7 +84,7 @@ func TestReference_settings(t *testing.T) {
 			t.Errorf("docs/reference.md lacks, or has more than once: %s", row)
 		}
 	}
-	same(t, "settings", found(text, "(?m)^\\| `([A-Z0-9_]+)`"), append(names, "GITOPS_INCLUDE", "GITOPS_GIT", "GITOPS_SHIM"))
+	same(t, "settings", found(text, "(?m)^\\| `([A-Z0-9_]+)`"), append(names, "GITOPS_INCLUDE", "GITOPS_GIT", "GITOPS_DOWNLOAD_BASE", "GITOPS_SHIM"))
 
 	sources := read(t, "../*/*.go") + read(t, "../../shim/*.go") + read(t, "../../hooks/*.go")
 	for _, name := range found(sources, `"(GITOPS_[A-Z0-9_]*[A-Z0-9])"`) {
