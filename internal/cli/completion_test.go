@@ -196,18 +196,20 @@ func TestCompletion_zsh(t *testing.T) {
 	needShell(t, "zsh")
 	script := completionScript(t, "zsh")
 	dir, env := completionRepo(t)
+	// A key counts when the line editor reads it, not before: so it says when it does, and when it has noted an answer. The echo of
+	// what is typed must not look like that.
 	const ask = `
 zmodload zsh/zpty
 zpty inner zsh -f -i
-zpty -w inner "PS1= RPS1= TERM=dumb; unsetopt zle_bracketed_paste; autoload -Uz compinit; compinit -u -D; source $1
-note() { print -r -- \"\$BUFFER\" >>answers; BUFFER= }; zle -N note; bindkey '^N' note; print REA''DY"
+zpty -w inner "PS1= RPS1= TERM=dumb; unset zle_bracketed_paste; autoload -Uz compinit; compinit -u -D; source $1
+note() { print -r -- \"\$BUFFER\" >>answers; BUFFER=; print -n NO''TED }; zle -N note; bindkey '^N' note
+zle-line-init() { print -n REA''DY }; zle -N zle-line-init"
 zpty -r inner out '*READY*' || exit 1
 shift
 for line; do
 	zpty -w -n inner "$line"$'\t\x0e'
+	zpty -r inner out '*NOTED*' || exit 1
 done
-zpty -w inner 'print DO''NE'
-zpty -r inner out '*DONE*'
 zpty -d inner`
 	cases := [][2]string{ // a line, and what TAB makes of it
 		{"git gitops doc", "git gitops doctor "},
