@@ -189,3 +189,22 @@ func TestAhead_terminal(t *testing.T) {
 		t.Errorf("it had a terminal: %q", got)
 	}
 }
+
+// TestAhead_otherDefault: the remote's default branch changes while a clone waits for it.
+func TestAhead_otherDefault(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must("remote.git", "git branch dev main")
+	w.must(".", "git gitops clone -q remote.git holder")
+	p := w.cloneWaits("gitops clone remote.git clone")
+	w.must("remote.git", "git symbolic-ref HEAD refs/heads/dev")
+	w.must("holder", "git gitops unlock")
+	r := p.wait()
+	wantCode(t, r, 0)
+	wantText(t, r.ours(), "the default branch became dev while this clone waited for main")
+	if head := w.must("clone", "git symbolic-ref --short HEAD"); head != "dev" {
+		t.Errorf("the clone is on %s", head)
+	}
+	w.wantLocks()
+}

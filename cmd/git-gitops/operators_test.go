@@ -198,9 +198,6 @@ func TestLog(t *testing.T) {
 			t.Errorf("no JSON: %s", line)
 		}
 	}
-	if r := insecure.with("GITOPS_LOG=error", "GITOPS_LOG_FORMAT").bash(".", "git gitops locks"); !strings.HasPrefix(r.stderr, "gitops: error: ") {
-		t.Errorf("not only errors: %s", r.stderr)
-	}
 }
 
 // TestEvents_follow: what happens while somebody looks is told once, and Ctrl-C ends the looking.

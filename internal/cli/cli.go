@@ -128,10 +128,12 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 		flows.Misconfigured = err
 		return flows, func() {}, nil
 	}
-	out.Configure(map[string]term.Level{"error": term.Error, "debug": term.Debug}[cfg.Log.Level], cfg.Log.Format == "json")
-	if cfg.Redis.Insecure {
+	asJSON := cfg.Log.Format == "json"
+	if cfg.Redis.Insecure { // told at every use, however little is to be said
+		out.Configure(term.Info, asJSON)
 		out.Warn("REDIS_TLS_INSECURE is set: whoever answers at the Redis address is believed")
 	}
+	out.Configure(map[string]term.Level{"error": term.Error, "debug": term.Debug}[cfg.Log.Level], asJSON)
 	owner, err := session.Detect(os.Getpid(), cfg.Lock.Session)
 	if err != nil {
 		flows.Misconfigured = &config.Error{Name: "GITOPS_LOCK_SESSION", Value: cfg.Lock.Session, Allowed: "the id of a living process, or workspace", Err: err}

@@ -102,8 +102,10 @@ func (f *Flows) remember(ctx context.Context, lease *lock.Lease, args git.CloneA
 		return
 	}
 	if branch != lease.Key.Branch && lease.Key.Verbatim == "" {
-		// An empty repository began another branch than we had guessed: nobody can have
-		// built on it yet, and push takes its lock.
+		// Of an empty repository, of which nobody can have built on anything, this is what git begins.
+		if place.Tip != "" {
+			f.Notes.Warn("the default branch became %s while this clone waited for %s: it has no lock, and push will take it", branch, lease.Key.Branch)
+		}
 		f.release(ctx, lease)
 		return
 	}
