@@ -4,7 +4,7 @@
 # make snapshot  dist/ as a release has it, without publishing, signing or a container engine
 # make release-test  what dist/ holds: installs, upgrades and unpacks it
 # make demo      the main job in twenty seconds, with Go and git only
-# make bench     figures, as ratios within one run
+# make bench     figures against git and other locks, as ratios within one run (docs/performance.md); a quarter of an hour
 # make chaos     1,000 pipelines under faults; make test runs a short form
 # make git-suite git's own tests through the PATH shim; git-suite-quick is the part that CI runs
 
@@ -37,8 +37,14 @@ demo: build
 	go run ./scripts/demo -binary bin/git-gitops
 
 bench: build
+	go run ./scripts/bench passthrough
+	go run ./scripts/bench uncontended
 	go run ./scripts/bench handoff
-	go run ./scripts/bench passthrough -binary bin/git-gitops
+	cd scripts/bench/rivals && go run .
+	go run ./scripts/bench waiters -n 1000
+	go run ./scripts/bench pipelines
+	go run ./scripts/bench pipelines -queued -strategies gitops,gitops-inside
+	go run ./scripts/bench pipelines -n 30 -mb 1 -over file -edit 0s -strategies gitops,gitops-names,retry
 
 chaos:
 	go test -race -count=1 -timeout 60m -v ./internal/chaos -run TestChaos -args -chaos.pipelines=1000

@@ -30,6 +30,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	"go.uber.org/zap"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
@@ -123,7 +124,7 @@ func run() (err error) {
 		return e.Encode(results)
 	}
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "LOCK\tWAITERS\tP50 ms\tP99 ms\tREDIS COMMANDS")
+	fmt.Fprintln(t, "LOCK\tWAITERS\tP50 ms\tP99 ms\tCOMMANDS, WITH THOSE IN SCRIPTS")
 	for _, r := range results {
 		fmt.Fprintf(t, "%s\t%d\t%.3f\t%.3f\t%.1f\n", r.Lock, r.Waiters, r.P50, r.P99, r.Commands)
 	}
@@ -272,7 +273,7 @@ func sync(addr string) (acquire, func(), error) {
 }
 
 func etcdMutex(endpoint string) (acquire, func(), error) {
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: 5 * time.Second})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
 	if err != nil {
 		return nil, nil, err
 	}
