@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -188,12 +189,14 @@ func (s Snapshot) checkOut(ctx context.Context, g Git, tip string) error {
 		return err
 	}
 	// A file that did not change is written in another way when its attributes do.
-	changed, err := g.Output(ctx, "diff-tree", "-r", "--name-only", s.tip, tip, "--", ":(glob,top)**/.gitattributes")
+	changed, err := g.Output(ctx, "diff-tree", "-r", "-z", "--name-only", s.tip, tip)
 	if err != nil {
 		return err
 	}
-	if changed != "" {
-		return &StaleError{"attributes have changed"}
+	for name := range strings.SplitSeq(changed, "\x00") {
+		if strings.EqualFold(path.Base(name), ".gitattributes") { // in any case, as on some file systems
+			return &StaleError{"attributes have changed"}
+		}
 	}
 	_, err = g.Output(ctx, "reset", "--quiet", "--hard", tip)
 	return err
@@ -229,8 +232,8 @@ func (s Snapshot) tidy(tip, head string) error {
 		return err
 	}
 	for ref, oid := range map[string]string{"HEAD": tip, s.place.Head: tip, "refs/remotes/" + s.remote + "/HEAD": head} {
-		path := filepath.Join(dir, "logs", filepath.FromSlash(ref))
-		data, err := os.ReadFile(path)      //nolint:gosec // git's own file
+		file := filepath.Join(dir, "logs", filepath.FromSlash(ref))
+		data, err := os.ReadFile(file)      //nolint:gosec // git's own file
 		if errors.Is(err, os.ErrNotExist) { // none are kept, or not in files
 			continue
 		}
@@ -245,7 +248,7 @@ func (s Snapshot) tidy(tip, head string) error {
 		}
 		_, why, _ := strings.Cut(first[2], "\t")
 		who, _, _ := strings.Cut(last[2], "\t")
-		if err := os.WriteFile(path, []byte(first[0]+" "+oid+" "+who+"\t"+why+"\n"), 0o666); err != nil { //nolint:gosec // git's own mode
+		if err := os.WriteFile(file, []byte(first[0]+" "+oid+" "+who+"\t"+why+"\n"), 0o666); err != nil { //nolint:gosec // git's own mode
 			return err
 		}
 	}

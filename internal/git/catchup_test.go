@@ -373,6 +373,14 @@ func TestCatchUp_leavesAlone(t *testing.T) {
 			commit(t, g, dir, "a", ".gitattributes", "* text\n")
 			must(t, g, "push", "-q", "origin", "main")
 		},
+		"attributes in a folder": func(t *testing.T, g Git, dir, _ string) {
+			if err := os.Mkdir(filepath.Join(dir, "folder"), 0o750); err != nil {
+				t.Fatal(err)
+			}
+			commit(t, g, dir, "a", "folder/.gitattributes", "* text\n")
+			must(t, g, "push", "-q", "origin", "main")
+			t.Setenv("GIT_LITERAL_PATHSPECS", "1")
+		},
 		"other HEAD": func(t *testing.T, g Git, _, remote string) {
 			must(t, g, "push", "-q", "origin", "main:dev")
 			must(t, g, "-C", remote, "symbolic-ref", "HEAD", "refs/heads/dev")
