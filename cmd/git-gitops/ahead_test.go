@@ -153,6 +153,25 @@ func TestAhead_abandoned(t *testing.T) {
 	})
 }
 
+// TestAhead_link: a target is beside the folder where we are, and not beside the link by which we came.
+func TestAhead_link(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	remote := w.seed("remote.git")
+	w.must(".", "git gitops clone -q remote.git holder; mkdir -p real/in; ln -s real/in link")
+	p := w.with("GITOPS_LOG=debug").start(".", "bash", "-c", "cd link; git gitops clone -q "+remote+" ../one && git -C /tmp -C "+w.path("link")+" gitops clone -q "+remote+" ../two\nexit $?")
+	w.until("the clone is made", func() bool { return strings.Contains(p.stderr.String(), "cloned ahead") })
+	w.must("holder", "echo 1 >counter; git commit -qam 1; git gitops push -q")
+	w.until("it is the first's turn", func() bool { return w.exists("real/one/.git/gitops") })
+	w.must("real/one", "git gitops unlock")
+	wantCode(t, p.wait(), 0)
+	if got := w.must("real", "cat one/counter two/counter"); got != "1\n1" {
+		t.Errorf("got %q", got)
+	}
+	w.must("real/two", "git gitops unlock")
+	w.wantLocks()
+}
+
 // TestAhead_late: the turn comes while the clone is still being made.
 func TestAhead_late(t *testing.T) {
 	t.Parallel()

@@ -121,24 +121,33 @@ func (g Git) reaching(url string) (known Git, remote string) {
 	return g, "gitops-url"
 }
 
-// Dir is the working directory of git after its -C options.
+// Dir is the working directory of git after its -C options, without symlinks: what is beside it is not beside a link to it.
 func (g Git) Dir() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("working directory: %w", err)
 	}
+	dir = physical(dir)
 	for i := 0; i+1 < len(g.Globals); i++ {
 		if g.Globals[i] != "-C" {
 			continue
 		}
 		i++
 		if filepath.IsAbs(g.Globals[i]) {
-			dir = g.Globals[i]
+			dir = physical(g.Globals[i])
 		} else {
-			dir = filepath.Join(dir, g.Globals[i])
+			dir = physical(dir + string(filepath.Separator) + g.Globals[i])
 		}
 	}
 	return dir, nil
+}
+
+// physical is a path without symlinks; of one that is not there, what can be said.
+func physical(path string) string {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		return resolved
+	}
+	return filepath.Clean(path)
 }
 
 // ReadConfig reads all configuration that applies here, in one process.
