@@ -153,6 +153,51 @@ func TestAhead_abandoned(t *testing.T) {
 	})
 }
 
+// TestAhead_theirs: what somebody else has put where the clone goes, before it was begun or after, is left alone.
+func TestAhead_theirs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	git := strings.TrimSpace(w.must(".", "command -v git"))
+	first := w.write("bin/first", fmt.Sprintf("#!/bin/sh\ncase $* in *'clone -c gitops.ahead'*) %[1]s clone -q remote.git clone; echo >clone/theirs;; esac\nexec %[1]s \"$@\"\n", git))
+	for name, tc := range map[string]struct{ before, after string }{
+		"another comes first": {before: "GITOPS_GIT=" + first},
+		"a clone instead":     {after: "rm -rf clone; git clone -q remote.git clone; echo >clone/theirs"},
+		"a file instead":      {after: "rm -rf clone; mkdir clone; echo >clone/theirs"},
+	} {
+		for _, turn := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, its turn comes %t", name, turn), func(t *testing.T) {
+				w := *w
+				w.t = t
+				w.must(".", "git gitops clone -q remote.git holder")
+				with := w.with("GITOPS_LOG=debug", "GITOPS_LOCK_TIMEOUT=60", tc.before)
+				if !turn {
+					with.env["GITOPS_LOCK_TIMEOUT"] = "3"
+				}
+				p := with.start(".", "bash", "-c", "git gitops clone remote.git clone\nexit $?")
+				w.until("the clone is made or refused", func() bool {
+					return strings.Contains(p.stderr.String(), "cloned ahead") || strings.Contains(p.stderr.String(), "no clone ahead")
+				})
+				w.must(".", tc.after)
+				want := 75
+				if turn {
+					want = 128
+					w.must("holder", "echo 1 >>counter; git commit -qam 1; git gitops push -q")
+				}
+				wantCode(t, p.wait(), want)
+				if !w.exists("clone/theirs") {
+					t.Error("somebody's file is deleted")
+				}
+				if name != "a file instead" && w.must("clone", "git log --format=%H") != w.must("holder", "git log --format=%H origin/main"+map[bool]string{true: "~1"}[turn]) {
+					t.Error("somebody's clone is changed")
+				}
+				w.must(".", "git -C holder gitops unlock --all; rm -rf clone holder")
+				w.wantLocks()
+			})
+		}
+	}
+}
+
 // TestAhead_link: a target is beside the folder where we are, and not beside the link by which we came.
 func TestAhead_link(t *testing.T) {
 	t.Parallel()

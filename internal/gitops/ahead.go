@@ -1,7 +1,9 @@
 package gitops
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -19,16 +21,16 @@ const stagger = 400 * time.Millisecond
 // ahead is a clone that is made while its turn has not come: when it comes, only what has changed is left to fetch. It is made in the
 // place that the user asked for, and what it is not sure to make like a fresh clone at that time, it leaves to one.
 type ahead struct {
-	f      *Flows
-	args   git.CloneArgs
-	words  []string
-	dir    string            // absolute
-	made   []string          // folders that were not there before, the deepest first
-	taken  chan git.Snapshot // what the clone is when it is done; closed without one when it failed
-	turn   chan struct{}     // closed when its turn has come
-	stop   func()            // ends the making of it
-	said   string            // by git
-	cloned bool              // what is in the folder is ours
+	f     *Flows
+	args  git.CloneArgs
+	words []string
+	mark  string            // in the clone's configuration, by which we know it
+	dir   string            // absolute
+	made  []string          // folders that were not there before, the deepest first
+	taken chan git.Snapshot // what the clone is when it is done; closed without one when it failed
+	turn  chan struct{}     // closed when its turn has come
+	stop  func()            // ends the making of it
+	said  string            // by git
 }
 
 // cloneAhead is a clone to begin when there is a wait; nil when this one can't.
@@ -38,7 +40,7 @@ func (f *Flows) cloneAhead(args git.CloneArgs, words []string, cwd string) *ahea
 	if !f.Config.Lock.Ahead || !args.Ahead || local && (args.Depth != "" || args.SingleBranch) || !f.Git.Unbound() {
 		return nil
 	}
-	a := &ahead{f: f, args: args, words: words, dir: args.Directory()}
+	a := &ahead{f: f, args: args, words: words, mark: rand.Text(), dir: args.Directory()}
 	if a.dir == "" {
 		return nil
 	}
@@ -58,6 +60,8 @@ func (f *Flows) cloneAhead(args git.CloneArgs, words []string, cwd string) *ahea
 	}
 	return a
 }
+
+const markKey = "gitops.ahead"
 
 // begin starts the clone. It is called at each news of the wait. The holder's work comes first, and then that of those who are next: on
 // the server, because all begin one after the other, and on a machine that several pipelines share, by priority.
@@ -97,7 +101,7 @@ func (a *ahead) begin(ctx context.Context, place int) {
 func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
 	g := a.f.Git
 	g.Globals = append(slices.Clone(g.Globals), "-c", "core.hooksPath="+os.DevNull)
-	job, err := g.Background(append([]string{"clone"}, a.words...)...)
+	job, err := g.Background(append([]string{"clone", "-c", markKey + "=" + a.mark}, a.words...)...)
 	if err != nil {
 		return git.Snapshot{}, err
 	}
@@ -114,7 +118,6 @@ func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
 	if a.said, err = job.Wait(ctx); err != nil {
 		return git.Snapshot{}, err
 	}
-	a.cloned = true
 	return a.f.Git.Snapshot(ctx, a.dir, a.args)
 }
 
@@ -125,15 +128,21 @@ func (a *ahead) finish(ctx context.Context) bool {
 	}
 	close(a.turn)
 	snapshot, ok := <-a.taken
-	if ok {
-		err := snapshot.CatchUp(ctx)
+	ours := a.ours()
+	if ok && ours {
+		unmarked := make(chan error, 1)
+		go func() {
+			_, err := a.f.Git.In(a.dir).Output(ctx, "config", "--unset", markKey)
+			unmarked <- err
+		}()
+		err := errors.Join(snapshot.CatchUp(ctx), <-unmarked)
 		if err == nil {
 			_, _ = os.Stderr.WriteString(a.said)
 			return true
 		}
 		a.f.Notes.Debug("cloning afresh: %v", strings.TrimSpace(err.Error()))
 	}
-	a.remove()
+	a.remove(ours)
 	return false
 }
 
@@ -144,17 +153,24 @@ func (a *ahead) abandon() {
 	}
 	a.stop()
 	<-a.taken
-	a.remove()
+	a.remove(a.ours())
 }
 
-// remove takes the clone away. One that failed has been taken away by git, and what is there then is somebody else's.
-func (a *ahead) remove() {
-	if a.cloned {
+// ours reports whether the clone in the folder is the one that we began. Another may have come first, which git refuses to touch, or have
+// been put in its place.
+func (a *ahead) ours() bool {
+	config, err := os.ReadFile(filepath.Join(a.dir, ".git", "config"))
+	return err == nil && bytes.Contains(config, []byte(a.mark))
+}
+
+// remove removes the clone that is ours, if there is one, and the folders that were not there before.
+func (a *ahead) remove(ours bool) {
+	if ours {
 		files, err := os.ReadDir(a.dir)
 		for _, f := range files {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(a.dir, f.Name())))
 		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err != nil {
 			a.f.Notes.Warn("cannot remove a clone that was begun: %v", err)
 		}
 	}
