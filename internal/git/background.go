@@ -36,10 +36,18 @@ func (g Git) Background(args ...string) (*Background, error) {
 // Nice sets its scheduling priority, from 0, the usual one, to 19, the lowest. To raise it again is not everybody's right, so that nothing
 // is said when it fails.
 func (b *Background) Nice(n int) {
+	if !b.over() {
+		nice(b.cmd.Process, min(n, 19))
+	}
+}
+
+// over reports whether it has ended: its number may then be another's.
+func (b *Background) over() bool {
 	select {
 	case <-b.ended:
+		return true
 	default:
-		nice(b.cmd.Process, min(n, 19))
+		return false
 	}
 }
 
@@ -64,6 +72,9 @@ func (b *Background) Wait(ctx context.Context) (said string, err error) {
 
 // Stop ends git, which removes what it has begun, and waits for it. KILL follows when it takes too long.
 func (b *Background) Stop() {
+	if b.over() {
+		return
+	}
 	terminate(b.cmd.Process)
 	select {
 	case <-b.ended:

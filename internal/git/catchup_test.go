@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -476,4 +477,39 @@ func modified(t *testing.T, path string) time.Time {
 		t.Fatal(err)
 	}
 	return info.ModTime()
+}
+
+// TestBackground_over: once git has ended, no signal goes to what may by then be somebody else's processes.
+func TestBackground_over(t *testing.T) {
+	g, _, _ := repository(t)
+	top := t.TempDir()
+	read := func(name string) string {
+		data, _ := os.ReadFile(filepath.Join(top, name)) //nolint:gosec // a test's own
+		return string(data)
+	}
+	script := "trap 'echo TERM >>got' TERM; trap 'echo WINCH >>got; exit' WINCH; echo $$ >pid; while :; do sleep 0.01; done"
+	if err := os.WriteFile(filepath.Join(top, "stays"), []byte(script), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	job, err := g.Background("-c", "alias.x=!cd "+top+" && sh stays >/dev/null 2>&1 &", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := job.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.HasSuffix(read("pid"), "\n") {
+		time.Sleep(time.Millisecond)
+	}
+	job.Stop()
+	// TERM would be seen first, being the lower number.
+	if out, err := exec.Command("kill", "-WINCH", strings.TrimSpace(read("pid"))).CombinedOutput(); err != nil { //nolint:gosec // as above
+		t.Fatalf("%v: %s", err, out)
+	}
+	for !strings.Contains(read("got"), "WINCH\n") {
+		time.Sleep(time.Millisecond)
+	}
+	if got := read("got"); got != "WINCH\n" {
+		t.Errorf("it got %q", got)
+	}
 }
