@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 )
 
 // handshakeError is a TLS handshake that failed on a connection that stood.
@@ -33,7 +34,11 @@ type dialer struct {
 type dialed struct {
 	conn net.Conn
 	err  error
+	at   time.Time
 }
+
+// earlyLife is how long a connection that was begun is trusted. A server, or what stands between, closes one that nobody uses.
+const earlyLife = 5 * time.Second
 
 // begin starts to connect.
 func (d *dialer) begin(network, addr string) {
@@ -46,7 +51,7 @@ func (d *dialer) begin(network, addr string) {
 	d.early, d.to = early, [2]string{network, addr}
 	go func() {
 		conn, err := d.connect(context.Background(), network, addr)
-		early <- dialed{conn, err}
+		early <- dialed{conn, err, time.Now()}
 	}()
 }
 
@@ -70,7 +75,13 @@ func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	}
 	select {
 	case one := <-early:
-		return one.conn, one.err
+		if time.Since(one.at) < earlyLife {
+			return one.conn, one.err
+		}
+		if one.conn != nil {
+			_ = one.conn.Close()
+		}
+		return d.connect(ctx, network, addr)
 	case <-ctx.Done():
 		go hangUp(early)
 		return nil, ctx.Err()
