@@ -24,18 +24,20 @@ func TestAhead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	remote := w.seed("remote.git")
+	w.must(".", "git config --global url."+w.dir+"/.insteadOf gh:")
 	for name, words := range map[string]string{
 		"path":    "remote.git",
 		"branch":  "-b main file://" + remote,
 		"shallow": "--depth 1 file://" + remote,
 		"bare":    "--bare remote.git",
+		"local":   "--depth 1 gh:remote.git",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := *w
 			w.t = t
 			w.must(".", "git gitops clone -q remote.git holder")
 			var p *process
-			if name == "bare" { // left to a fresh clone
+			if name == "bare" || name == "local" { // left to a fresh clone
 				p = w.start(".", "bash", "-c", "git gitops clone "+words+" clone\nexit $?")
 				w.until("the clone waits", func() bool { return w.queued() == 1 })
 			} else {

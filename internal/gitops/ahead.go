@@ -33,9 +33,9 @@ type ahead struct {
 	said  string            // by git
 }
 
-// cloneAhead is a clone to begin when there is a wait; nil when this one can't.
-func (f *Flows) cloneAhead(args git.CloneArgs, words []string, cwd string) *ahead {
-	_, local := giturl.At(args.URL, cwd)
+// cloneAhead is a clone to begin when there is a wait; nil when this one can't. url is what git makes of the one in args.
+func (f *Flows) cloneAhead(args git.CloneArgs, url string, words []string, cwd string) *ahead {
+	_, local := giturl.At(url, cwd)
 	// A local clone copies all objects, so that it knows no depth, and tags of other branches are followed.
 	if !f.Config.Lock.Ahead || !args.Ahead || local && (args.Depth != "" || args.SingleBranch) || !f.Git.Unbound() {
 		return nil

@@ -50,7 +50,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 	if err != nil {
 		return git.Exit{}, err
 	}
-	ahead := f.cloneAhead(args, words, dir)
+	ahead := f.cloneAhead(args, url, words, dir)
 	lease, err := f.acquireWhile(ctx, keys[0], "clone", func(place int) { ahead.begin(ctx, place) })
 	if err != nil {
 		ahead.abandon()
