@@ -53,6 +53,10 @@ func (g Git) Snapshot(ctx context.Context, dir string, args CloneArgs) (Snapshot
 	if s.branch, ok = strings.CutPrefix(s.place.Head, "refs/heads/"); !ok || s.tip == "" {
 		return s, &StaleError{"no branch is checked out"}
 	}
+	// Its reflogs are in no files, and could not be made short.
+	if how, _ := config.Get("extensions.refstorage"); how != "" && how != "files" {
+		return s, &StaleError{"its refs are not in files"}
+	}
 	if s.remote, ok = config.Get("branch." + s.branch + ".remote"); !ok {
 		return s, &StaleError{"the branch follows none of the remote"}
 	}

@@ -357,6 +357,15 @@ func TestSnapshot_leavesAlone(t *testing.T) {
 			}
 		})
 	}
+	t.Run("reftable", func(t *testing.T) { // which not every git can make
+		top := t.TempDir()
+		must(t, Git{Path: g.Path, Globals: []string{"-C", top}}, "clone", "-q", remote, "clone")
+		var why *StaleError
+		g := Git{Path: g.Path, Globals: []string{"-c", "extensions.refStorage=reftable"}}
+		if _, err := g.Snapshot(t.Context(), filepath.Join(top, "clone"), CloneArgs{}); !errors.As(err, &why) {
+			t.Errorf("error %v, want a StaleError", err)
+		}
+	})
 	for _, words := range []string{
 		"--bare", "--mirror", "--recurse-submodules", "--separate-git-dir=x", "--reference=x", "--shared", "-s", "--dissociate", "--shallow-since=2020-01-01",
 		"--upload-pack=x", "-u x", "--bundle-uri=x", "--no-such-option", "--server-option=x", "--revision=x", "--depth=2",
