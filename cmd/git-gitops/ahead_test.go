@@ -97,7 +97,7 @@ func TestAhead_abandoned(t *testing.T) {
 	w.seed("remote.git")
 	// A stand-in for ssh that takes its time.
 	ssh := w.write("bin/slow-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\n[ ! -e %[1]s/slow ] || { echo $$ >%[1]s/started; sleep 600 & wait; }\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
-	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh")
+	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh", "GITOPS_LOCK_REPO="+w.path("remote"))
 	const clone = "git gitops clone -b main git@host:remote.git deep/er/clone\nexit $?"
 	w.must(".", "git gitops clone -q git@host:remote.git holder")
 
@@ -225,7 +225,7 @@ func TestAhead_late(t *testing.T) {
 	w := newWorld(t)
 	w.seed("remote.git")
 	ssh := w.write("bin/slow-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\necho >%[1]s/started; while [ -e %[1]s/slow ]; do sleep 0.01; done\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
-	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh")
+	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh", "GITOPS_LOCK_REPO="+w.path("remote"))
 	w.must(".", "git gitops clone -q git@host:remote.git holder; rm started")
 	w.write("slow", "")
 	p := w.start(".", "bash", "-c", "git gitops clone -q -b main git@host:remote.git clone\nexit $?")
