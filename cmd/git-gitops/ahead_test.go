@@ -97,7 +97,7 @@ func TestAhead_abandoned(t *testing.T) {
 	w.seed("remote.git")
 	// A stand-in for ssh that takes its time.
 	ssh := w.write("bin/slow-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\n[ ! -e %[1]s/slow ] || { echo $$ >%[1]s/started; sleep 600 & wait; }\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
-	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh", "GITOPS_LOCK_REPO="+w.path("remote"))
+	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh", "GIT_ASKPASS=window", "GITOPS_LOCK_REPO="+w.path("remote"))
 	const clone = "git gitops clone -b main git@host:remote.git deep/er/clone\nexit $?"
 	w.must(".", "git gitops clone -q git@host:remote.git holder")
 
@@ -244,13 +244,16 @@ func TestAhead_terminal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.seed("remote.git")
-	ssh := w.write("bin/asking-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\n( : </dev/tty ) 2>/dev/null && echo yes >>%[1]s/asked || { echo no >>%[1]s/asked; exit 255; }\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
+	ssh := w.write("bin/asking-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\n( : </dev/tty ) 2>/dev/null && echo yes >>%[1]s/asked || { echo no >>%[1]s/asked; echo askpass: $GIT_ASKPASS $SSH_ASKPASS_REQUIRE >>%[1]s/window; exit 255; }\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
 	w.must(".", "git gitops clone -q remote.git holder")
 	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh", "GITOPS_LOCK_REPO="+w.path("remote"))
 	p := w.onTerminal("bash", "-c", "git gitops clone -b main git@host:remote.git clone; :")
 	w.until("it has tried", func() bool { return w.exists("asked") && w.read("asked") == "no\n" })
 	w.must("holder", "git gitops unlock")
 	p.wait()
+	if got := w.read("window"); got != "askpass: never\n" {
+		t.Errorf("it could open a window: %q", got)
+	}
 	if got := w.read("asked"); !w.exists("clone/counter") || got != "no\nyes\n" {
 		t.Errorf("it had a terminal: %q", got)
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"slices"
 	"time"
 )
 
@@ -18,10 +20,20 @@ type Background struct {
 	err   error // how it ended
 }
 
+// Unasking is a git that opens no window to ask for a password either. (Without a terminal it would.)
+func (g Git) Unasking() Git {
+	if g.env == nil {
+		g.env = os.Environ()
+	}
+	g.env = append(slices.Clone(g.env), "GIT_ASKPASS=", "SSH_ASKPASS_REQUIRE=never")
+	return g
+}
+
 // Background starts a git.
 func (g Git) Background(args ...string) (*Background, error) {
 	b := &Background{cmd: exec.Command(g.Path, g.words(args)...), ended: make(chan struct{})} //nolint:gosec // running git is the purpose
 	b.cmd.Args[0], b.cmd.Stderr, b.cmd.SysProcAttr = "git", &b.said, ownSession
+	b.cmd.Env = g.env
 	b.cmd.WaitDelay = time.Second // what git leaves behind must not hold us
 	if err := b.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start git: %w", err)

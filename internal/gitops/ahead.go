@@ -101,6 +101,9 @@ func (a *ahead) begin(ctx context.Context, place int) {
 func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
 	g := a.f.Git
 	g.Globals = append(slices.Clone(g.Globals), "-c", "core.hooksPath="+os.DevNull)
+	if a.f.Terminal {
+		g = g.Unasking() // somebody sits there, and is to be asked once: when it is their turn
+	}
 	job, err := g.Background(append([]string{"clone", "-c", markKey + "=" + a.mark}, a.words...)...)
 	if err != nil {
 		return git.Snapshot{}, err
