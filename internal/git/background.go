@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"slices"
 	"time"
 )
 
@@ -15,6 +13,7 @@ import (
 // output but what it says in the end.
 type Background struct {
 	cmd   *exec.Cmd
+	args  []string // without the global options
 	said  bytes.Buffer
 	ended chan struct{}
 	err   error // how it ended
@@ -22,16 +21,12 @@ type Background struct {
 
 // Unasking is a git that opens no window to ask for a password either. (Without a terminal it would.)
 func (g Git) Unasking() Git {
-	if g.env == nil {
-		g.env = os.Environ()
-	}
-	g.env = append(slices.Clone(g.env), "GIT_ASKPASS=", "SSH_ASKPASS_REQUIRE=never")
-	return g
+	return g.with("GIT_ASKPASS=", "SSH_ASKPASS_REQUIRE=never")
 }
 
 // Background starts a git.
 func (g Git) Background(args ...string) (*Background, error) {
-	b := &Background{cmd: exec.Command(g.Path, g.words(args)...), ended: make(chan struct{})} //nolint:gosec // running git is the purpose
+	b := &Background{cmd: exec.Command(g.Path, g.words(args)...), args: args, ended: make(chan struct{})} //nolint:gosec // running git is the purpose
 	b.cmd.Args[0], b.cmd.Stderr, b.cmd.SysProcAttr = "git", &b.said, ownSession
 	b.cmd.Env = g.env
 	b.cmd.WaitDelay = time.Second // what git leaves behind must not hold us
@@ -75,7 +70,7 @@ func (b *Background) Wait(ctx context.Context) (said string, err error) {
 	var exit *exec.ExitError
 	switch {
 	case errors.As(b.err, &exit):
-		return "", &Error{Args: b.cmd.Args[1:], ExitCode: exit.ExitCode(), Stderr: b.said.String()}
+		return "", &Error{Args: b.args, ExitCode: exit.ExitCode(), Stderr: b.said.String()}
 	case b.err != nil && !errors.Is(b.err, exec.ErrWaitDelay):
 		return "", fmt.Errorf("git: %w", b.err)
 	}

@@ -123,22 +123,15 @@ func (s Snapshot) CatchUp(ctx context.Context) error {
 
 // sameHead makes sure that the remote's HEAD is still what it was: of a fetch git does not tell.
 func (s Snapshot) sameHead(ctx context.Context) error {
-	out, err := s.git.Output(ctx, "ls-remote", "--symref", "--", s.remote, "HEAD")
+	branch, _, err := s.git.DefaultBranch(ctx, s.remote)
 	if err != nil {
 		return err
 	}
-	tracking := "refs/remotes/" + s.remote + "/"
-	for _, line := range lines(out) {
-		target, ok := strings.CutPrefix(line, "ref: refs/heads/")
-		if !ok {
-			continue
-		}
-		name, _, _ := strings.Cut(target, "\t")
-		if want := tracking + name; want == s.head || s.head == "" && s.single && name != s.branch {
-			return nil
-		}
+	same := s.head == "refs/remotes/"+s.remote+"/"+branch || s.head == "" && s.single && branch != s.branch
+	if branch == "" || !same {
+		return &StaleError{"the remote's HEAD has moved"}
 	}
-	return &StaleError{"the remote's HEAD has moved"}
+	return nil
 }
 
 func (s Snapshot) update(ctx context.Context) error {

@@ -112,13 +112,18 @@ func (g Git) reaching(url string) (known Git, remote string) {
 	if !strings.Contains(url, "://") || !strings.Contains(url, "@") {
 		return g, url
 	}
+	n, _ := strconv.Atoi(os.Getenv("GIT_CONFIG_COUNT"))
+	return g.with(fmt.Sprintf("GIT_CONFIG_COUNT=%d", n+1),
+		fmt.Sprintf("GIT_CONFIG_KEY_%d=remote.gitops-url.url", n), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, url)), "gitops-url"
+}
+
+// with is git with further variables in its environment.
+func (g Git) with(variables ...string) Git {
 	if g.env == nil {
 		g.env = os.Environ()
 	}
-	n, _ := strconv.Atoi(os.Getenv("GIT_CONFIG_COUNT"))
-	g.env = append(slices.Clone(g.env), fmt.Sprintf("GIT_CONFIG_COUNT=%d", n+1),
-		fmt.Sprintf("GIT_CONFIG_KEY_%d=remote.gitops-url.url", n), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, url))
-	return g, "gitops-url"
+	g.env = append(slices.Clone(g.env), variables...)
+	return g
 }
 
 // Dir is the working directory of git after its -C options, without symlinks: what is beside it is not beside a link to it.
@@ -221,7 +226,7 @@ func (g Git) Rehearse(ctx context.Context, words []string) ([]RefStatus, error) 
 	if err != nil {
 		return nil, err
 	}
-	g.env = append(os.Environ(), "GIT_TERMINAL_PROMPT=0")
+	g = g.with("GIT_TERMINAL_PROMPT=0")
 	// After the user's own options, of which --quiet would leave us without an answer.
 	words = slices.Insert(slices.Clone(words), args.OptionEnd, "--dry-run", "--porcelain", "-v", "--no-verify")
 	out, err := g.Output(ctx, append([]string{"push"}, words...)...)
