@@ -74,18 +74,11 @@ func short(f float64) string { return strconv.FormatFloat(f, 'f', 1, 64) }
 
 // measureHandOff has a server of its own, so that one length of the queue does not burden the next.
 func measureHandOff(waiters, rounds int, idle time.Duration) (r handoff, err error) {
-	dir, err := os.MkdirTemp("", "gitops-bench-")
-	if err != nil {
-		return r, fmt.Errorf("make a temporary folder: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := redistest.Run(dir)
+	server, admin, stop, err := startRedis()
 	if err != nil {
 		return r, err
 	}
-	defer server.Stop()
-	admin := redis.NewClient(&redis.Options{Addr: server.Addr(), Protocol: 2, DisableIdentity: true})
-	defer func() { _ = admin.Close() }()
+	defer func() { err = errors.Join(err, stop()) }()
 
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -136,6 +129,23 @@ func measureHandOff(waiters, rounds int, idle time.Duration) (r handoff, err err
 	r.IdlePerSecond = counted.rate() / float64(waiters)
 	r.IdlePerHeartbeat = r.IdlePerSecond * lock.Heartbeat.Seconds()
 	return r, nil
+}
+
+// startRedis starts a server of its own, with a client to look at it, and returns how to end both.
+func startRedis() (server *redistest.Server, admin *redis.Client, stop func() error, err error) {
+	dir, err := os.MkdirTemp("", "gitops-bench-")
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("make a temporary folder: %w", err)
+	}
+	if server, err = redistest.Run(dir); err != nil {
+		return nil, nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	admin = redis.NewClient(&redis.Options{Addr: server.Addr(), Protocol: 2, DisableIdentity: true})
+	return server, admin, func() error {
+		_ = admin.Close()
+		server.Stop()
+		return os.RemoveAll(dir)
+	}, nil
 }
 
 // queue is one lock, its holder, and those who wait for it.

@@ -9,11 +9,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
-	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
 // waiting is what waiters cost while nothing happens.
@@ -46,18 +43,11 @@ func waitersCommand(args []string) error {
 }
 
 func measureWaiters(n int, idle time.Duration) (r waiting, err error) {
-	dir, err := os.MkdirTemp("", "gitops-bench-")
-	if err != nil {
-		return r, fmt.Errorf("make a temporary folder: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := redistest.Run(dir)
+	server, admin, stop, err := startRedis()
 	if err != nil {
 		return r, err
 	}
-	defer server.Stop()
-	admin := redis.NewClient(&redis.Options{Addr: server.Addr(), Protocol: 2, DisableIdentity: true})
-	defer func() { _ = admin.Close() }()
+	defer func() { err = errors.Join(err, stop()) }()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 
