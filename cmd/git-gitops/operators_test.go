@@ -100,10 +100,40 @@ func TestBroken(t *testing.T) {
 		t.Errorf("events: %s", got)
 	}
 	stats := w.must(".", "git gitops stats")
-	wantText(t, w.seen(stats), "LOCK ACQUIRED WAIT P50 P95 MAX HOLD P50 P95 MAX FAILURES LONGEST QUEUE\ngitops:lock:{DIR/remote@main} 3 ")
+	wantText(t, w.seen(stats), "LOCK ACQUIRED WAIT P50 P95 MAX HOLD P50 P95 MAX FAILURES LONGEST QUEUE\nDIR/remote@main 3 ")
 	if w.must(".", "git gitops events nothing-like-that; git gitops locks nothing-like-that --json; git gitops stats --json nothing-like-that") != "" {
 		t.Error("a pattern that matches nothing lists something")
 	}
+}
+
+// TestLocks_names: every list calls a lock by the same name, and a part of it finds the lock where only one has it.
+func TestLocks_names(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("alpha.git")
+	w.seed("alphabet.git")
+	w.must(".", "git gitops clone -q alpha.git a && git gitops clone -q alphabet.git b")
+	w.must(".", "GITOPS_LOCK_KEY=app:lock git gitops lock --repo alpha.git --branch main")
+
+	alpha, alphabet := w.path("alpha")+"@main", w.path("alphabet")+"@main"
+	for _, list := range []string{"locks", "events", "stats"} {
+		text := w.must(".", "git gitops "+list)
+		wantText(t, text, alpha+" ", alphabet+" ", "app:lock ")
+		if strings.Contains(text, "gitops:lock:") {
+			t.Errorf("%s shows a key:\n%s", list, text)
+		}
+	}
+	if got := w.must(".", "git gitops events --json bet@ | head -n 1"); !strings.Contains(got, `"key":"gitops:lock:{`+alphabet+`}"`) {
+		t.Errorf("got %s", got)
+	}
+	wantText(t, w.must(".", "git gitops locks show bet@main"), alphabet)
+	wantText(t, w.must(".", "git gitops locks show app"), "app:lock")
+	several := w.bash(".", "git gitops locks show alpha")
+	wantCode(t, several, 1)
+	wantText(t, several.stderr, `"alpha" matches several locks: `+alpha+", "+alphabet, "name one of them")
+	none := w.bash(".", "git gitops locks show beta")
+	wantCode(t, none, 1)
+	wantText(t, none.stderr, `no lock "beta" is held or waited for`)
 }
 
 // TestHostile: what others wrote into Redis is printed without doing anything to a terminal, and within bounds.

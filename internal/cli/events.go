@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	ucli "github.com/urfave/cli/v2"
@@ -23,6 +22,7 @@ import (
 type eventJSON struct {
 	Time   time.Time `json:"time"`
 	Lock   string    `json:"lock"`
+	Key    string    `json:"key"`
 	Type   string    `json:"type"`
 	Who    string    `json:"who"`
 	Run    string    `json:"run_url,omitempty"`
@@ -92,7 +92,7 @@ func eventsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 		for _, e := range events {
 			id := e.Lock + " " + e.ID
 			next[id] = true
-			if seen[id] || !strings.Contains(e.Lock, strings.Trim(u.Args().First(), "*")) {
+			if seen[id] || !named(u.Args().First(), e.Lock, e.Key.String()) {
 				continue
 			}
 			if err := printEvent(u.App.Writer, e, u.Bool("json")); err != nil {
@@ -114,7 +114,7 @@ func eventsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 	if asJSON {
 		err := json.NewEncoder(w).Encode(eventJSON{
-			Time: e.Time.UTC(), Lock: term.Clean(e.Lock), Type: term.Clean(e.Type), Who: term.Clean(e.Who), Run: term.Clean(e.Run),
+			Time: e.Time.UTC(), Lock: term.Clean(e.Key.String()), Key: term.Clean(e.Lock), Type: term.Clean(e.Type), Who: term.Clean(e.Who), Run: term.Clean(e.Run),
 			Fence: term.Clean(e.Fence), Wait: e.Wait.Seconds(), Hold: e.Hold.Seconds(), Place: e.Place, Queue: e.Queue,
 			By: term.Clean(e.By), Reason: term.Clean(e.Reason),
 		})
@@ -123,7 +123,7 @@ func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 		}
 		return nil
 	}
-	text := fmt.Sprintf("%s  %-13s %s  %s", e.Time.UTC().Format("2006-01-02T15:04:05.000Z"), e.Type, e.Lock, e.Who)
+	text := fmt.Sprintf("%s  %-13s %s  %s", e.Time.UTC().Format("2006-01-02T15:04:05.000Z"), e.Type, e.Key, e.Who)
 	if e.Type == "acquired" || e.Wait > 0 {
 		text += "  waited " + term.Duration(e.Wait)
 	}
@@ -146,6 +146,7 @@ func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 // lockStats sums up the events of one lock; `stats --json` prints it.
 type lockStats struct {
 	Lock     string  `json:"lock"`
+	Key      string  `json:"key"`
 	Acquired int     `json:"acquired"`
 	Released int     `json:"released"`
 	Failures int     `json:"failures"` // lost, expired, broken, timed out, rejected pushes
@@ -165,7 +166,7 @@ func summarize(events []redisstore.Event) []*lockStats {
 	for _, e := range events {
 		s := byLock[e.Lock]
 		if s == nil {
-			s = &lockStats{Lock: term.Clean(e.Lock)}
+			s = &lockStats{Lock: term.Clean(e.Key.String()), Key: term.Clean(e.Lock)}
 			byLock[e.Lock] = s
 		}
 		s.Queue = max(s.Queue, e.Queue)
@@ -216,7 +217,7 @@ func statsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 	rows := [][]string{{"LOCK", "ACQUIRED", "WAIT P50", "P95", "MAX", "HOLD P50", "P95", "MAX", "FAILURES", "LONGEST QUEUE"}}
 	enc := json.NewEncoder(u.App.Writer)
 	for _, s := range summarize(events) {
-		if !strings.Contains(s.Lock, strings.Trim(u.Args().First(), "*")) {
+		if !named(u.Args().First(), s.Key, s.Lock) {
 			continue
 		}
 		if u.Bool("json") {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -102,7 +103,7 @@ func (c *command) locksCommand(out *term.Printer) *ucli.Command {
 	return &ucli.Command{
 		Name:      "locks",
 		Usage:     "list the locks that are held or waited for",
-		UsageText: "git gitops locks [--json] [--watch] [PATTERN]\ngit gitops locks show [--json] KEY | REPO[@BRANCH]",
+		UsageText: "git gitops locks [--json] [--watch] [PATTERN]\ngit gitops locks show [--json] KEY | REPO[@BRANCH] | PART",
 		Flags: []ucli.Flag{
 			asJSON,
 			&ucli.BoolFlag{Name: "watch", Usage: "show them again each second, in place on a terminal"},
@@ -116,7 +117,7 @@ func (c *command) locksCommand(out *term.Printer) *ucli.Command {
 		Subcommands: []*ucli.Command{{
 			Name:      "show",
 			Usage:     "show a lock with its whole queue",
-			ArgsUsage: "KEY | REPO[@BRANCH]",
+			ArgsUsage: "KEY | REPO[@BRANCH] | PART",
 			Flags:     []ucli.Flag{asJSON},
 			Action: func(u *ucli.Context) error {
 				if u.NArg() != 1 {
@@ -167,21 +168,24 @@ func locksVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 	}
 }
 
-// filter keeps the locks whose key or name matches a glob, or contains the text.
+// filter keeps the locks whose key or name matches a pattern.
 func filter(states []lock.State, pattern string) []lock.State {
-	if pattern == "" {
-		return states
-	}
 	var kept []lock.State
 	for _, s := range states {
-		for _, text := range []string{s.Name, s.Key.String()} {
-			if ok, _ := path.Match(pattern, text); ok || strings.Contains(text, strings.Trim(pattern, "*")) {
-				kept = append(kept, s)
-				break
-			}
+		if named(pattern, s.Name, s.Key.String()) {
+			kept = append(kept, s)
 		}
 	}
 	return kept
+}
+
+// named reports whether a pattern, a glob or a part of the text, matches one of the names of a lock.
+func named(pattern string, names ...string) bool {
+	part := strings.Trim(pattern, "*")
+	return slices.ContainsFunc(names, func(name string) bool {
+		ok, _ := path.Match(pattern, name)
+		return ok || strings.Contains(name, part)
+	})
 }
 
 func printJSON(w io.Writer, states []lock.State) error {
@@ -221,13 +225,11 @@ func showVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 	if err != nil {
 		return err
 	}
-	want := u.Args().First()
-	found := false
-	for _, s := range states {
-		if s.Name != want && s.Key.String() != want && s.Key.Repo != want && s.Key.ID() != want && s.Key.WholeBranch().String() != want {
-			continue
-		}
-		found = true
+	found, err := choose(states, u.Args().First())
+	if err != nil {
+		return err
+	}
+	for _, s := range found {
 		if u.Bool("json") {
 			err = printJSON(u.App.Writer, []lock.State{s})
 		} else {
@@ -237,10 +239,34 @@ func showVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 			return err
 		}
 	}
-	if !found {
-		return &installError{what: fmt.Sprintf("no lock %q is held or waited for", want), do: "git gitops locks"}
-	}
 	return nil
+}
+
+// choose finds the locks that want names: whole, as a repository or a branch, or else by a part that only one lock has.
+func choose(states []lock.State, want string) ([]lock.State, error) {
+	var found []lock.State
+	for _, s := range states {
+		if slices.Contains([]string{s.Name, s.Key.String(), s.Key.Repo, s.Key.ID(), s.Key.WholeBranch().String()}, want) {
+			found = append(found, s)
+		}
+	}
+	if len(found) > 0 {
+		return found, nil
+	}
+	switch found = filter(states, want); len(found) {
+	case 0:
+		return nil, &installError{what: fmt.Sprintf("no lock %q is held or waited for", want), do: "git gitops locks"}
+	case 1:
+		return found, nil
+	}
+	var names []string
+	for _, s := range found {
+		names = append(names, s.Key.String())
+	}
+	return nil, &installError{
+		what: fmt.Sprintf("%q matches several locks: %s", want, strings.Join(names, ", ")),
+		do:   "name one of them",
+	}
 }
 
 func printLock(w io.Writer, s lock.State) error {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
 // Event is something that happened to a lock. The types are acquired, released, handed_over,
@@ -17,7 +19,8 @@ import (
 type Event struct {
 	ID     string    // of the stream entry: milliseconds of the server's clock, and a number
 	Time   time.Time // by the server's clock
-	Lock   string    // the lock's key
+	Key    lock.Key
+	Lock   string // the lock's key on Redis
 	Type   string
 	Who    string        // the holder or waiter that it is about
 	Run    string        // URL of its CI run, "" for none
@@ -45,8 +48,10 @@ func (s *Store) Events(ctx context.Context, since time.Time) ([]Event, error) {
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return nil, s.trouble(err)
 		}
-		for _, e := range entries {
-			all = append(all, parseEvent(e))
+		for _, entry := range entries {
+			e := parseEvent(entry)
+			e.Key = s.keyOf(id, e.Lock)
+			all = append(all, e)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b Event) int { return a.Time.Compare(b.Time) })

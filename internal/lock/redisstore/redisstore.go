@@ -571,15 +571,20 @@ func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, er
 		if err != nil {
 			return nil, err
 		}
-		state.Key = lock.Key{Verbatim: state.Name}
-		if state.Name == s.prefix+":lock:{"+ids[i]+"}" {
-			state.Key = lock.ParseID(ids[i])
-		}
+		state.Key = s.keyOf(ids[i], state.Name)
 		if state.Holder != nil || len(state.Waiters) > 0 {
 			states = append(states, state)
 		}
 	}
 	return states, nil
+}
+
+// keyOf is the lock with an ID, whose key on Redis has the given name.
+func (s *Store) keyOf(id, name string) lock.Key {
+	if name == s.prefix+":lock:{"+id+"}" {
+		return lock.ParseID(id)
+	}
+	return lock.Key{Verbatim: name}
 }
 
 // ids are the IDs of all locks that have a key of a kind, which is a pattern.
