@@ -1,12 +1,4 @@
-# make test      everything under -race, on real git, redis-server and sshd (installed when missing)
-# make lint      golangci-lint with .golangci.yml
-# make build     bin/git-gitops, as released
-# make snapshot  dist/ as a release has it, without publishing, signing or a container engine
-# make release-test  what dist/ holds: installs, upgrades and unpacks it
-# make demo      the main job in twenty seconds, with Go and git only
-# make bench     figures against git and other locks, as ratios within one run (docs/performance.md); a quarter of an hour
-# make chaos     1,000 pipelines under faults; make test runs a short form
-# make git-suite git's own tests through the PATH shim; git-suite-quick is the part that CI runs
+# `make help` lists what there is.
 
 BIN := bin/git-gitops
 VERSION := $(patsubst v%,%,$(shell git describe --tags --always --dirty))
@@ -14,16 +6,19 @@ GOFLAGS_BUILD = -trimpath -tags urfave_cli_no_docs -ldflags "-s -w -X github.com
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: build test lint demo bench chaos git-suite git-suite-quick snapshot release-test
+.PHONY: help build test lint demo bench chaos git-suite git-suite-quick snapshot release-test
 
-build:
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/git-gitops, as released
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o $(BIN) ./cmd/git-gitops
 
-test:
+test: ## everything under -race, on real git, redis-server and sshd (installed when missing)
 	sh scripts/test-deps.sh
-	go test -race ./...
+	go test -race -timeout 30m ./...
 
-lint:
+lint: ## vet for three systems, golangci-lint, shellcheck
 	go vet ./...
 	GOOS=darwin go vet ./...
 	GOOS=windows go vet ./cmd/... ./internal/cli
@@ -33,10 +28,10 @@ lint:
 	shellcheck scripts/*.sh hooks/scripts/*
 	shellcheck -x scripts/examples/*/*
 
-demo: build
+demo: build ## the main job in twenty seconds, with Go and git only
 	go run ./scripts/demo -binary bin/git-gitops
 
-bench: build
+bench: build ## figures against git and other locks, as ratios within one run; a quarter of an hour
 	go run ./scripts/bench passthrough
 	go run ./scripts/bench uncontended
 	go run ./scripts/bench handoff
@@ -46,18 +41,18 @@ bench: build
 	go run ./scripts/bench pipelines -queued -strategies gitops,gitops-inside
 	go run ./scripts/bench pipelines -n 30 -mb 1 -over file -edit 0s -strategies gitops,gitops-names,retry
 
-chaos:
+chaos: ## 1,000 pipelines under faults; make test runs a short form
 	go test -race -count=1 -timeout 60m -v ./internal/chaos -run TestChaos -args -chaos.pipelines=1000
 
-git-suite: build
+git-suite: build ## git's own tests through the PATH shim
 	sh scripts/git-suite.sh bin/git-gitops
 
-git-suite-quick: build
+git-suite-quick: build ## the part of them that CI runs
 	sh scripts/git-suite.sh --quick bin/git-gitops
 
-snapshot:
+snapshot: ## dist/ as a release has it, without publishing, signing or a container engine
 	@command -v goreleaser >/dev/null || go install $(GORELEASER)
 	PATH="$$PATH:$$(go env GOPATH)/bin" goreleaser release --snapshot --clean --skip=docker,sign,sbom
 
-release-test:
+release-test: ## installs, upgrades and unpacks what dist/ holds
 	sh scripts/release-test.sh

@@ -65,7 +65,7 @@ func newWorld(t *testing.T) *world {
 		"GIT_COMMITTER_EMAIL": "pipeline@example.com",
 		"GIT_COMMITTER_DATE":  "2026-01-02T03:04:05Z",
 		"GITOPS_LOCK_SESSION": "workspace",
-		"GITOPS_LOCK_TIMEOUT": "60",
+		"GITOPS_LOCK_TIMEOUT": "240",
 		"REDIS_HOST":          server.Host,
 		"REDIS_PORT":          server.Port,
 		"LC_ALL":              "C",
@@ -217,8 +217,8 @@ func (p *process) wait() result {
 	p.t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(90 * time.Second):
-		p.t.Fatalf("%v still runs after 90 s\n%s%s", p.cmd.Args, &p.stdout, &p.stderr)
+	case <-time.After(5 * time.Minute):
+		p.t.Fatalf("%v still runs after 5 min\n%s%s", p.cmd.Args, &p.stdout, &p.stderr)
 	}
 	r := result{stdout: p.stdout.String(), stderr: p.stderr.String(), took: p.took}
 	var exit *exec.ExitError
@@ -302,9 +302,9 @@ func (w *world) wantLocks(want ...string) {
 // until waits for a condition.
 func (w *world) until(what string, reached func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !reached(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !reached(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("still not after 30 s: %s", what)
+			w.t.Fatalf("still not after 2 min: %s", what)
 		}
 	}
 }
