@@ -436,8 +436,10 @@ func TestBackground_stop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Not when the folder is there: git makes it shortly before it is ready to remove it again, and
+	// an empty one that is left in that moment is removed by whoever asked for the clone.
 	for started := false; !started; time.Sleep(time.Millisecond) {
-		_, err := os.Stat(filepath.Join(top, "clone"))
+		_, err := os.Stat(filepath.Join(top, "started"))
 		started = err == nil
 	}
 	job.Stop()

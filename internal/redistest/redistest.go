@@ -5,6 +5,7 @@ package redistest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -57,14 +58,25 @@ func Run(dir string, args ...string) (*Server, error) {
 	return nil, err
 }
 
+// The ports of tests lie below those that systems give to connections, and are chosen at random:
+// the system would soon give a port again, on which the clients of an earlier server, which live on
+// for a moment, would then find a server of another test.
+const (
+	firstPort = 15000
+	ports     = 17000
+)
+
 // FreePort is a port of the loopback address that nobody listens on.
 func FreePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+	var err error
+	for range 100 {
+		port := strconv.Itoa(firstPort + rand.IntN(ports)) //nolint:gosec // no secret
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
+	return "", fmt.Errorf("find a free port: %w", err)
 }
 
 // Addr is host:port.
