@@ -40,16 +40,31 @@ help() {
 	done <"$0"
 }
 
+# try makes a program the reader of JSON if it does what the words after its name ask for, and else notes why not.
+try() {
+	[ -z "$reader" ] || return 0
+	command -v "$1" >/dev/null || return 0
+	local said
+	if said=$("$@" 2>&1 >/dev/null </dev/null); then
+		reader=$1
+	else
+		said=${said##*"$newline"}
+		unfit="$unfit
+why: $1 is here, but cannot: ${said:-it says nothing}"
+	fi
+}
+
 # query runs one of two programs that do the same, for jq and for python3, on the JSON on standard input. What they
 # have against it may quote it.
 query() {
-	if command -v jq >/dev/null; then
-		jq -rs "if length == 1 then .[0] else error(\"not one document\") end | $1" 2>/dev/null
-	else
+	case $reader in
+	jq) jq -rs "if length == 1 then .[0] else error(\"not one document\") end | $1" 2>/dev/null ;;
+	python3)
 		python3 -c "import json, sys
 root = json.load(sys.stdin.buffer)
 $2" 2>/dev/null
-	fi
+		;;
+	esac
 }
 
 names() {
@@ -227,7 +242,10 @@ case $output in
 esac
 [ ! -d "$output" ] || usage "$output is a folder"
 
-command -v jq >/dev/null || command -v python3 >/dev/null || fail "jq or python3 is needed to read JSON: install one of them"
+reader='' unfit=''
+try jq -n '[1] | any(. < 32)'
+try python3 -c 'import json, sys; json.loads("[1]")' # python3-minimal of Debian has no json
+[ -n "$reader" ] || fail "jq or python3 is needed to read JSON: install one of them$unfit"
 if [ -n "$check" ] && ! git gitops --version >/dev/null 2>&1; then
 	fail "git gitops is not installed, so the connection cannot be tried: put git-gitops on PATH, or give --no-check"
 fi

@@ -1,27 +1,35 @@
 #!/bin/sh
-# Installs what the tests need beside Go and git, on Debian and Ubuntu: redis-server, an ssh server, python3, jq,
-# what install.sh may use, and the checker of scripts. Starts nothing. Where it may not install, it says what is missing.
+# Installs what the tests need beside Go and git, on Debian and Ubuntu. It starts nothing. Where it may not install,
+# it says what is missing.
 set -eu
 
 missing=
-command -v redis-server >/dev/null || missing="$missing redis-server"
-command -v redis-cli >/dev/null || missing="$missing redis-tools"
-command -v redis-sentinel >/dev/null || missing="$missing redis-sentinel"
-[ -x /usr/sbin/sshd ] || missing="$missing openssh-server"
-command -v make >/dev/null || missing="$missing make"
-command -v python3 >/dev/null || missing="$missing python3-minimal"
-command -v jq >/dev/null || missing="$missing jq"
-command -v busybox >/dev/null || missing="$missing busybox"
-command -v curl >/dev/null || missing="$missing curl"
-command -v wget >/dev/null || missing="$missing wget"
-command -v openssl >/dev/null || missing="$missing openssl"
-command -v shasum >/dev/null || missing="$missing perl"
-command -v shellcheck >/dev/null || missing="$missing shellcheck"
+have() { command -v "$1" >/dev/null 2>&1; }
+need() { missing="$missing $*"; }
+
+have cc || have gcc || need gcc libc6-dev # go test -race links C code
+have make || need make
+have redis-server || need redis-server # or Valkey's, under these names
+have redis-cli || need redis-tools
+have redis-sentinel || need redis-sentinel
+[ -x /usr/sbin/sshd ] || have sshd || need openssh-server
+have ssh || need openssh-client
+# python3-minimal lacks much of the standard library. The tests open terminals, and a script reads JSON.
+python3 -c 'import json, pty' 2>/dev/null || need python3
+have jq || need jq
+{ have ps && have pgrep; } || need procps
+have script || need bsdutils # a terminal around a command
+have busybox || need busybox
+have curl || need curl
+have wget || need wget
+have openssl || need openssl
+have shasum || need perl
+have shellcheck || need shellcheck
 [ -n "$missing" ] || exit 0
 
 as_root=
 if [ "$(id -u)" -ne 0 ]; then
-	if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+	if have sudo && sudo -n true 2>/dev/null; then
 		as_root=sudo
 	else
 		echo "the tests need:$missing" >&2
@@ -29,7 +37,7 @@ if [ "$(id -u)" -ne 0 ]; then
 		exit 1
 	fi
 fi
-if ! command -v apt-get >/dev/null; then
+if ! have apt-get; then
 	echo "the tests need:$missing (no apt-get here: install them your way)" >&2
 	exit 1
 fi

@@ -257,6 +257,41 @@ func TestIBM_wrong(t *testing.T) {
 	}
 }
 
+// TestIBM_reader: a program that cannot read JSON is not blamed on the JSON: the next one reads it, or what
+// each lacks is said.
+func TestIBM_reader(t *testing.T) {
+	t.Parallel()
+	const minimal = "ModuleNotFoundError: No module named 'json'"
+	i := newIBM(t, "Zq7-8z.Kx", "jq", "python3")
+	jq, python := i.read("bin/jq"), i.read("bin/python3")
+	works := func() {
+		t.Helper()
+		r := i.setup("--no-check", "key.json")
+		wantCode(t, r, 0)
+		wantText(t, r.stdout, "REDIS_HOST             127.0.0.1\n")
+	}
+	fails := func(words ...string) {
+		t.Helper()
+		r := i.setup("--no-check", "key.json")
+		wantCode(t, r, 1)
+		wantText(t, r.stderr, append(words, "jq or python3 is needed")...)
+		if strings.Contains(r.stderr, "not the JSON") {
+			t.Error(r)
+		}
+	}
+	i.wrap("python3", `echo "Traceback" >&2; echo "`+minimal+`" >&2; exit 1`)
+	works() // jq is there
+	i.wrap("jq", "exit 127")
+	fails("jq is here, but cannot: it says nothing", "python3 is here, but cannot: "+minimal)
+	i.write("bin/python3", python)
+	works()
+	i.write("bin/jq", jq)
+	works()
+	i.must(".", "rm bin/jq")
+	i.wrap("python3", `echo "`+minimal+`" >&2; exit 1`)
+	fails("python3 is here, but cannot: " + minimal)
+}
+
 // TestIBM_cloud: ibmcloud is asked for the key, and makes it once.
 func TestIBM_cloud(t *testing.T) {
 	t.Parallel()
