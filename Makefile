@@ -6,7 +6,7 @@ GOFLAGS_BUILD = -trimpath -tags urfave_cli_no_docs -ldflags "-s -w -X github.com
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: help build test lint demo bench chaos git-suite git-suite-quick snapshot release-test
+.PHONY: help build test test-bare lint demo bench chaos git-suite git-suite-quick snapshot release-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ build: ## bin/git-gitops, as released
 test: ## everything under -race, on real git, redis-server and sshd (installed when missing)
 	sh scripts/test-deps.sh
 	go test -race -timeout 30m ./...
+
+test-bare: ## the same in a bare Debian, as root (BARE="--suite sid --valkey")
+	sh scripts/test-bare.sh $(BARE)
 
 lint: ## vet for three systems, golangci-lint, shellcheck
 	go vet ./...

@@ -18,17 +18,18 @@ usage() {
 	cat <<'END'
 Installs git-gitops, its man page and its completions.
 
-install.sh [--version VERSION] [--prefix DIR]
+install.sh [--version VERSION] [--prefix DIR] [--skip-signature]
 
   --version VERSION  this release instead of the newest
   --prefix DIR       into DIR/bin and DIR/share (default: /usr/local for root, else ~/.local)
+  --skip-signature   verify the checksum alone, also when cosign is on PATH
 
 GITOPS_DOWNLOAD_BASE: the URL of a mirror of the releases.
 END
 }
 
 main() {
-	version='' prefix=''
+	version='' prefix='' skip_signature=''
 	while [ $# -gt 0 ]; do
 		case $1 in
 		--version=*) version=${1#*=} ;;
@@ -38,6 +39,7 @@ main() {
 			if [ "$1" = --version ]; then version=$2; else prefix=$2; fi
 			shift
 			;;
+		--skip-signature) skip_signature=yes ;;
 		-h | --help) usage && return ;;
 		*) usage >&2 && die "unknown word: $1" ;;
 		esac
@@ -115,21 +117,18 @@ find_archive() {
 	die "checksums.txt names no archive for $os/$arch${version:+ of version $version}"
 }
 
-# verify_signature checks who made the checksums, where that can be checked.
+# verify_signature checks who made the checksums, where cosign can tell. A mirror cannot turn that off.
 verify_signature() {
-	if ! have cosign; then
+	if [ -n "$skip_signature" ] || ! have cosign; then
 		return
 	fi
-	get "download/v$version/checksums.txt.sigstore.json" || {
-		[ "$status" = 404 ] || die "cannot get the signature"
-		say "no signature is published there: only the checksum is verified"
-		return
-	}
+	get "download/v$version/checksums.txt.sigstore.json" ||
+		die "cannot get the signature, which cosign should verify; to trust the checksum alone: --skip-signature"
 	cosign verify-blob --bundle "$tmp/checksums.txt.sigstore.json" \
 		--certificate-identity "$project/.github/workflows/release.yml@refs/tags/v$version" \
 		--certificate-oidc-issuer https://token.actions.githubusercontent.com "$tmp/checksums.txt" >"$tmp/cosign" 2>&1 || {
 		cat "$tmp/cosign" >&2
-		die "checksums.txt was not signed by the release of version $version"
+		die "checksums.txt was not signed by the release of version $version (--skip-signature trusts the checksum alone)"
 	}
 }
 

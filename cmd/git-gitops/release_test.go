@@ -103,6 +103,21 @@ func (s *releases) count(suffix string) (n int) {
 	return n
 }
 
+const signature = "checksums.txt.sigstore.json"
+
+// signer is a folder with a cosign that believes the signatures of publish. A real one must not be asked.
+func signer(w *world) string {
+	w.write("signer/cosign", `#!/bin/sh
+printf '%s\n' "$@" >"${0%/*}/args"
+bundle="bundle of ${5##*/v}"
+[ "$1 $2 $4 $6" = "verify-blob --bundle --certificate-identity --certificate-oidc-issuer" ] && grep -q git-gitops_ "$8" &&
+	[ "$(cat "$3")" = "$bundle" ] && exit
+echo no matching signatures >&2
+exit 1
+`)
+	return w.path("signer")
+}
+
 func archiveName(version string) string {
 	return fmt.Sprintf("git-gitops_%s_%s_%s.tar.gz", version, runtime.GOOS, runtime.GOARCH)
 }
@@ -121,6 +136,7 @@ func (s *releases) publish(version, program string) {
 	sums := fmt.Appendf(nil, "%064x  git-gitops_%s_plan9_mips.tar.gz\n%x  %s\n", 1, version, sha256.Sum256(archive), archiveName(version))
 	s.set("download/v"+version+"/"+archiveName(version), archive)
 	s.set("download/v"+version+"/checksums.txt", sums)
+	s.set("download/v"+version+"/"+signature, []byte("bundle of "+version+"\n"))
 	s.set("latest/download/checksums.txt", sums)
 }
 
@@ -202,7 +218,7 @@ func TestUpgrade(t *testing.T) {
 	s.publish("2.0.0", two)
 	dir := w.path("opt", "bin")
 	bin := filepath.Join(dir, "git-gitops")
-	w = w.with("PATH="+dir+":"+w.env["PATH"], "GITOPS_DOWNLOAD_BASE="+s.server.URL)
+	w = w.with("PATH="+dir+":"+signer(w)+":"+w.env["PATH"], "GITOPS_DOWNLOAD_BASE="+s.server.URL)
 	archive := "download/v2.0.0/" + archiveName("2.0.0")
 
 	begin := func(t *testing.T, version string) {
@@ -337,6 +353,19 @@ func TestUpgrade(t *testing.T) {
 			},
 			get: 2, text: "is git-gitops 2.0.0 now",
 		},
+		"no signature": {
+			wrong: func(t *testing.T) { s.lying(t, "download/v2.0.0/"+signature, func([]byte) []byte { return nil }) },
+			code:  69, text: signature + ": answered 404\n",
+		},
+		"another's signature": {
+			wrong: func(t *testing.T) { s.lying(t, "download/v2.0.0/"+signature, flipped) },
+			code:  69, text: "checksums.txt was not signed by the release of version 2.0.0: cosign: exit status 1: no matching signatures\n",
+		},
+		"no signature, by the user's word": {
+			words: "--skip-signature",
+			wrong: func(t *testing.T) { s.lying(t, "download/v2.0.0/"+signature, func([]byte) []byte { return nil }) },
+			get:   1, text: "is git-gitops 2.0.0 now",
+		},
 		"a package": {
 			wrong: func(*testing.T) { w.write("opt/share/git-gitops/packaged-as", "deb\n") },
 			code:  1, text: "was installed by apt or dpkg",
@@ -408,6 +437,19 @@ func TestUpgrade(t *testing.T) {
 		w.must("first", "git gitops unlock")
 		wantCode(t, waits.wait(), 0)
 		w.wantLocks()
+	})
+
+	t.Run("a signature, with cosign and without", func(t *testing.T) {
+		s.during(t, nil)
+		begin(t, "1.0.0")
+		wantCode(t, w.bash(".", "git gitops upgrade"), 0)
+		is(t, "2.0.0")
+		wantText(t, w.read("signer/args"), "https://github.com/git-gitops/git-gitops/.github/workflows/release.yml@refs/tags/v2.0.0\n")
+		begin(t, "1.0.0")
+		s.lying(t, "download/v2.0.0/"+signature, func([]byte) []byte { return nil })
+		path := "PATH=" + dir + ":" + tools(w, "no-cosign", "git", "bash")
+		wantCode(t, w.with(path).bash(".", "git gitops upgrade"), 0)
+		is(t, "2.0.0")
 	})
 
 	t.Run("a password in the mirror's URL", func(t *testing.T) {
@@ -489,7 +531,7 @@ func TestInstallScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w = w.with("GITOPS_DOWNLOAD_BASE="+s.server.URL, "TMPDIR="+w.path("tmp"))
+	w = w.with("PATH="+signer(w)+":"+w.env["PATH"], "GITOPS_DOWNLOAD_BASE="+s.server.URL, "TMPDIR="+w.path("tmp"))
 	prefix := w.path("prefix")
 	archive := "download/v2.0.0/" + archiveName("2.0.0")
 
@@ -677,13 +719,12 @@ func TestInstallScript(t *testing.T) {
 			text:  "a package manager has installed git-gitops",
 		},
 		"a signature that is not right": {
-			with: []string{"PATH=" + w.path("cosign") + ":" + w.env["PATH"]},
-			wrong: func(t *testing.T) {
-				w.write("cosign/cosign", "#!/bin/sh\necho no matching signatures >&2\nexit 1\n")
-				s.set("download/v2.0.0/checksums.txt.sigstore.json", []byte("{}"))
-				t.Cleanup(func() { s.set("download/v2.0.0/checksums.txt.sigstore.json", nil) })
-			},
-			text: "was not signed by the release of version 2.0.0",
+			wrong: func(t *testing.T) { s.lying(t, "download/v2.0.0/"+signature, flipped) },
+			text:  "was not signed by the release of version 2.0.0 (--skip-signature",
+		},
+		"a signature that is not there": {
+			wrong: func(t *testing.T) { s.lying(t, "download/v2.0.0/"+signature, func([]byte) []byte { return nil }) },
+			text:  "cannot get the signature, which cosign should verify; to trust the checksum alone: --skip-signature",
 		},
 		"a password that wget would show": {
 			with: []string{
@@ -715,17 +756,14 @@ func TestInstallScript(t *testing.T) {
 		})
 	}
 
-	t.Run("a signature that is right, and one that is not there", func(t *testing.T) {
+	t.Run("a signature that is right, and one that is not asked for", func(t *testing.T) {
 		begin(t)
-		signed := w.with("PATH=" + w.path("signed") + ":" + w.env["PATH"])
-		w.write("signed/cosign", "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"${0%/*}/args\"\ngrep -q '^bundle$' \"$3\" && grep -q git-gitops_ \"$8\"\n")
-		r := signed.run(".", "sh", script, "--prefix", prefix)
-		wantCode(t, r, 0)
-		wantText(t, r.stderr, "no signature is published there: only the checksum is verified")
-		s.set("download/v2.0.0/checksums.txt.sigstore.json", []byte("bundle\n"))
-		t.Cleanup(func() { s.set("download/v2.0.0/checksums.txt.sigstore.json", nil) })
-		wantCode(t, signed.run(".", "sh", script, "--prefix", prefix), 0)
-		wantText(t, w.read("signed/args"), "verify-blob\n", "https://github.com/git-gitops/git-gitops/.github/workflows/release.yml@refs/tags/v2.0.0\n")
+		wantCode(t, w.run(".", "sh", script, "--prefix", prefix), 0)
+		wantText(t, w.read("signer/args"), "https://github.com/git-gitops/git-gitops/.github/workflows/release.yml@refs/tags/v2.0.0\n")
+		installed(t, "2.0.0")
+		begin(t)
+		s.lying(t, "download/v2.0.0/"+signature, func([]byte) []byte { return nil })
+		wantCode(t, w.run(".", "sh", script, "--prefix", prefix, "--skip-signature"), 0)
 		installed(t, "2.0.0")
 	})
 

@@ -60,6 +60,7 @@ func explain(err error) (int, []term.Message) {
 		asked   *git.Error
 		noGit   *shim.NoGitError
 		release *upgrade.Error
+		sign    *upgrade.SignatureError
 		setting *config.Error
 	)
 	switch {
@@ -141,6 +142,13 @@ func explain(err error) (int, []term.Message) {
 			What: dead.Error(),
 			Why:  "each waits for the other, so the one who began to wait last gives up",
 			Do:   []string{"take locks in the same order everywhere, or push and release one before taking the next"},
+		}}
+	case errors.As(err, &sign):
+		return exitUnavailable, []term.Message{{
+			What: "not upgraded, and nothing was changed",
+			Why:  sign.Error(),
+			Do: []string{"cosign is on PATH, so the signature must be right; a mirror holds it beside checksums.txt," +
+				" as checksums.txt.sigstore.json", "trust the checksum alone: git gitops upgrade --skip-signature"},
 		}}
 	case errors.As(err, &release):
 		return exitUnavailable, []term.Message{{

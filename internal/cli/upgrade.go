@@ -23,21 +23,22 @@ func (c *command) upgradeCommand(out *term.Printer) *ucli.Command {
 	return &ucli.Command{
 		Name:      "upgrade",
 		Usage:     "replace this program by its newest release",
-		UsageText: "git gitops upgrade [--check] [--version VERSION]",
+		UsageText: "git gitops upgrade [--check] [--version VERSION] [--skip-signature]",
 		Flags: []ucli.Flag{
 			&ucli.BoolFlag{Name: "check", Usage: "only say whether there is a newer one; exit code 1 if so"},
 			&ucli.StringFlag{Name: "version", Usage: "the release `VERSION`, also when it is an older one"},
+			&ucli.BoolFlag{Name: "skip-signature", Usage: "verify the checksum alone, also when cosign is on PATH"},
 		},
 		Action: func(u *ucli.Context) error {
 			if u.Args().Present() {
 				return &usageError{verb: "upgrade", err: fmt.Errorf("unexpected word %q", u.Args().First())}
 			}
-			return c.upgrade(u.Context, out, u.String("version"), u.Bool("check"))
+			return c.upgrade(u.Context, out, u.String("version"), u.Bool("check"), u.Bool("skip-signature"))
 		},
 	}
 }
 
-func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string, check bool) error {
+func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string, check, skipSignature bool) error {
 	if _, ok := upgrade.Known(wanted); !ok && wanted != "" {
 		return &usageError{verb: "upgrade", err: fmt.Errorf("%q is no version of a release, such as 1.2.3", wanted)}
 	}
@@ -81,6 +82,11 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 		}
 		out.Say("git-gitops %s is there, and this is %s: %s", release.Version, Version(), do)
 		return &exitError{exitFailed}
+	}
+	if !skipSignature {
+		if err := source.Verify(ctx, release); err != nil {
+			return err
+		}
 	}
 	program, err := source.Program(ctx, release)
 	if err != nil {

@@ -1,10 +1,12 @@
 // Package upgrade fetches releases of this program, and puts one in the place of the running one. It
-// believes nothing that does not have the SHA-256 that the release's checksums say.
+// believes nothing that does not have the SHA-256 that the release's checksums say, and, where cosign can
+// tell, no checksums that the project's release workflow did not sign.
 //
 // A server holds plain files, laid out as GitHub lays out the releases of a project:
 //
 //	BASE/latest/download/checksums.txt
 //	BASE/download/vVERSION/checksums.txt
+//	BASE/download/vVERSION/checksums.txt.sigstore.json
 //	BASE/download/vVERSION/git-gitops_VERSION_OS_ARCH.tar.gz (.zip for Windows)
 package upgrade
 
@@ -63,6 +65,7 @@ type Release struct {
 	Version string // without the v
 	file    string
 	sum     string
+	list    []byte // the checksums
 }
 
 // Source is a server that holds releases. Make it with From.
@@ -151,6 +154,7 @@ func (s *Source) Find(ctx context.Context, version string, p Platform) (Release,
 	if err != nil {
 		return Release{}, &Error{fmt.Errorf("%s: %w", where, err)}
 	}
+	r.list = list
 	return r, nil
 }
 
