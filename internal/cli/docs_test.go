@@ -99,7 +99,7 @@ func TestReference_commands(t *testing.T) {
 	text := section(t, "Commands")
 	verbs, _, _ := strings.Cut(text, "| verb | flag |")
 	var documented, real []string
-	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*) \\| `--([a-z]+)[ `]").FindAllStringSubmatch(text, -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*) \\| `--([a-z-]+)[ `]").FindAllStringSubmatch(text, -1) {
 		for _, verb := range found(row[1], "`([^`]+)`") {
 			documented = append(documented, verb+" --"+row[2])
 		}
