@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,7 +153,7 @@ func TestHostile(t *testing.T) {
 	w.keys.HSet(ctx, meta, "owner", "token", "fence", "7", "since", "1", "record", record, "key", key)
 	w.keys.ZAdd(ctx, "gitops:queue:{example.com/org/repo@main}")
 	w.keys.Do(ctx, "zadd", "gitops:queue:{example.com/org/repo@main}", "1", "w1")
-	w.keys.Set(ctx, "gitops:waiter:{example.com/org/repo@main}:w1", record, time.Hour)
+	w.keys.HSet(ctx, "gitops:waiters:{example.com/org/repo@main}", "w1", strconv.FormatInt(time.Now().Add(time.Hour).UnixMicro(), 10)+" "+string(record))
 	w.keys.Do(ctx, "xadd", "gitops:events:{example.com/org/repo@main}", "*", "type", evil[:40], "who", evil, "lock", evil, "reason", evil)
 	w.keys.Set(ctx, "gitops:lock:{"+evil[:60]+"@x}", evil[:100], time.Hour)
 

@@ -46,7 +46,7 @@ func TestWaiter_interrupted(t *testing.T) {
 			}
 			wantCode(t, r, 128+int(tc.send))
 			// git dies of the signal on its own account, and may do so before we have ended.
-			w.until("no ticket is left", func() bool { return w.queued() == 0 && len(w.scan("gitops:waiter:*")) == 0 })
+			w.until("no ticket is left", func() bool { return w.queued() == 0 && len(w.scan("gitops:waiters:*")) == 0 })
 			w.wantLocks(lockKey(remote, "main"))
 			w.must("holder", "git gitops unlock")
 			w.wantLocks()

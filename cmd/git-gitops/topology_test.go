@@ -157,7 +157,8 @@ func (w *world) queue(lockKey string) (ids []string) {
 	_, id, _ := strings.Cut(lockKey, ":lock:")
 	for _, token := range w.keys.ZRange(w.t.Context(), "gitops:queue:"+id, 0, -1).Val() {
 		var r lock.Record
-		text, err := w.keys.Get(w.t.Context(), "gitops:waiter:"+id+":"+token).Result()
+		sign, err := w.keys.HGet(w.t.Context(), "gitops:waiters:"+id, token).Result()
+		_, text, _ := strings.Cut(sign, " ")
 		if err == nil && json.Unmarshal([]byte(text), &r) == nil {
 			ids = append(ids, lastWord(r.RunURL))
 		}

@@ -100,15 +100,17 @@ func TestMonitor_detects(t *testing.T) {
 	}{
 		{"in order", []string{
 			`"ZADD" "gitops:queue:{r@b}" "1" "A"`, `"ZADD" "gitops:queue:{r@b}" "2" "B"`,
-			`"SET" "gitops:lock:{r@b}" "A" "PX" "5000"`, `"SET" "gitops:lock:{r@b}" "B" "PX" "5000"`,
+			`"ZREM" "gitops:queue:{r@b}" "A"`, `"SET" "gitops:lock:{r@b}" "A" "PX" "5000"`,
+			`"ZREM" "gitops:queue:{r@b}" "B"`, `"SET" "gitops:lock:{r@b}" "B" "PX" "5000"`,
 		}, ""},
 		{"the dead are passed over", []string{
 			`"ZADD" "gitops:queue:{r@b}" "1" "A"`, `"ZADD" "gitops:queue:{r@b}" "2" "B"`,
-			`"ZREM" "gitops:queue:{r@b}" "A"`, `"SET" "gitops:lock:{r@b}" "B" "PX" "5000"`,
+			`"ZREM" "gitops:queue:{r@b}" "A"`, `"ZREM" "gitops:queue:{r@b}" "B"`,
+			`"SET" "gitops:lock:{r@b}" "B" "PX" "5000"`,
 		}, ""},
 		{"overtaken", []string{
 			`"ZADD" "gitops:queue:{r@b}" "1" "A"`, `"ZADD" "gitops:queue:{r@b}" "2" "B"`,
-			`"SET" "gitops:lock:{r@b}" "B" "PX" "5000"`,
+			`"ZREM" "gitops:queue:{r@b}" "B"`, `"SET" "gitops:lock:{r@b}" "B" "PX" "5000"`,
 		}, "B (ticket 2) was granted the lock before A"},
 		{"jumped the queue", []string{
 			`"ZADD" "gitops:queue:{r@b}" "1" "A"`, `"SET" "gitops:lock:{r@b}" "C" "PX" "5000"`,

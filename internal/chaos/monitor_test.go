@@ -33,6 +33,7 @@ type monitor struct {
 	wrong                            []string
 
 	fences  map[string]int64              // the last one, by lock
+	left    ticket                        // the last that left a queue
 	tickets map[string]map[string]float64 // by lock and token, of those that wait
 	gone    map[string]bool               // tokens that have left a queue without a grant
 	held    map[string]bool               // tokens that have been granted a lock
@@ -145,9 +146,10 @@ func (m *monitor) command(w []string) {
 		if m.gone[token] {
 			m.back++
 		}
-	case "ZREM queue": // one that was granted the lock has no ticket any more by now
+	case "ZREM queue": // one that is granted the lock leaves just before
 		if token := w[2]; waiting[token] != 0 {
 			m.event("%s: %s leaves the queue", id, token)
+			m.left = ticket{token, waiting[token]}
 			delete(waiting, token)
 			m.gone[token] = true
 		}
@@ -169,13 +171,24 @@ func (m *monitor) command(w []string) {
 	}
 }
 
+// ticket is the place of one who waits.
+type ticket struct {
+	token  string
+	number float64
+}
+
 // grant checks that nobody is overtaken: those before it that show no life have been struck from
 // the queue by the same script.
 func (m *monitor) grant(id, token string) {
 	m.grants++
 	waiting := m.tickets[id]
-	ticket, waited := waiting[token]
-	delete(waiting, token)
+	waited := m.left.token == token
+	ticket := 0.0
+	if waited {
+		ticket = m.left.number
+		delete(m.gone, token)
+	}
+	m.left.token = ""
 	switch {
 	case waited:
 		m.waited++

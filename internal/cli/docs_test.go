@@ -148,12 +148,13 @@ func TestReference_exitCodes(t *testing.T) {
 
 func TestReference_keys(t *testing.T) {
 	source := read(t, "../lock/redisstore/redisstore.go")
-	keys := append(found(source, `of\("(\w+)"\)`), found(source, `s\.prefix \+ ":(\w+):`)...)
+	keys := append(found(source, `kindKey\("(\w+)"`), found(source, `s\.prefix \+ ":(\w+):`)...)
+	keys = append(keys, found(strings.Join(found(source, `range \[\]string(\{"meta".*\})`), ""), `"(\w+)"`)...)
 	same(t, "keys", found(section(t, "Keys in Redis"), "(?m)^\\| `P:(\\w+):"), keys)
 }
 
 func TestReference_events(t *testing.T) {
-	types := found(read(t, "../lock/redisstore/lua/*.lua"), `\bevent\('(\w+)'`)
+	types := found(read(t, "../lock/redisstore/lua/*.lua"), `\b(?:event\(|grant\([^')]*)'(\w+)'`)
 	types = append(types, found(read(t, "../gitops/*.go"), `\.note\(ctx, "(\w+)"`)...)
 	types = append(types, lock.GaveUpTimeout, lock.GaveUpCancelled)
 	same(t, "events", found(section(t, "Events"), "(?m)^\\| `(\\w+)`"), types)

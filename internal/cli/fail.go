@@ -191,6 +191,7 @@ var storeAdvice = map[lock.Trouble][]string{
 	lock.OutOfMemory: {"the server's maxmemory is reached: raise it, or free keys"},
 	lock.Unconfirmed: {"see why the replicas are behind (INFO replication), or lower GITOPS_REDIS_MIN_REPLICAS"},
 	lock.NotALock:    {"GITOPS_LOCK_KEY names a key that holds something else: choose another"},
+	lock.Newer:       {"upgrade this one: git gitops upgrade"},
 	lock.Refused:     {"see the server's log, and whether it is what the settings say: one server (REDIS_HOST or REDIS_URL), sentinels (REDIS_SENTINEL_ADDRS) or a cluster (REDIS_CLUSTER_ADDRS)"},
 }
 

@@ -19,6 +19,8 @@ const (
 	// strangerPoll is how often the first in line asks while the holder is a writer that will
 	// not hand over to us.
 	strangerPoll = time.Second
+	// renewalSlack is how late a renewal of a living holder may be.
+	renewalSlack = 5 * time.Second
 	// releaseBudget bounds the release of a wait that ended, which must work after Ctrl-C.
 	releaseBudget = 2 * time.Second
 	// firstBudget bounds it after a first contact that failed, which must fail fast.
@@ -54,9 +56,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			return newLease(r, attempt.Fence, sent), nil
 		case err == nil:
 			contacted, last = true, attempt
-			if attempt.Holder.Token != "" {
-				r.HeldBy, r.HeldUntil = attempt.Holder.Token, sent.Add(max(0, attempt.Holder.Left))
-			}
+			r.see(attempt.Holder, sent)
 			r.Ticket = attempt.Ticket
 			if r.Place == 0 {
 				r.Place = attempt.Place
@@ -104,6 +104,20 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			return nil, err
 		}
 	}
+}
+
+// see notes who has the lock. If the store loses its data, that holder is believed in for no longer
+// than until a renewal is due, and some time to carry it out: one that lives has made it by then.
+func (r *Request) see(h Holder, sent time.Time) {
+	if h.Token == "" {
+		return
+	}
+	left := max(0, h.Left)
+	if h.Known {
+		left = min(left, h.TTL/3+renewalSlack)
+	}
+	r.HeldBy, r.HeldRecord, r.HeldUntil = h.Token, h.Record, sent.Add(left)
+	r.Known = max(r.Known, h.Fence)
 }
 
 // judged does what the request's judge says about the holder. It returns a lease, an error that

@@ -28,6 +28,7 @@ const (
 	OutOfMemory Trouble = "memory"      // OOM: maxmemory is reached
 	Unconfirmed Trouble = "unconfirmed" // fewer replicas than asked for have confirmed the lock
 	NotALock    Trouble = "wrongtype"   // WRONGTYPE: the key holds something else than a lock
+	Newer       Trouble = "newer"       // the lock is kept by a newer version of the protocol
 	Refused     Trouble = "refused"     // any other error that the server answered
 )
 

@@ -33,8 +33,8 @@ func (l *Lease) Fence() Fence {
 	return l.fence
 }
 
-// Broken reports whether the lock was gone at some time since the lease was made, so that another
-// may have held it in between.
+// Broken reports whether the lock was granted anew at some time since the lease was made, so that
+// another may have held it in between.
 func (l *Lease) Broken() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -52,7 +52,9 @@ func (l *Lease) Left() time.Duration {
 // lock, or it was ended; a *StoreError when the store could not be asked.
 func (l *Lease) Renew(ctx context.Context, s Store) error {
 	sent := time.Now()
-	got, err := s.Renew(ctx, l.Request)
+	r := l.Request
+	r.Known = l.Fence()
+	got, err := s.Renew(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func (l *Lease) Renew(ctx context.Context, s Store) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if got.Status == Reasserted {
+	if got.Fence != l.fence { // by this renewal, one whose answer was lost, or another who shares the lock
 		l.broken = true
 	}
 	l.fence, l.until = got.Fence, sent.Add(l.TTL)

@@ -132,6 +132,7 @@ type Holder struct {
 	Known bool          // false: the lock was set by a writer that left no record
 	Age   time.Duration // since it was granted, by the store's clock
 	Left  time.Duration // until it expires, by the store's clock; negative: it never does
+	TTL   time.Duration // to which a renewal extends it; 0 when not Known
 }
 
 // ID is what an operator names to break this hold, and no later one: the fence, or for a writer that
@@ -169,10 +170,15 @@ type Request struct {
 	Ticket int64         // the place taken before; 0 at the first try
 	Place  int           // the first place in the queue that we were told; 0: none yet
 
-	// HeldBy is the last holder that we saw, and HeldUntil until when it may believe in its lease.
-	// When the store has lost our ticket it has lost the lock too, and that holder gets it back.
-	HeldBy    Token
-	HeldUntil time.Time
+	// HeldBy is the last holder that we saw, HeldRecord what it said about itself, and HeldUntil until
+	// when it may believe in its lease. When the store has lost our ticket it has lost the lock too, and
+	// that holder gets it back.
+	HeldBy     Token
+	HeldRecord Record
+	HeldUntil  time.Time
+
+	// Known is the greatest fence of this lock that we have seen: the next one is greater.
+	Known Fence
 
 	// Share is the token of our share when Token is another's, who lets us share; else "".
 	Share Token

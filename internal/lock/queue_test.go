@@ -4,7 +4,10 @@ package lock_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -205,11 +208,13 @@ func TestQueue_deadHeadSkipped(t *testing.T) {
 		if a := try(t, store, dead); a.Granted {
 			t.Fatalf("got %+v", a)
 		}
-		life := client.PTTL(t.Context(), rkey("waiter")+":"+string(dead.Token)).Val()
-		if life <= 0 || life > lock.Life {
+		sign, _, _ := strings.Cut(client.HGet(t.Context(), rkey("waiters"), string(dead.Token)).Val(), " ")
+		until, _ := strconv.ParseInt(sign, 10, 64)
+		now := client.Time(t.Context()).Val()
+		if life := time.UnixMicro(until).Sub(now); life <= 0 || life > lock.Life {
 			t.Errorf("sign of life for %s", life)
 		}
-		client.Del(t.Context(), rkey("waiter")+":"+string(dead.Token))
+		client.HSet(t.Context(), rkey("waiters"), string(dead.Token), fmt.Sprint(now.UnixMicro()-1, " {}"))
 	}
 	w := wait(t.Context(), t, store, request(), time.Minute)
 	state, err := store.Inspect(t.Context(), key)

@@ -43,7 +43,7 @@ func (s *Store) Events(ctx context.Context, since time.Time) ([]Event, error) {
 	from := strconv.FormatInt(max(0, since.UnixMilli()), 10)
 	for _, id := range ids {
 		read, cancel := context.WithTimeout(ctx, answerTimeout)
-		entries, err := s.client.XRange(read, s.prefix+":events:{"+id+"}", from, "+").Result()
+		entries, err := s.client.XRange(read, s.kindKey("events", id), from, "+").Result()
 		cancel()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return nil, s.trouble(err)

@@ -248,11 +248,9 @@ func placed(err error) error {
 func (s *Store) erase(ctx context.Context, k lock.Key, session string, tokens ...lock.Token) {
 	ctx, cancel := context.WithTimeout(ctx, s.patience())
 	defer cancel()
-	all, args := s.keys(k)
+	all, _ := s.keys(k)
 	for _, t := range tokens {
-		for _, prefix := range args(t)[1:4] { // of waiter, wake and ended keys
-			all = append(all, fmt.Sprint(prefix, t))
-		}
+		all = append(all, s.wakeKey(k, t))
 	}
 	_ = s.client.Del(ctx, all...).Err() // they expire anyway
 	_ = s.client.Del(ctx, s.blockedKey(session)).Err()
@@ -274,7 +272,7 @@ func scriptText(file string) string {
 // clientCommands are what a Store sends besides what its scripts call. PING is doctor's.
 var clientCommands = []string{"EVAL", "EVALSHA", "BLPOP", "SET", "GET", "DEL", "SCAN", "XRANGE", "TIME", "PING", "SCRIPT|LOAD"}
 
-const scriptCall = `redis\.p?call\('(\w+)'`
+const scriptCall = `call\('(\w+)'`
 
 // ACL is the rule of a user who may do what a Store with these options does, and nothing else, for
 // ACL SETUSER of Redis 6.2 or newer (redis.io/docs "ACL"). verbatim are the keys of locks that have one of

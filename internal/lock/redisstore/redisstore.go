@@ -4,18 +4,21 @@
 // All keys of one lock share a hash tag, so that they live in one slot of a Cluster:
 //
 //	P:lock:{ID}          the owner's token, expiring: what a plain SET NX PX writer makes and respects
-//	P:meta:{ID}          hash: owner, fence, since (µs), record (JSON), key (the lock's own key),
-//	                     s:TOKEN for each who shares it, the owner being the first; restored when a
-//	                     waiter put back a lock of lost data; waited (ms) until a hand-over is confirmed
+//	P:meta:{ID}          hash: version (of this protocol), owner, fence, since (µs), record (JSON), key (the
+//	                     lock's own key), s:TOKEN for each who shares it, the owner being the first; restored
+//	                     when a waiter put back a lock of lost data; waited (ms) until a hand-over is confirmed
 //	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
-//	P:waiter:{ID}:TOKEN  a waiter's record, expiring: its sign of life
+//	P:waiters:{ID}       hash: a waiter's record by token, and until when (µs) it is a sign of life
 //	P:wake:{ID}:TOKEN    a list that the waiter blocks on
-//	P:ended:{ID}:TOKEN   how that token's hold ended, so that nothing late can revive it
+//	P:ended:{ID}         hash: how a token's hold ended, and until when (µs) that is remembered, so that
+//	                     nothing late can revive it
 //	P:fence:{ID}         the last fence
 //	P:events:{ID}        stream of what happened to the lock, capped and expiring (see Event)
+//	P:absent:{ID}        never there, see common.lua
 //	P:blocked:{SESSION}  what a session that holds a lock waits for (JSON), expiring
 //
-// P is the prefix, "gitops" unless configured.
+// P is the prefix, "gitops" unless configured. A verbatim key with a hash tag of its own, as a{TAG}b, has
+// {TAG}:a{TAG}b in place of {ID}.
 package redisstore
 
 import (
@@ -200,21 +203,47 @@ func (s *Store) Connect() {
 	}
 }
 
-// keys of one lock, and the leading arguments that every script takes.
-func (s *Store) keys(k lock.Key) (keys []string, args func(lock.Token) []any) {
+// tagged is what the keys of one lock have in common: its hash tag, and what else tells it from others.
+func tagged(k lock.Key) string {
 	id := k.ID()
-	of := func(kind string) string { return s.prefix + ":" + kind + ":{" + id + "}" }
-	lockKey := of("lock")
+	if _, rest, ok := strings.Cut(k.Verbatim, "{"); ok {
+		if tag, _, ok := strings.Cut(rest, "}"); ok && tag != "" {
+			return "{" + tag + "}:" + id
+		}
+	}
+	return "{" + id + "}"
+}
+
+func (s *Store) kindKey(kind, tagged string) string { return s.prefix + ":" + kind + ":" + tagged }
+
+// keysOf are the keys that every script takes, in common.lua's order.
+func (s *Store) keysOf(lockKey, tagged string) []string {
+	keys := []string{lockKey}
+	for _, kind := range []string{"meta", "queue", "fence", "events", "waiters", "ended", "absent"} {
+		keys = append(keys, s.kindKey(kind, tagged))
+	}
+	return keys
+}
+
+// keys of one lock, and the leading arguments that every script takes.
+func (s *Store) keys(k lock.Key) (keys []string, args func(lock.Token, lock.Fence) []any) {
+	tagged := tagged(k)
+	lockKey := s.kindKey("lock", tagged)
 	if k.Verbatim != "" {
 		lockKey = k.Verbatim
 	}
-	return []string{lockKey, of("meta"), of("queue"), of("fence"), of("events")}, func(t lock.Token) []any {
-		return []any{string(t), of("waiter") + ":", of("wake") + ":", of("ended") + ":", lock.Claim.Milliseconds(), s.events}
+	return s.keysOf(lockKey, tagged), func(t lock.Token, known lock.Fence) []any {
+		return []any{string(t), s.kindKey("wake", tagged) + ":", lock.Claim.Milliseconds(), s.events, lock.Life.Milliseconds(), int64(known)}
 	}
 }
 
+func (s *Store) wakeKey(k lock.Key, t lock.Token) string {
+	return s.kindKey("wake", tagged(k)) + ":" + string(t)
+}
+
 // run is one script, with the time it may take.
-func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key, t lock.Token, more ...any) (any, error) {
+// known is the greatest fence that the client knows of.
+func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key, t lock.Token, known lock.Fence, more ...any) (any, error) {
 	type answer struct {
 		reply any
 		err   error
@@ -226,7 +255,7 @@ func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key
 		limit, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		s.lookAgain(limit)
-		reply, err := script().Run(limit, s.client, keys, append(args(t), more...)...).Result()
+		reply, err := script().Run(limit, s.client, keys, append(args(t, known), more...)...).Result()
 		answered <- answer{reply, err}
 	}()
 	var a answer
@@ -244,7 +273,19 @@ func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key
 	if a.err != nil {
 		return nil, s.trouble(a.err)
 	}
-	return a.reply, nil
+	return a.reply, s.newer(a.reply)
+}
+
+// newer is the error of a lock that is kept by a protocol which this program does not know.
+func (s *Store) newer(reply any) error {
+	list, _ := reply.([]any)
+	if len(list) == 2 && list[0] == int64(-2) {
+		return &lock.StoreError{
+			Trouble: lock.Newer, Addr: s.addr,
+			Err: fmt.Errorf("a newer git-gitops keeps this lock, by version %v of the protocol", list[1]),
+		}
+	}
+	return nil
 }
 
 // lookAgain asks a Cluster that has failed us who has which slots now. By itself the client does so only when a node tells it
@@ -284,9 +325,13 @@ func (s *Store) wasContacted() bool {
 
 // TryAcquire implements lock.Store.
 func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, error) {
-	reply, err := s.run(ctx, acquireScript, r.Key, r.Token,
-		r.TTL.Milliseconds(), lock.Life.Milliseconds(), r.Ticket, encode(r.Record), r.Place,
-		string(r.HeldBy), max(0, time.Until(r.HeldUntil)).Milliseconds())
+	var held string
+	if r.HeldBy != "" {
+		held = encode(r.HeldRecord)
+	}
+	reply, err := s.run(ctx, acquireScript, r.Key, r.Token, r.Known,
+		r.TTL.Milliseconds(), r.Ticket, encode(r.Record), r.Place,
+		string(r.HeldBy), max(0, time.Until(r.HeldUntil)).Milliseconds(), held)
 	if err != nil {
 		return lock.Attempt{}, err
 	}
@@ -357,8 +402,7 @@ func (s *Store) replicas(ctx context.Context, k lock.Key) (int, error) {
 
 // Wait implements lock.Store.
 func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Duration) error {
-	_, args := s.keys(k)
-	wake := fmt.Sprint(args(t)[2], t)
+	wake := s.wakeKey(k, t)
 	d = max(d, time.Millisecond) // zero would block without end
 
 	// Not client.BLPop: that rounds to whole seconds. The answer has some time to arrive.
@@ -386,7 +430,7 @@ func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v l
 	if v == lock.TakeOver {
 		mode = "takeover"
 	}
-	reply, err := s.run(ctx, joinScript, r.Key, r.Token, r.TTL.Milliseconds(), string(holder), mode, encode(r.Record))
+	reply, err := s.run(ctx, joinScript, r.Key, r.Token, r.Known, r.TTL.Milliseconds(), string(holder), mode, encode(r.Record))
 	if err != nil {
 		return lock.Attempt{}, err
 	}
@@ -444,7 +488,7 @@ func (s *Store) GiveUp(ctx context.Context, r lock.Request, why string) error {
 }
 
 func (s *Store) release(ctx context.Context, k lock.Key, t lock.Token, how, record string) (lock.ReleaseResult, error) {
-	reply, err := s.run(ctx, releaseScript, k, t, how, endedFor.Milliseconds(), record)
+	reply, err := s.run(ctx, releaseScript, k, t, 0, how, endedFor.Milliseconds(), record)
 	if err != nil {
 		return lock.NotHeld, err
 	}
@@ -459,7 +503,7 @@ func (s *Store) Break(ctx context.Context, k lock.Key, holder lock.Token, by loc
 	if why != "" {
 		how += ": " + why
 	}
-	reply, err := s.run(ctx, breakScript, k, "", string(holder), how, encode(by), why)
+	reply, err := s.run(ctx, breakScript, k, "", 0, string(holder), how, encode(by), why)
 	if err != nil {
 		return lock.NotHeld, err
 	}
@@ -469,13 +513,13 @@ func (s *Store) Break(ctx context.Context, k lock.Key, holder lock.Token, by loc
 
 // Note adds an event that only the holder knows of to those of a lock.
 func (s *Store) Note(ctx context.Context, k lock.Key, event string, by lock.Record, why string) error {
-	_, err := s.run(ctx, noteScript, k, "", event, encode(by), why)
+	_, err := s.run(ctx, noteScript, k, "", 0, event, encode(by), why)
 	return err
 }
 
 // Renew implements lock.Store.
 func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error) {
-	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.TTL.Milliseconds(), encode(r.Record), string(r.Own()))
+	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.Known, r.TTL.Milliseconds(), encode(r.Record), string(r.Own()))
 	if err != nil {
 		return lock.Renewal{}, err
 	}
@@ -492,7 +536,7 @@ func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error)
 
 // Inspect reads one lock.
 func (s *Store) Inspect(ctx context.Context, k lock.Key) (lock.State, error) {
-	reply, err := s.run(ctx, inspectScript, k, "")
+	reply, err := s.run(ctx, inspectScript, k, "", 0)
 	if err != nil {
 		return lock.State{}, err
 	}
@@ -543,17 +587,15 @@ func (s *Store) List(ctx context.Context) ([]lock.State, error) {
 	return states, nil
 }
 
-// inspectSome reads a few locks by their IDs, in one round trip. The script must be loaded.
+// inspectSome reads a few locks by what their keys have in common, in one round trip. The script must be loaded.
 func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	pipe := s.client.Pipeline()
 	replies := make([]*redis.Cmd, len(ids))
 	for i, id := range ids {
-		// The ID is put where the hash tag goes; that is all that matters for reading.
-		of := func(kind string) string { return s.prefix + ":" + kind + ":{" + id + "}" }
-		keys := []string{of("lock"), of("meta"), of("queue"), of("fence"), of("events")}
-		replies[i] = pipe.EvalSha(ctx, inspectScript().Hash(), keys, "", of("waiter")+":", "", "", 0, 0)
+		keys := s.keysOf(s.kindKey("lock", id), id)
+		replies[i] = pipe.EvalSha(ctx, inspectScript().Hash(), keys, "", "", 0, 0, 0, 0)
 	}
 	_, _ = pipe.Exec(ctx) // each reply has its own error
 	var states []lock.State
@@ -565,6 +607,9 @@ func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, er
 			if errors.As(err, &se) && se.Trouble == lock.NotALock {
 				continue // somebody else's key, named as ours are
 			}
+			return nil, err
+		}
+		if err := s.newer(value); err != nil {
 			return nil, err
 		}
 		state, err := s.state(value)
@@ -579,18 +624,18 @@ func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, er
 	return states, nil
 }
 
-// keyOf is the lock with an ID, whose key on Redis has the given name.
-func (s *Store) keyOf(id, name string) lock.Key {
-	if name == s.prefix+":lock:{"+id+"}" {
-		return lock.ParseID(id)
+// keyOf is the lock whose key on Redis has the given name; tagged is what its keys have in common.
+func (s *Store) keyOf(tagged, name string) lock.Key {
+	if name == s.kindKey("lock", tagged) {
+		return lock.ParseID(tagged[1 : len(tagged)-1])
 	}
 	return lock.Key{Verbatim: name}
 }
 
-// ids are the IDs of all locks that have a key of a kind, which is a pattern.
+// ids are what the keys of one lock have in common, of all locks that have a key of a kind, which is a pattern.
 func (s *Store) ids(ctx context.Context, kind string) ([]string, error) {
 	seen := map[string]bool{}
-	match := globEscape(s.prefix) + ":" + kind + ":{*}"
+	match := globEscape(s.prefix) + ":" + kind + ":{*"
 	scan := func(ctx context.Context, c redis.UniversalClient) error {
 		var cursor uint64
 		for {
@@ -602,7 +647,7 @@ func (s *Store) ids(ctx context.Context, kind string) ([]string, error) {
 			}
 			for _, key := range keys {
 				if _, id, ok := strings.Cut(key[len(s.prefix)+1:], ":{"); ok {
-					seen[strings.TrimSuffix(id, "}")] = true
+					seen["{"+id] = true
 				}
 			}
 			if cursor = next; cursor == 0 {
@@ -700,6 +745,7 @@ func (p *parser) holder() lock.Holder {
 	h.Age = micros(q.int())
 	h.Known = h.Fence != 0
 	h.Record = decode(q.text())
+	h.TTL = time.Duration(q.int()) * time.Millisecond
 	p.bad = p.bad || q.bad
 	return h
 }

@@ -105,19 +105,19 @@ func TestStore_keys(t *testing.T) {
 		if a := try(t, store, next); a.Place != 2 {
 			t.Errorf("got %+v", a)
 		}
-		check("fence", "lock", "meta", "queue", "waiter", "waiter")
+		check("fence", "lock", "meta", "queue", "waiters")
 		release(t, store, holder, lock.HandedOver)
-		check("ended", "fence", "lock", "meta", "queue", "waiter", "wake")
+		check("ended", "fence", "lock", "meta", "queue", "waiters", "wake")
 		if err := store.Wait(ctx, key, waiter.Token, time.Minute); err != nil {
 			t.Error(err)
 		}
 		if a := try(t, store, waiter); !a.Granted {
 			t.Errorf("got %+v", a)
 		}
-		check("ended", "fence", "lock", "meta", "queue", "waiter")
+		check("ended", "fence", "lock", "meta", "queue", "waiters")
 		release(t, store, next, lock.NotHeld)
 		release(t, store, waiter, lock.Freed)
-		check("ended", "ended", "ended", "fence")
+		check("ended", "fence")
 		client.FlushAll(ctx)
 	}
 }

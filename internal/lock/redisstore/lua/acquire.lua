@@ -1,42 +1,50 @@
 -- Takes the lock, or a place in the queue.
--- ARGV: 7 ttl, ms  8 life of a waiter, ms  9 ticket or 0  10 record  11 first place in the queue
--- 12 the holder that was seen last, or empty  13 for how long it may believe in its lease, ms
+-- ARGV: 7 ttl, ms  8 ticket or 0  9 record  10 first place in the queue  11 the holder that was seen last,
+-- or empty  12 for how long it may still be believed in, ms  13 its record
 -- Returns {1, fence}, {0, place, ticket, holder}, or {-1} when the token was ended before.
-local TTL, LIFE, TICKET, RECORD, PLACE = ARGV[7], ARGV[8], tonumber(ARGV[9]), ARGV[10], ARGV[11]
-local HOLDER, BELIEVED = ARGV[12], tonumber(ARGV[13])
+local TTL, TICKET, RECORD, PLACE = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
+local HOLDER, BELIEVED, HELD = ARGV[11], tonumber(ARGV[12]), ARGV[13]
 
-if redis.call('EXISTS', ENDED .. TOKEN) == 1 then return {-1} end
+if how_ended(TOKEN) then return {-1} end
 local owner = redis.call('GET', LOCK)
 if owner == TOKEN then
-	if redis.call('HGET', META, 'owner') ~= TOKEN then return {1, grant(TOKEN, RECORD, TTL)} end
-	redis.call('PEXPIRE', LOCK, TTL)
-	redis.call('PEXPIRE', META, DAY)
-	leave_queue(TOKEN)
-	local m = redis.call('HMGET', META, 'fence', 'waited')
-	if m[2] then
+	local m = redis.call('HMGET', META, 'owner', 'fence', 'waited')
+	if m[1] ~= TOKEN then return {1, grant(TOKEN, RECORD, TTL)} end
+	redis.call('PEXPIRE', META, DAY) -- a full server allows this, and after it the rest
+	if m[3] then
+		event('acquired', RECORD, 'fence', m[2], 'wait_ms', m[3], 'place', PLACE)
 		redis.call('HDEL', META, 'waited')
-		event('acquired', RECORD, 'fence', m[1], 'wait_ms', m[2], 'place', PLACE)
 	end
-	return {1, tonumber(m[1])}
+	extend(TTL)
+	leave_queue(TOKEN)
+	redis.call('DEL', WAKE .. TOKEN)
+	return {1, tonumber(m[2])}
 end
 
 local ticket = tonumber(redis.call('ZSCORE', QUEUE, TOKEN) or '')
 
 -- A ticket that is gone, with the lock and its fence, means that the server lost its data. The holder
--- does not know that yet, and has the lock for as long as it believes so. If another was granted it
+-- does not know that yet, and has the lock for as long as it may be believed in. If another was granted it
 -- since we looked, that one takes it back with its next renewal.
-if not owner and not ticket and TICKET ~= 0 and BELIEVED > 0 and redis.call('EXISTS', FENCE) == 0 then
+if not owner and not ticket and TICKET ~= 0 and BELIEVED > 0 and redis.call('EXISTS', FENCE) == 0
+	and not how_ended(HOLDER) then
+	redis.call('HSET', META, 'version', PROTOCOL, 'owner', HOLDER, 'fence', int(KNOWN), 'since', int(NOW),
+		'record', HELD, 'ttl', int(BELIEVED), 'key', LOCK, 's:' .. HOLDER, '1', 'restored', '1')
+	redis.call('PEXPIRE', META, DAY)
 	redis.call('SET', LOCK, HOLDER, 'PX', BELIEVED)
-	redis.call('HSET', META, 'restored', '1')
 	owner = HOLDER
+end
+
+-- No lock lasts longer than its holder has asked for, unless the server's clock was set back since.
+if owner and redis.call('HGET', META, 'owner') == owner then
+	local ttl = tonumber(redis.call('HGET', META, 'ttl') or '')
+	if ttl and redis.call('PTTL', LOCK) > ttl + 1000 then redis.call('PEXPIRE', LOCK, int(ttl)) end
 end
 if not owner then
 	local head = first_alive()
 	if not head or head == TOKEN then
 		local waited = head and ms(NOW - tonumber(redis.call('ZSCORE', QUEUE, TOKEN))) or '0'
-		local fence = grant(TOKEN, RECORD, TTL)
-		event('acquired', RECORD, 'fence', int(fence), 'wait_ms', waited, 'place', PLACE)
-		return {1, fence}
+		return {1, grant(TOKEN, RECORD, TTL, nil, 'acquired', 'wait_ms', waited, 'place', PLACE)}
 	end
 	hand_over()
 end
@@ -48,9 +56,10 @@ if not ticket then
 		ticket = math.max(NOW, (tonumber(last or '') or 0) + 1)
 	end
 	redis.call('ZADD', QUEUE, int(ticket), TOKEN)
-	redis.call('HSETNX', META, 'key', LOCK)
+	if redis.call('HSETNX', META, 'key', LOCK) == 1 then redis.call('HSET', META, 'version', PROTOCOL) end
 	redis.call('PEXPIRE', META, DAY)
 end
 redis.call('PEXPIRE', QUEUE, DAY)
-redis.call('SET', WAITER .. TOKEN, RECORD, 'PX', LIFE)
+redis.call('HSET', WAITERS, TOKEN, until_text(NOW + LIFE * 1000, RECORD))
+redis.call('PEXPIRE', WAITERS, DAY)
 return {0, redis.call('ZRANK', QUEUE, TOKEN) + 1, ticket, holder()}

@@ -1,11 +1,24 @@
--- Shared by every script that changes a lock.
--- KEYS: 1 lock  2 meta  3 queue  4 fence  5 events
--- ARGV: 1 token  2 prefix of waiter keys  3 prefix of wake keys  4 prefix of ended keys  5 claim, ms
--- 6 most events that are kept, 0 for none
+-- Shared by every script.
+-- KEYS: 1 lock  2 meta  3 queue  4 fence  5 events  6 waiters  7 ended  8 absent, which is never written:
+-- while a slot of a Cluster moves, a script runs only where all of its keys are, so with this one nowhere.
+-- None can fail halfway because a key has moved. The wake list of the next in line is the one key that
+-- cannot be named beforehand.
+-- ARGV: 1 token  2 prefix of wake keys  3 claim, ms  4 most events that are kept, 0 for none
+-- 5 life of a waiter, ms  6 the greatest fence that the client knows of
+-- What may be refused (a command by ACL, a key by its type) comes before what grants the lock, and every
+-- script may be repeated.
 local LOCK, META, QUEUE, FENCE, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local TOKEN, WAITER, WAKE, ENDED, CLAIM = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local KEEP = tonumber(ARGV[6])
+local WAITERS, ENDED = KEYS[6], KEYS[7]
+local TOKEN, WAKE, CLAIM, KEEP = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local LIFE, KNOWN = tonumber(ARGV[5]), tonumber(ARGV[6])
 local DAY = 86400000
+local PROTOCOL = 1
+local LONGEST = 10 -- the longest sign of life, in lives
+-- Whether what ends a hold goes on when it may not be noted as an event.
+local FREEING = false
+
+local version = tonumber(redis.call('HGET', META, 'version') or '') or 0
+if version > PROTOCOL then return {-2, version} end -- a newer client's, which is left alone
 
 local t = redis.call('TIME')
 local NOW = t[1] * 1000000 + t[2] -- microseconds, exact in a double until the year 2255
@@ -24,9 +37,10 @@ end
 local function event(kind, record, ...)
 	if KEEP == 0 then return end
 	local name, run = who(record)
-	redis.call('XADD', EVENTS, 'MAXLEN', '~', KEEP, '*', 'type', kind, 'who', name, 'run', run,
+	local call = FREEING and redis.pcall or redis.call
+	call('XADD', EVENTS, 'MAXLEN', '~', KEEP, '*', 'type', kind, 'who', name, 'run', run,
 		'lock', LOCK, 'queue', redis.call('ZCARD', QUEUE), ...)
-	redis.call('PEXPIRE', EVENTS, 7 * DAY)
+	call('PEXPIRE', EVENTS, 7 * DAY)
 end
 
 local function ms(us) return int(math.max(0, us) / 1000) end
@@ -36,31 +50,84 @@ local function held()
 	return ms(NOW - (tonumber(redis.call('HGET', META, 'since') or '') or NOW))
 end
 
--- The number never falls: the clock carries it over a loss of data.
+-- The number never falls: the clock carries it over a loss of data, and the clients over a failover to a
+-- slower clock.
 local function next_fence()
 	local last = tonumber(redis.call('GET', FENCE) or '') or 0
-	local fence = NOW
-	if fence <= last then fence = last + 1 end
+	local fence = math.max(NOW, last + 1, KNOWN + 1)
 	redis.call('SET', FENCE, int(fence), 'PX', 7 * DAY)
 	return fence
 end
 
-local function leave_queue(owner)
-	redis.call('ZREM', QUEUE, owner)
-	redis.call('DEL', WAITER .. owner, WAKE .. owner)
+-- A value that counts until a time, microseconds: the members of waiters and ended.
+local function until_text(us, text) return int(us) .. ' ' .. text end
+
+local function parse_until(value)
+	local us, text = string.match(value or '', '^(%d+) (.*)$')
+	return tonumber(us or ''), text
 end
 
-local function grant(owner, record, ttl)
+-- How the token's hold or wait was ended, nil if it was not or that is forgotten.
+local function how_ended(owner)
+	local us, how = parse_until(redis.call('HGET', ENDED, owner))
+	return us and us >= NOW and how or nil
+end
+
+-- Remembers how the token's hold or wait was ended, so that nothing late revives it. A few that have
+-- lapsed are dropped each time.
+local function remember_end(owner, how, for_ms)
+	local some = redis.call('HRANDFIELD', ENDED, 5, 'WITHVALUES')
+	for i = 1, #some, 2 do
+		local us = parse_until(some[i + 1])
+		if not us or us < NOW then redis.call('HDEL', ENDED, some[i]) end
+	end
+	redis.call('HSET', ENDED, owner, until_text(NOW + for_ms * 1000, how))
+	redis.call('PEXPIRE', ENDED, DAY)
+end
+
+-- A waiter's record, nil if it has shown no life lately, and until when it counts as alive.
+local function alive(owner)
+	local us, record = parse_until(redis.call('HGET', WAITERS, owner))
+	if not us or us < NOW then return nil end
+	return record, us
+end
+
+local function leave_queue(owner)
+	redis.call('ZREM', QUEUE, owner)
+	redis.call('HDEL', WAITERS, owner)
+end
+
+-- Wakes a waiter.
+local function wake(owner)
+	redis.call('RPUSH', WAKE .. owner, '1')
+	redis.call('PEXPIRE', WAKE .. owner, CLAIM)
+end
+
+-- Extends the lock to ttl, ms. One that another who shares it has extended further is not shortened.
+local function extend(ttl)
+	if tonumber(ttl) > (tonumber(redis.call('HGET', META, 'ttl') or '') or 0) then redis.call('HSET', META, 'ttl', ttl) end
+	if redis.call('PTTL', LOCK) < tonumber(ttl) then redis.call('PEXPIRE', LOCK, ttl) end
+end
+
+-- Makes a token the holder, and notes the event of that kind if there is one. waited, ms, is that of
+-- a waiter who must confirm it.
+local function grant(owner, record, ttl, waited, kind, ...)
 	local last = redis.call('HMGET', META, 'owner', 'record', 'fence')
-	if last[1] and last[1] ~= owner and redis.call('EXISTS', ENDED .. last[1]) == 0 then
+	local fence = next_fence()
+	if last[1] and last[1] ~= owner and kind ~= 'taken_over' and not how_ended(last[1]) then
 		event('expired', last[2], 'fence', last[3], 'hold_ms', held())
 	end
-	redis.call('SET', LOCK, owner, 'PX', ttl)
-	local fence = next_fence()
-	redis.call('DEL', META)
-	redis.call('HSET', META, 'owner', owner, 'fence', int(fence), 'since', int(NOW), 'record', record, 'key', LOCK, 's:' .. owner, '1')
-	redis.call('PEXPIRE', META, DAY)
+	if kind then event(kind, record, 'fence', int(fence), ...) end
 	leave_queue(owner)
+	redis.call('DEL', META)
+	redis.call('HSET', META, 'version', PROTOCOL, 'owner', owner, 'fence', int(fence), 'since', int(NOW),
+		'record', record, 'ttl', ttl, 'key', LOCK, 's:' .. owner, '1')
+	redis.call('PEXPIRE', META, DAY)
+	if waited then
+		redis.call('HSET', META, 'waited', waited)
+		wake(owner)
+	end
+	redis.call('SET', LOCK, owner, 'PX', ttl)
 	return fence
 end
 
@@ -78,9 +145,15 @@ local function first_alive()
 	while true do
 		local head = redis.call('ZRANGE', QUEUE, 0, 0)[1]
 		if not head then return nil end
-		local record = redis.call('GET', WAITER .. head)
-		if record then return head, record end
-		redis.call('ZREM', QUEUE, head)
+		local record, us = alive(head)
+		if record then
+			-- A sign from far in the future is from before the server's clock was set back. It counts from now.
+			if us > NOW + LONGEST * LIFE * 1000 then
+				redis.call('HSET', WAITERS, head, until_text(NOW + LIFE * 1000, record))
+			end
+			return head, record
+		end
+		leave_queue(head)
 	end
 end
 
@@ -88,21 +161,26 @@ end
 local function hand_over()
 	local head, record = first_alive()
 	if not head then return nil end
-	local ticket = tonumber(redis.call('ZSCORE', QUEUE, head))
-	local fence = grant(head, record, CLAIM)
-	redis.call('HSET', META, 'waited', ms(NOW - ticket)) -- until it confirms
-	event('handed_over', record, 'fence', int(fence))
-	redis.call('RPUSH', WAKE .. head, '1')
-	redis.call('PEXPIRE', WAKE .. head, CLAIM)
+	local waited = ms(NOW - tonumber(redis.call('ZSCORE', QUEUE, head)))
+	grant(head, record, CLAIM, waited, 'handed_over')
 	return head
 end
 
--- Who holds the lock: token, ms left, fence, microseconds held, record. A writer that is none of
--- ours left no record, or that of a holder before it.
+-- Frees the lock, or hands it over, in which case it is true.
+local function pass_on()
+	if hand_over() then return true end
+	redis.call('DEL', META)
+	redis.call('DEL', LOCK)
+	return false
+end
+
+-- Who holds the lock: token, ms left, fence, microseconds held, record, ttl in ms. A writer that is none
+-- of ours left no record, or that of a holder before it.
 local function holder()
 	local owner = redis.call('GET', LOCK)
-	if not owner then return {'', 0, 0, 0, ''} end
-	local m = redis.call('HMGET', META, 'owner', 'fence', 'since', 'record')
-	if m[1] ~= owner then return {owner, redis.call('PTTL', LOCK), 0, 0, ''} end
-	return {owner, redis.call('PTTL', LOCK), tonumber(m[2]), NOW - tonumber(m[3]), m[4] or ''}
+	if not owner then return {'', 0, 0, 0, '', 0} end
+	local left = redis.call('PTTL', LOCK)
+	local m = redis.call('HMGET', META, 'owner', 'fence', 'since', 'record', 'ttl')
+	if m[1] ~= owner then return {owner, left, 0, 0, '', 0} end
+	return {owner, left, tonumber(m[2]), math.max(0, NOW - tonumber(m[3])), m[4] or '', tonumber(m[5] or '') or left}
 end

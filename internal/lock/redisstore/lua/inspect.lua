@@ -7,7 +7,7 @@ local waiters = {}
 local queue = redis.call('ZRANGE', QUEUE, 0, -1, 'WITHSCORES')
 for i = 1, #queue, 2 do
 	waiters[#waiters + 1] = queue[i]
-	waiters[#waiters + 1] = NOW - tonumber(queue[i + 1])
-	waiters[#waiters + 1] = redis.call('GET', WAITER .. queue[i]) or ''
+	waiters[#waiters + 1] = math.max(0, NOW - tonumber(queue[i + 1]))
+	waiters[#waiters + 1] = alive(queue[i]) or ''
 end
 return {key, holder(), waiters}
