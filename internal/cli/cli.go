@@ -46,6 +46,9 @@ func Main(args []string) int {
 	}
 	route, line := shim.Resolve(face, args[1:], owns, alias, git.HasProgram)
 	c := &command{git: git.Git{Path: path, Globals: line.Globals}}
+	if route != shim.Passthrough && line.Verb != "keeper" {
+		defer git.EndTogether()()
+	}
 	switch route {
 	case shim.Clone, shim.Push:
 		return c.guarded(route, line)

@@ -33,9 +33,11 @@ func (g Git) Background(args ...string) (*Background, error) {
 	if err := b.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start git: %w", err)
 	}
+	over := guarded(b.cmd.Process, true)
 	go func() {
 		defer close(b.ended)
 		b.err = b.cmd.Wait()
+		over()
 	}()
 	return b, nil
 }

@@ -11,6 +11,7 @@ import (
 
 // Exec replaces this process with git. It returns only when that fails.
 func (g Git) Exec(args ...string) (Exit, error) {
+	endGuard()
 	argv := append([]string{"git"}, g.words(args)...) // another name would be taken for a builtin's
 	err := syscall.Exec(g.Path, argv, environ())      //nolint:gosec // running git is the purpose
 	return Exit{}, fmt.Errorf("exec git: %w", err)

@@ -54,7 +54,13 @@ func (g Git) ask(ctx context.Context, input string, args ...string) (string, err
 	stderr := tail{max: 4096}
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second // a helper left behind by a killed git must not hold the pipe
-	if err := cmd.Run(); err != nil {
+	err := cmd.Start()
+	if err == nil {
+		over := guarded(cmd.Process, false)
+		err = cmd.Wait()
+		over()
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}

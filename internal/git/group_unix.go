@@ -33,6 +33,7 @@ func RunGroup(command []string, end <-chan struct{}, grace time.Duration) (Exit,
 	if err := cmd.Start(); err != nil {
 		return Exit{}, &StartError{Command: command[0], Err: err}
 	}
+	defer guarded(cmd.Process, true)()
 	group := -cmd.Process.Pid
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()

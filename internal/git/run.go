@@ -60,6 +60,7 @@ func supervise(cmd *exec.Cmd) (Exit, error) {
 	if err := cmd.Start(); err != nil {
 		return Exit{}, fmt.Errorf("start %s: %w", cmd.Args[0], err)
 	}
+	defer guarded(cmd.Process, false)()
 	ended := make(chan struct{})
 	relayed := make(chan struct{})
 	go func() {

@@ -1,0 +1,118 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// running are the processes of this world's scripts, without Redis and without keepers: those whose
+// environment names its folder, as CI runners look for what a job has left.
+func (w *world) running() (all []string) {
+	w.t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		environ, _ := os.ReadFile(file) // empty for a zombie
+		words, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if bytes.Contains(environ, []byte("HOME="+w.dir+"/")) && !bytes.HasPrefix(words, []byte("git-gitops\x00keeper\x00")) {
+			all = append(all, strings.ReplaceAll(string(words), "\x00", " "))
+		}
+	}
+	return all
+}
+
+// TestKilled: whoever kills the process that it has started wants it to be over. No git of ours goes on, and what
+// had not landed does not land. The blocks are of every kind that git waits for.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	// A second is what the command has to note the process that it has just started, which nobody sees.
+	const block = `sleep 1; : >"$TOP/started"; until [ -e "$TOP/go" ]; do sleep 0.05; done`
+	hook := func(name string) func(*world) {
+		return func(w *world) { w.write(name, "#!/bin/sh\n"+block+"\n") }
+	}
+	ours := func(w *world) { hook("work/.git/hooks/pre-push")(w); w.must("work", "git gitops install") }
+	ssh := func(w *world) { w.must("work", "git config remote.origin.url host:remote.git") }
+	held := func(w *world) { w.must(".", "git gitops clone -q host:remote.git holder") }
+	nothing := func(*world) {}
+	push := []string{"-C", "work", "push", "-q", "origin", "main"}
+	clone := []string{"clone", "-q", "-b", "main", "host:remote.git", "late"}
+	command := []string{"run", "--repo", "remote.git", "--branch", "main", "--", "bash", "-c", block + "; git -C work push -q origin main"}
+	for _, tc := range []struct {
+		name    string
+		words   []string
+		prepare func(*world)
+	}{
+		{"push, a hook", push, hook("work/.git/hooks/pre-push")},
+		{"push, the server's hook", push, hook("remote.git/hooks/pre-receive")},
+		{"push, connecting", push, ssh},
+		{"push, a question", push, func(w *world) {
+			ssh(w)
+			w.env["GITOPS_LOCK_NAME"], w.env["GITOPS_PUSH_REBASE"] = "name", "true" // what is at the remote comes in first
+		}},
+		{"clone", clone, nothing},
+		{"clone ahead", clone, held},
+		{"run", command, nothing},
+		{"plain push", push, ours},
+	} {
+		for _, face := range []string{"git-gitops", "git gitops", "shim"} {
+			switch {
+			case tc.name == "plain push" && face != "git gitops", tc.name == "run" && face == "shim":
+				continue
+			}
+			t.Run(tc.name+", "+face, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w = w.with("REMOTE="+w.seed("remote.git"), "TOP="+w.dir, "GIT_SSH="+w.path("ssh"), "GIT_SSH_VARIANT=simple")
+				w.write("ssh", "#!/bin/sh\nif [ -e \"$TOP/slow\" ]; then "+block+`; fi; cd "$TOP" && exec sh -c "$2"`+"\n")
+				w.must(".", `git clone -q "$REMOTE" work && git -C work commit -q --allow-empty -m edit`)
+				tc.prepare(w)
+				w.write("slow", "")
+				tip := w.must("remote.git", "git rev-parse main")
+
+				words := []string{face}
+				switch {
+				case tc.name == "plain push":
+					words[0] = "git"
+				case face == "git gitops":
+					words = []string{"git", "gitops"}
+				case face == "shim":
+					w.must(".", "git gitops install --shim shim >install")
+					words[0] = w.path("shim/git")
+				}
+				p := w.start(".", append(words, tc.words...)...)
+				w.until("git waits", func() bool {
+					select {
+					case <-p.done:
+						t.Fatalf("it ended: %s", p.wait())
+					default:
+					}
+					return w.exists("started")
+				})
+				if err := syscall.Kill(p.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				if !reached(60*time.Second, func() bool { return len(w.running()) == 0 }) {
+					t.Fatalf("still running: %q", w.running())
+				}
+				wantCode(t, p.wait(), 128+int(syscall.SIGKILL))
+				w.write("go", "")
+				if got := w.must("remote.git", "git rev-parse main"); got != tip {
+					t.Errorf("the push has landed")
+				}
+				if w.exists("late") {
+					t.Error("a clone is left")
+				}
+			})
+		}
+	}
+}
