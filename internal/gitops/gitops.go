@@ -129,34 +129,42 @@ func (f *Flows) keys(urls, branches []string) ([]lock.Key, error) {
 
 // identity is which repository a URL means.
 func (f *Flows) identity(url string) (string, error) {
+	u, err := f.repository(url)
+	return u.Identity(), err
+}
+
+func (f *Flows) repository(url string) (giturl.URL, error) {
 	dir, err := f.Git.Dir()
 	if err != nil {
-		return "", err
+		return giturl.URL{}, err
 	}
 	u, err := giturl.Parse(url, dir)
 	if err != nil {
-		return "", fmt.Errorf("identify the repository: %w", err)
+		return giturl.URL{}, fmt.Errorf("identify the repository: %w", err)
 	}
-	return u.Identity(), nil
+	return u, nil
 }
 
 // ready reports whether a lock is wanted for any of the URLs, and whether one can be had.
 func (f *Flows) ready(urls ...string) (wanted bool, err error) {
 	for _, url := range urls {
-		repo, err := f.identity(url)
+		u, err := f.repository(url)
 		if err != nil {
 			return true, err
 		}
-		if included(f.Include, repo) {
+		if included(f.Include, u) {
 			return true, f.Misconfigured
 		}
 	}
 	return false, nil
 }
 
-func included(patterns []string, repo string) bool {
+// included matches in any case, and the repository as it was spelled too: a pattern that misses one of its names
+// would leave it without a lock.
+func included(patterns []string, u giturl.URL) bool {
 	for _, p := range patterns {
-		if matches(p, repo) {
+		p = strings.ToLower(p)
+		if matches(p, strings.ToLower(u.Identity())) || matches(p, strings.ToLower(u.Spelled())) {
 			return true
 		}
 	}

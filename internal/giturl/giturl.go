@@ -21,13 +21,22 @@ import (
 // URL is a remote as Parse read it.
 type URL struct {
 	identity, text string
+	spelled        string // what stands there, before what is known of servers; "" for what has no host
 	local          bool
 }
 
-// Identity names the repository, the same for every spelling: "host/path", "host:port/path" when the port is not the scheme's own, an
-// absolute path for a local repository, and the whole text for a transport helper. It holds no credentials and no control characters;
+// Identity names the repository, the same for every spelling: "host/path", "host:port/path" for a port of http, ftp or git that is not the
+// usual one, an absolute path for a local repository, and the whole text for a transport helper. It holds no credentials and no control characters;
 // '%', '?' and '#' in the path of a URL are percent-encoded, so that the identity with a scheme before it has the same identity again.
 func (u URL) Identity() string { return u.identity }
+
+// Spelled is the identity before what is known of servers: host, port and path as they were typed.
+func (u URL) Spelled() string {
+	if u.spelled == "" {
+		return u.identity
+	}
+	return u.spelled
+}
 
 // String is the printable form, close to what was typed: without passwords and tokens (http and git lose all userinfo, ssh keeps the
 // user), with the values of a query masked and control characters percent-encoded.
@@ -43,11 +52,6 @@ var (
 	errPort  = errors.New("the port is not a number from 0 to 65535")
 	errPath  = errors.New("there is no path")
 )
-
-// Ports that a URL of the scheme need not name.
-var defaultPorts = map[string]string{
-	"ssh": "22", "git+ssh": "22", "ssh+git": "22", "git": "9418", "http": "80", "https": "443", "ftp": "21", "ftps": "990",
-}
 
 // Parse reads raw as git does. A relative local path is relative to dir, and dir to the working directory. Parse looks at the local file
 // system, for local paths only, and never at the network. An error means that the remote is empty or that nobody could say which
@@ -158,7 +162,7 @@ func parseHTTP(scheme, rest string) (URL, error) {
 	if queried {
 		text += maskQuery(visible("?"+query, ""))
 	}
-	return URL{identity: networkIdentity(scheme, host, port, decode(p)), text: text}, nil
+	return network(scheme, host, port, decode(p), text), nil
 }
 
 // parseSSH reads the URLs that git itself connects to.
@@ -178,7 +182,7 @@ func parseSSH(scheme, rest string) (URL, error) {
 		text += user + "@"
 	}
 	text += joinHostPort(host, port) + Redact(visible("/"+p, "%"))
-	return URL{identity: networkIdentity(scheme, host, port, p), text: text}, nil
+	return network(scheme, host, port, p, text), nil
 }
 
 // parseSCP reads user@host:path, where git decodes nothing and takes a port only inside brackets ([host:port]:path).
@@ -217,7 +221,7 @@ func parseSCP(raw string) (URL, error) {
 	if user != "" {
 		text = user + "@" + text
 	}
-	return URL{identity: networkIdentity("ssh", host, port, p), text: text + ":" + Redact(visible(shown, ""))}, nil
+	return network("ssh", host, port, p, text+":"+Redact(visible(shown, ""))), nil
 }
 
 // cutUser takes the userinfo off what follows the scheme of an ssh URL, or off the part of an scp form before its colon. It returns the
@@ -234,26 +238,32 @@ func cutUser(s string) (user, rest string) {
 	return visible(strings.TrimRight(user, "@"), "%/@"), rest
 }
 
-// networkIdentity is the identity of a repository behind a host; p is its path, decoded.
-func networkIdentity(scheme, host, port, p string) string {
-	if port == defaultPorts[scheme] {
-		port = ""
-	}
+// network is a repository behind a host; p is its path, decoded.
+func network(scheme, host, port, p, text string) URL {
 	// A path may hold another URL, as those of proxies do: its credentials go first, while it still looks like a URL.
-	p = Redact(visible(p, "%?#"))
+	p = cleanPath(Redact(visible(p, "%?#")))
+	u := URL{text: text, spelled: joinPath(joinHostPort(host, port), p)}
+	host, port, p = hosted(scheme, host, port, p)
+	u.identity = joinPath(joinHostPort(host, port), cleanPath(p))
+	return u
+}
+
+func joinPath(authority, p string) string {
+	if p == "" {
+		return authority
+	}
+	return authority + "/" + p
+}
+
+func cleanPath(p string) string {
 	for {
 		// The home folder of the login user is where a relative path of the scp form starts anyway.
 		short := strings.TrimPrefix(strings.TrimSuffix(path.Clean("/" + p)[1:], ".git"), "~/")
 		if short == p {
-			break
+			return p
 		}
 		p = short
 	}
-	id := joinHostPort(host, port)
-	if p != "" {
-		id += "/" + p
-	}
-	return id
 }
 
 // splitHostPort reads host, host:port, [host], [host]:port and [host:port]; the host comes back lower-case, without a trailing dot or an
