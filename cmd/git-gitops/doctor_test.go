@@ -89,7 +89,7 @@ func TestDoctor(t *testing.T) {
 		names = append(names, fields[1])
 	}
 	want := strings.Fields("gitops git setting setting setting setting setting setting settings redis tls user latency clock" +
-		" version role replicas persistence eviction permissions repository lock keeper hook legacy shim session")
+		" version role replicas persistence eviction permissions presence repository lock keeper hook legacy shim session")
 	if !slices.Equal(names, want) {
 		t.Errorf("checks: %q", names)
 	}
@@ -257,6 +257,15 @@ func TestDoctor_server(t *testing.T) {
 		c.want(t, "permissions", "fail", tc.word, "git gitops doctor --acl low")
 		c.want(t, "user", "ok", "low")
 	}
+	// Presence is no condition for a lock.
+	for _, less := range []string{"-subscribe", "resetchannels", "-pubsub", "-info"} {
+		if err := w.keys.Do(t.Context(), "ACL", "SETUSER", "low", "reset", "on", ">pw", "~*", "&*", "+@all", less).Err(); err != nil {
+			t.Fatal(err)
+		}
+		c := w.with("REDIS_USERNAME=low", "REDIS_PASSWORD=pw").doctor(".")
+		c.want(t, "permissions", "ok", "allowed")
+		c.want(t, "presence", "warn", "only by its TTL")
+	}
 }
 
 func TestDoctor_tls(t *testing.T) {
@@ -279,7 +288,7 @@ func TestDoctor_acl(t *testing.T) {
 	remote := w.seed("remote.git")
 	r := w.with("REDIS_HOST").bash(".", "git gitops doctor --acl pipeline")
 	wantCode(t, r, 0)
-	wantText(t, r.stdout, "ACL SETUSER pipeline on resetkeys ~gitops:* resetchannels -@all +")
+	wantText(t, r.stdout, "ACL SETUSER pipeline on resetkeys ~gitops:* resetchannels &gitops:alive:* -@all +")
 	wantText(t, r.ours(), "needs a password")
 	page, err := os.ReadFile("../../docs/redis.md")
 	if err != nil {
@@ -312,9 +321,8 @@ func TestDoctor_acl(t *testing.T) {
 	w.must("one", "git gitops run -- true && git gitops lock && git commit -q --allow-empty -m two && git gitops push -q && git gitops unlock")
 	c := w.doctor("two")
 	c.not(t, "fail")
-	for _, name := range []string{"version", "role", "persistence", "eviction"} {
-		c.want(t, name, "ok", "not allowed to look")
-	}
+	c.want(t, "presence", "ok", "counts who is connected")
+	c.want(t, "persistence", "ok", "not allowed to look")
 
 	wantUsed(t, w.keys, r.stdout)
 }

@@ -250,6 +250,21 @@ func (d *checkup) redis(ctx context.Context, store *redisstore.Store) {
 	}
 	if len(errs) == 0 {
 		d.ok("permissions", "every step of a lock's life is allowed")
+		d.presence(ctx, store, user)
+	}
+}
+
+// presence tells whether a lock whose processes are gone is freed before its TTL.
+func (d *checkup) presence(ctx context.Context, store *redisstore.Store, user string) {
+	err := store.ProbePresence(ctx)
+	var trouble *lock.StoreError
+	switch {
+	case err == nil:
+		d.ok("presence", "the server counts who is connected, so a lock whose container died is freed in seconds")
+	case errors.As(err, &trouble) && trouble.Trouble == lock.Forbidden:
+		d.warn("presence", "git gitops doctor --acl "+user, "a lock whose container died is freed only by its TTL: %v", err)
+	default:
+		d.warn("presence", "use a Redis with Pub/Sub; for a Cluster, Redis 7 or newer", "a lock whose container died is freed only by its TTL: %v", err)
 	}
 }
 

@@ -149,7 +149,7 @@ type lockStats struct {
 	Key      string  `json:"key"`
 	Acquired int     `json:"acquired"`
 	Released int     `json:"released"`
-	Failures int     `json:"failures"` // lost, expired, broken, timed out, rejected pushes
+	Failures int     `json:"failures"` // lost, expired, gone, broken, timed out, rejected pushes
 	Queue    int     `json:"longest_queue"`
 	WaitP50  float64 `json:"wait_p50_seconds"`
 	WaitP95  float64 `json:"wait_p95_seconds"`
@@ -177,7 +177,7 @@ func summarize(events []redisstore.Event) []*lockStats {
 		case "released":
 			s.Released++
 			s.holds = append(s.holds, e.Hold)
-		case "lost", "expired", "broken", "timed_out", "push_rejected":
+		case "lost", "expired", "gone", "broken", "timed_out", "push_rejected":
 			s.Failures++
 		}
 	}

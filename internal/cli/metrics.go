@@ -193,7 +193,7 @@ func (m *metrics) count(e redisstore.Event) {
 	switch e.Type {
 	case "acquired":
 		m.waits.observe(e.Wait.Seconds())
-	case "released", "expired", "broken":
+	case "released", "expired", "gone", "broken":
 		m.holds.observe(e.Hold.Seconds())
 	case "handed_over", "taken_over", "reasserted", "lost", "timed_out", "cancelled", "push_rejected":
 	default:

@@ -151,6 +151,11 @@ func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, error) 
 // holder's expiry, so that an expiry wakes one and not all.
 func patience(a Attempt) time.Duration {
 	d := Heartbeat + rand.N(Heartbeat/10) //nolint:gosec // spreads the load, guards nothing
+	if a.Holder.Presence != PresenceUnknown || a.Place <= 2 && a.Holder.Known && a.Holder.Age < Heartbeat {
+		// The second looks too, for the first may have ended with the holder. A holder that is new
+		// to the lock may yet show itself.
+		d = time.Duration(min(a.Place, 2)) * LookEvery
+	}
 	if a.Place > 1 {
 		return d
 	}

@@ -85,6 +85,9 @@ const EndedByRelease = "released"
 // EndedByTakeOver is how a store remembers that a hold passed to another part of its own script.
 const EndedByTakeOver = "taken over"
 
+// EndedByAbsence is how a store remembers that a hold ended because its holder had gone.
+const EndedByAbsence = "gone"
+
 // EndedByBreak begins how a store remembers that an operator ended a hold.
 const EndedByBreak = "broken"
 
@@ -113,6 +116,8 @@ func (e *LostError) Reason() string {
 	switch {
 	case e.Ended == EndedByTakeOver:
 		return "another command of the same script took it over"
+	case e.Ended == EndedByAbsence:
+		return "none of its processes was connected to Redis for five seconds, and another waited"
 	case e.Ended != "":
 		return "it was " + e.Ended
 	case e.Holder.Known:

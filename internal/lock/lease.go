@@ -14,16 +14,24 @@ type Lease struct {
 	fence  Fence
 	until  time.Time // on the monotonic clock, from before the command was sent
 	broken bool
+
+	sub     Subscription       // nil: none was made yet
+	server  string             // what a renewal says of it
+	claimed bool               // the last renewal was believed
+	again   context.CancelFunc // has the subscription made again
+	changed chan struct{}
 }
 
 func newLease(r Request, f Fence, sent time.Time) *Lease {
-	return &Lease{Request: r, fence: f, until: sent.Add(r.TTL)}
+	l := Resume(r, f)
+	l.until = sent.Add(r.TTL)
+	return l
 }
 
 // Resume is the lease of a lock that another process of ours acquired. It counts as expired
 // until it has been renewed.
 func Resume(r Request, f Fence) *Lease {
-	return &Lease{Request: r, fence: f}
+	return &Lease{Request: r, fence: f, changed: make(chan struct{}, 1)}
 }
 
 // Fence is the number of the present grant.
@@ -51,9 +59,11 @@ func (l *Lease) Left() time.Duration {
 // Renew extends the lease by its full TTL. The error is a *LostError when another has the
 // lock, or it was ended; a *StoreError when the store could not be asked.
 func (l *Lease) Renew(ctx context.Context, s Store) error {
-	sent := time.Now()
+	l.mu.Lock()
 	r := l.Request
-	r.Known = l.Fence()
+	r.Known, r.Server = l.fence, l.server
+	l.mu.Unlock()
+	sent := time.Now()
 	got, err := s.Renew(ctx, r)
 	if err != nil {
 		return err
@@ -67,16 +77,26 @@ func (l *Lease) Renew(ctx context.Context, s Store) error {
 		l.broken = true
 	}
 	l.fence, l.until = got.Fence, sent.Add(l.TTL)
+	if r.Server == l.server {
+		l.claimed = got.Claimed
+		if !l.claimed && l.again != nil && l.server != "" && l.server != noPresence {
+			l.again() // another server has the lock than the one that counts our subscription
+		}
+	}
 	return nil
 }
 
 // Keep renews the lease every third of its TTL until stop is called, which waits until no
 // renewal is under way any more: call it before Release, or a late renewal could take back what
-// was released. Trouble with the store is survived until margin before the lease's own deadline. When the
+// was released. When the request wants it, it shows as well that this process lives (Attend). Trouble with the store is survived until margin before the lease's own deadline. When the
 // lock is lost, lost is called once, from Keep's goroutine; it must not call stop.
 func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost func(error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
+	attended := func() {}
+	if l.Present {
+		attended = l.Attend(ctx, s)
+	}
 	go func() {
 		defer close(done)
 		if err := l.keep(ctx, s, margin); err != nil {
@@ -86,6 +106,7 @@ func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost fu
 	return func() {
 		cancel()
 		<-done
+		attended()
 	}
 }
 
@@ -93,7 +114,7 @@ func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost fu
 func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 	var retry backoff
 	pause := l.TTL / 3
-	for sleep(ctx, pause) == nil {
+	for l.rest(ctx, pause) == nil {
 		// An answer that comes too late is worth nothing.
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(l.Left()-margin, 0)) // stop waits for it
 		err := l.Renew(limit, s)
@@ -116,9 +137,24 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 	return nil
 }
 
+// rest sleeps until the next renewal is due.
+func (l *Lease) rest(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-l.changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Release ends the lease, on a context of its own that Ctrl-C has not ended, within the budget.
 func (l *Lease) Release(ctx context.Context, s Store, budget time.Duration) (ReleaseResult, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
 	defer cancel()
+	defer l.Leave()
 	return s.Release(ctx, l.Key, l.Own())
 }

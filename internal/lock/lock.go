@@ -133,6 +133,8 @@ type Holder struct {
 	Age   time.Duration // since it was granted, by the store's clock
 	Left  time.Duration // until it expires, by the store's clock; negative: it never does
 	TTL   time.Duration // to which a renewal extends it; 0 when not Known
+
+	Presence Presence // of its processes, as far as the store was asked
 }
 
 // ID is what an operator names to break this hold, and no later one: the fence, or for a writer that
@@ -182,6 +184,11 @@ type Request struct {
 
 	// Share is the token of our share when Token is another's, who lets us share; else "".
 	Share Token
+	// Present: the holder shows that its process lives (Lease.Keep). Server is the one that counts its
+	// subscription, for a renewal: "" leaves what was claimed before, noPresence takes it back.
+	Present bool
+	Server  string
+
 	// Judge is asked after each try that was not granted. nil: wait.
 	Judge func(context.Context, Attempt) (Verdict, error)
 }
@@ -242,6 +249,8 @@ type Renewal struct {
 	Fence  Fence
 	Holder Holder // who has it, when lost to another; zero when it was ended
 	Ended  string // how it was ended, when lost and the store remembers
+
+	Claimed bool // the store counts the subscription that the request names
 }
 
 // ReleaseResult is what a release did.
@@ -293,6 +302,9 @@ type Store interface {
 	GiveUp(ctx context.Context, r Request, why string) error
 	// Note adds an event to those of a lock.
 	Note(ctx context.Context, k Key, event string, by Record, why string) error
+	// Subscribe shows the others that the process of a holder lives, until it ends or closes what is
+	// returned.
+	Subscribe(ctx context.Context, k Key, holder Token) (Subscription, error)
 	// Renew extends the lease of the token's holder, and takes an untaken lock back.
 	Renew(ctx context.Context, r Request) (Renewal, error)
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // Event is something that happened to a lock. The types are acquired, released, handed_over,
-// joined, taken_over, reasserted, expired, lost, broken, timed_out, cancelled, push_rejected.
+// joined, taken_over, reasserted, expired, gone, lost, broken, timed_out, cancelled, push_rejected.
 type Event struct {
 	ID     string    // of the stream entry: milliseconds of the server's clock, and a number
 	Time   time.Time // by the server's clock
@@ -27,7 +27,7 @@ type Event struct {
 	Fence  string        // "" for events of a wait
 	Wait   time.Duration // acquired, timed_out, cancelled: how long it waited
 	Place  int           // acquired: the first place in the queue, 0 for no wait
-	Hold   time.Duration // released, expired, broken: how long it was held
+	Hold   time.Duration // released, expired, gone, broken: how long it was held
 	Queue  int           // how many waited at that time
 	By     string        // broken: who did it
 	Reason string

@@ -216,6 +216,28 @@ func (s *Store) Probe(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// ProbePresence tries whether presence works on this server and for this user: a holder that is
+// subscribed must be counted. The error says what does not.
+func (s *Store) ProbePresence(ctx context.Context) error {
+	r := lock.Request{Token: lock.NewToken(), Record: lock.Record{Command: "doctor"}, TTL: 10 * time.Second}
+	r.Key = lock.Key{Repo: "doctor.invalid/" + string(r.Token[:8]), Branch: "probe"}
+	defer s.erase(context.WithoutCancel(ctx), r.Key, "doctor-"+string(r.Token), r.Token)
+	if _, err := s.TryAcquire(ctx, r); err != nil {
+		return err
+	}
+	sub, err := s.Subscribe(ctx, r.Key, r.Token)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Close() }()
+	r.Server = sub.Server()
+	renewal, err := s.Renew(ctx, r)
+	if err == nil && !renewal.Claimed {
+		err = s.trouble(errors.New("the server does not count who is subscribed (PUBSUB NUMSUB, INFO in a script)"))
+	}
+	return err
+}
+
 // scriptPlace is where in which script Redis 7 met an error (luaError and ACL checks in script_lua.c). It does not
 // name the command.
 const scriptPlace = ` ?script: ([0-9a-f]{40}), on @user_script:(\d+)\.?`
@@ -288,6 +310,12 @@ func ACL(o Options, verbatim ...string) []string {
 			commands[call[1]] = true
 		}
 	}
+	delete(commands, "PUBSUB") // of which the scripts count subscribers, and no more
+	if o.Cluster {
+		commands["PUBSUB|SHARDNUMSUB"], commands["SSUBSCRIBE"] = true, true
+	} else {
+		commands["PUBSUB|NUMSUB"], commands["SUBSCRIBE"] = true, true
+	}
 	if o.DB != 0 {
 		commands["SELECT"] = true
 	}
@@ -305,7 +333,7 @@ func ACL(o Options, verbatim ...string) []string {
 	for _, key := range verbatim {
 		rule = append(rule, "~"+strings.Map(noBlank, globEscape(key)))
 	}
-	rule = append(rule, "resetchannels", "-@all")
+	rule = append(rule, "resetchannels", "&"+strings.Map(noBlank, globEscape(prefix))+":alive:*", "-@all")
 	for _, c := range slices.Sorted(maps.Keys(commands)) {
 		rule = append(rule, "+"+strings.ToLower(c))
 	}

@@ -6,7 +6,10 @@
 //	P:lock:{ID}          the owner's token, expiring: what a plain SET NX PX writer makes and respects
 //	P:meta:{ID}          hash: version (of this protocol), owner, fence, since (µs), record (JSON), key (the
 //	                     lock's own key), s:TOKEN for each who shares it, the owner being the first; restored
-//	                     when a waiter put back a lock of lost data; waited (ms) until a hand-over is confirmed
+//	                     when a waiter put back a lock of lost data; waited (ms) until a hand-over is
+//	                     confirmed. s:TOKEN has the server that counts its subscription, or 1; unsure says
+//	                     that not all of these are known, replicated that the server had a replica; absent
+//	                     (µs) and looks are since when, and how often, nobody was subscribed
 //	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
 //	P:waiters:{ID}       hash: a waiter's record by token, and until when (µs) it is a sign of life
 //	P:wake:{ID}:TOKEN    a list that the waiter blocks on
@@ -14,7 +17,8 @@
 //	                     nothing late can revive it
 //	P:fence:{ID}         the last fence
 //	P:events:{ID}        stream of what happened to the lock, capped and expiring (see Event)
-//	P:absent:{ID}        never there, see common.lua
+//	P:alive:{ID}         never there, see common.lua
+//	P:alive:{ID}:TOKEN   no key but a channel, of which a holder's processes are subscribers
 //	P:blocked:{SESSION}  what a session that holds a lock waits for (JSON), expiring
 //
 // P is the prefix, "gitops" unless configured. A verbatim key with a hash tag of its own, as a{TAG}b, has
@@ -117,6 +121,9 @@ type Options struct {
 	Prefix string // of all keys; "" is "gitops"
 	Events int    // how many events of each lock are kept; 0: none
 
+	// Sparing: connections are closed after each command, for who seldom asks.
+	Sparing bool
+
 	// MinReplicas must confirm a lock that was acquired, or it is given back.
 	MinReplicas int
 }
@@ -169,6 +176,9 @@ func Open(o Options) *Store {
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
+	if o.Sparing {
+		u.MaxIdleConns = -1
+	}
 	if o.Network == "unix" {
 		u.Addrs = []string{o.Addrs[0]}
 	}
@@ -219,7 +229,7 @@ func (s *Store) kindKey(kind, tagged string) string { return s.prefix + ":" + ki
 // keysOf are the keys that every script takes, in common.lua's order.
 func (s *Store) keysOf(lockKey, tagged string) []string {
 	keys := []string{lockKey}
-	for _, kind := range []string{"meta", "queue", "fence", "events", "waiters", "ended", "absent"} {
+	for _, kind := range []string{"meta", "queue", "fence", "events", "waiters", "ended", "alive"} {
 		keys = append(keys, s.kindKey(kind, tagged))
 	}
 	return keys
@@ -342,6 +352,7 @@ func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, e
 		return a, errors.Join(s.check(&p), s.confirm(ctx, r))
 	case 0:
 		a := lock.Attempt{Place: int(p.int()), Ticket: p.int(), Holder: p.holder()}
+		a.Holder.Presence = p.presence()
 		return a, s.check(&p)
 	default:
 		return lock.Attempt{}, s.trouble(fmt.Errorf("the token of this wait was ended already (%d)", status))
@@ -519,16 +530,16 @@ func (s *Store) Note(ctx context.Context, k lock.Key, event string, by lock.Reco
 
 // Renew implements lock.Store.
 func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error) {
-	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.Known, r.TTL.Milliseconds(), encode(r.Record), string(r.Own()))
+	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.Known, r.TTL.Milliseconds(), encode(r.Record), string(r.Own()), r.Server)
 	if err != nil {
 		return lock.Renewal{}, err
 	}
 	p := parser{reply: reply}
 	switch p.int() {
 	case 1:
-		return lock.Renewal{Status: lock.Renewed, Fence: lock.Fence(p.int())}, s.check(&p)
+		return lock.Renewal{Status: lock.Renewed, Fence: lock.Fence(p.int()), Claimed: p.int() == 1}, s.check(&p)
 	case 2:
-		return lock.Renewal{Status: lock.Reasserted, Fence: lock.Fence(p.int())}, s.check(&p)
+		return lock.Renewal{Status: lock.Reasserted, Fence: lock.Fence(p.int()), Claimed: p.int() == 1}, s.check(&p)
 	default:
 		return lock.Renewal{Status: lock.Lost, Holder: p.holder(), Ended: p.text()}, s.check(&p)
 	}
@@ -552,6 +563,9 @@ func (s *Store) state(reply any) (lock.State, error) {
 		state.Holder = &h
 	}
 	w := parser{reply: p.next()}
+	if there := p.presence(); state.Holder != nil {
+		state.Holder.Presence = there
+	}
 	for !w.done() {
 		waiter := lock.Waiter{Token: lock.Token(w.text()), Age: micros(w.int())}
 		record := w.text()
@@ -734,6 +748,17 @@ func (p *parser) text() string {
 	s, ok := p.next().(string)
 	p.bad = p.bad || !ok
 	return s
+}
+
+func (p *parser) presence() lock.Presence {
+	switch p.int() {
+	case 0:
+		return lock.Absent
+	case 1:
+		return lock.Present
+	default:
+		return lock.PresenceUnknown
+	}
 }
 
 func (p *parser) holder() lock.Holder {

@@ -1,12 +1,18 @@
 -- Takes the lock, or a place in the queue.
 -- ARGV: 7 ttl, ms  8 ticket or 0  9 record  10 first place in the queue  11 the holder that was seen last,
 -- or empty  12 for how long it may still be believed in, ms  13 its record
--- Returns {1, fence}, {0, place, ticket, holder}, or {-1} when the token was ended before.
+-- Returns {1, fence}, {0, place, ticket, holder, whether the holder is there}, or {-1} when the token was ended before.
 local TTL, TICKET, RECORD, PLACE = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local HOLDER, BELIEVED, HELD = ARGV[11], tonumber(ARGV[12]), ARGV[13]
 
 if how_ended(TOKEN) then return {-1} end
 local owner = redis.call('GET', LOCK)
+local there = -1
+if owner and owner ~= TOKEN then
+	-- The first in line looks, and the second, for the first may have ended with the holder.
+	if alive_before(TOKEN) < 2 then there = judge(owner) end
+	if there == 2 then owner = redis.call('GET', LOCK) end
+end
 if owner == TOKEN then
 	local m = redis.call('HMGET', META, 'owner', 'fence', 'waited')
 	if m[1] ~= TOKEN then return {1, grant(TOKEN, RECORD, TTL)} end
@@ -62,4 +68,4 @@ end
 redis.call('PEXPIRE', QUEUE, DAY)
 redis.call('HSET', WAITERS, TOKEN, until_text(NOW + LIFE * 1000, RECORD))
 redis.call('PEXPIRE', WAITERS, DAY)
-return {0, redis.call('ZRANK', QUEUE, TOKEN) + 1, ticket, holder()}
+return {0, redis.call('ZRANK', QUEUE, TOKEN) + 1, ticket, holder(), there}

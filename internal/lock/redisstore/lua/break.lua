@@ -10,12 +10,11 @@ if owner ~= HOLDER then
 	return owner and 2 or 1 -- it was carried out before
 end
 redis.call('PEXPIRE', META, DAY) -- a full server allows this, and after it the rest
-remember_end(HOLDER, HOW, DAY)
 local m = redis.call('HMGET', META, 'owner', 'fence', 'record')
-if m[1] == HOLDER then
-	for _, field in ipairs(redis.call('HKEYS', META)) do
-		if string.sub(field, 1, 2) == 's:' then remember_end(string.sub(field, 3), HOW, DAY) end
-	end
+if m[1] ~= HOLDER then
+	remember_end(HOLDER, HOW, DAY)
+else
+	bury(HOLDER, HOW)
 	event('broken', m[3], 'fence', m[2], 'hold_ms', held(), 'by', (who(ARGV[9])), 'reason', ARGV[10])
 end
 return pass_on() and 2 or 1

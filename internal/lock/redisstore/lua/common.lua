@@ -1,6 +1,7 @@
 -- Shared by every script.
--- KEYS: 1 lock  2 meta  3 queue  4 fence  5 events  6 waiters  7 ended  8 absent, which is never written:
--- while a slot of a Cluster moves, a script runs only where all of its keys are, so with this one nowhere.
+-- KEYS: 1 lock  2 meta  3 queue  4 fence  5 events  6 waiters  7 ended  8 alive, which is the prefix of
+-- channels and never written: while a slot of a Cluster moves, a script runs only where all of its keys
+-- are, so with this one nowhere.
 -- None can fail halfway because a key has moved. The wake list of the next in line is the one key that
 -- cannot be named beforehand.
 -- ARGV: 1 token  2 prefix of wake keys  3 claim, ms  4 most events that are kept, 0 for none
@@ -8,7 +9,7 @@
 -- What may be refused (a command by ACL, a key by its type) comes before what grants the lock, and every
 -- script may be repeated.
 local LOCK, META, QUEUE, FENCE, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local WAITERS, ENDED = KEYS[6], KEYS[7]
+local WAITERS, ENDED, ALIVE = KEYS[6], KEYS[7], KEYS[8]
 local TOKEN, WAKE, CLAIM, KEEP = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local LIFE, KNOWN = tonumber(ARGV[5]), tonumber(ARGV[6])
 local DAY = 86400000
@@ -157,6 +158,18 @@ local function first_alive()
 	end
 end
 
+-- How many who show life are before one in line, but at most 2.
+local function alive_before(owner)
+	local n, rank = 0, 0
+	while n < 2 do
+		local one = redis.call('ZRANGE', QUEUE, rank, rank)[1]
+		if not one or one == owner then break end
+		if alive(one) then n = n + 1 end
+		rank = rank + 1
+	end
+	return n
+end
+
 -- Gives the lock to the next in line, who must confirm it within the claim time.
 local function hand_over()
 	local head, record = first_alive()
@@ -183,4 +196,77 @@ local function holder()
 	local m = redis.call('HMGET', META, 'owner', 'fence', 'since', 'record', 'ttl')
 	if m[1] ~= owner then return {owner, left, 0, 0, '', 0} end
 	return {owner, left, tonumber(m[2]), math.max(0, NOW - tonumber(m[3])), m[4] or '', tonumber(m[5] or '') or left}
+end
+
+-- Remembers how the hold of everybody who shares the lock ended.
+local function bury(owner, how)
+	remember_end(owner, how, DAY)
+	for _, field in ipairs(redis.call('HKEYS', META)) do
+		if string.sub(field, 1, 2) == 's:' then remember_end(string.sub(field, 3), how, DAY) end
+	end
+end
+
+-- Presence: a subscription ends with its process. The field of each who shares the lock has which
+-- server counts its subscription, or 1 when it claims none.
+
+-- What tells this server from all others and from itself after a restart or failover, how it counts
+-- subscriptions, and whether it has replicas; nil when it does not say.
+local function server()
+	local general, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
+	if type(general) ~= 'string' or type(replication) ~= 'string' then return nil end
+	local run, repl = string.match(general, 'run_id:(%w+)'), string.match(replication, 'master_replid:(%w+)')
+	if not run or not repl then return nil end
+	local count = string.match(general, 'redis_mode:(%w+)') == 'cluster' and 'SHARDNUMSUB' or 'NUMSUB'
+	return run .. ' ' .. repl, count, (string.match(replication, 'connected_slaves:(%d+)') or '0') ~= '0'
+end
+
+-- How many are subscribed for a holder; nil when the server does not say.
+local function subscribers(owner, count)
+	local n = redis.pcall('PUBSUB', count, ALIVE .. ':' .. owner)
+	return type(n) == 'table' and tonumber(n[2]) or nil
+end
+
+-- Whether a holder is there: 1 yes, 0 nobody is subscribed for it, -1 unknown, because somebody
+-- who shares the lock does not claim to be subscribed at this very server.
+local function presence(owner)
+	local fields, claim, replicated = redis.call('HKEYS', META), nil, false
+	if #fields == 0 then return -1 end
+	local values = redis.call('HMGET', META, unpack(fields))
+	for i, field in ipairs(fields) do
+		local value = values[i]
+		if field == 'owner' and value ~= owner or field == 'unsure' then return -1 end
+		if field == 'replicated' then replicated = true end
+		if string.sub(field, 1, 2) == 's:' then
+			if value == '1' or claim and claim ~= value then return -1 end
+			claim = value
+		end
+	end
+	if not claim then return -1 end
+	local here, count, replicas = server()
+	-- A primary that has lost its replicas may have been replaced, and the holder be at the new one.
+	if claim ~= here or replicated and not replicas then return -1 end
+	local n = subscribers(owner, count)
+	return n and math.min(n, 1) or -1
+end
+
+local function found() redis.call('HDEL', META, 'absent', 'looks') end
+
+-- Looks whether the holder is there, and ends its hold when nobody was for five seconds and three looks.
+-- Returns what presence does, or 2 when it ended the hold.
+local function judge(owner)
+	local state = presence(owner)
+	if state == 1 then found() end
+	if state ~= 0 then return state end
+	local m = redis.call('HMGET', META, 'absent', 'looks', 'record', 'fence')
+	local since, looks = tonumber(m[1] or ''), tonumber(m[2] or '') or 0
+	if not since or since > NOW then since, looks = NOW, 0 end -- or the clock has stepped back
+	looks = looks + 1
+	if looks < 3 or NOW - since < 5000000 then
+		redis.call('HSET', META, 'absent', int(since), 'looks', looks)
+		return 0
+	end
+	bury(owner, 'gone')
+	event('gone', m[3], 'fence', m[4], 'hold_ms', held())
+	pass_on()
+	return 2
 end

@@ -17,5 +17,6 @@ if MODE == 'takeover' then
 end
 leave_queue(TOKEN)
 redis.call('HSET', META, 's:' .. TOKEN, '1')
+found()
 extend(TTL)
 return {1, tonumber(m[2])}

@@ -1,8 +1,10 @@
 -- Extends the holder's lease; takes the lock back when it is gone, untaken and was not ended.
 -- ARGV: 7 ttl, ms  8 record  9 token of our share, the holder's own unless we joined it
--- Returns {1, fence} renewed, {2, fence} reasserted, {0, holder, how it was ended}.
+-- 10 the server that counts our subscription, "none" for no presence, or empty: as it was claimed before
+-- Returns {1, fence, claimed} renewed, {2, fence, claimed} reasserted, {0, holder, how it was ended}; claimed
+-- is 1 when our subscription is counted here.
 FREEING = true
-local TTL, RECORD, SHARE = ARGV[7], ARGV[8], ARGV[9]
+local TTL, RECORD, SHARE, SERVER = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local owner = redis.call('GET', LOCK)
 local m = redis.call('HMGET', META, 'owner', 'fence', 'restored')
 local ended = how_ended(SHARE)
@@ -17,8 +19,26 @@ redis.call('PEXPIRE', META, DAY) -- a full server allows this, and after it the 
 local status, fence = 1, tonumber(m[2] or '')
 if owner ~= TOKEN or m[1] ~= TOKEN or m[3] then
 	status, fence = 2, grant(TOKEN, RECORD, TTL, nil, 'reasserted')
-	if SHARE ~= TOKEN then redis.call('HDEL', META, 's:' .. TOKEN) end -- its holder speaks for itself
+	if SHARE ~= TOKEN then -- its holder speaks for itself, and may have no presence
+		redis.call('HDEL', META, 's:' .. TOKEN)
+		redis.call('HSET', META, 'unsure', '1')
+	end
 end
-redis.call('HSET', META, 's:' .. SHARE, '1')
+if SHARE == TOKEN then redis.call('HDEL', META, 'unsure') end
+found()
+local claim, claimed = redis.call('HGET', META, 's:' .. SHARE) or '1', 0
+if SERVER ~= '' then
+	claim = '1'
+	local here, count, replicas = server()
+	if SERVER == here and (subscribers(TOKEN, count) or 0) > 0 then
+		claim, claimed = SERVER, 1
+		if replicas then
+			redis.call('HSET', META, 'replicated', '1')
+		else
+			redis.call('HDEL', META, 'replicated')
+		end
+	end
+end
+redis.call('HSET', META, 's:' .. SHARE, claim)
 extend(TTL)
-return {status, fence}
+return {status, fence, claimed}
