@@ -16,7 +16,7 @@ import (
 // owns reports whether a subcommand is one of our own verbs, without building them.
 func owns(verb string) bool {
 	switch verb {
-	case "lock", "unlock", "locks", "run", "events", "stats", "metrics", "install", "uninstall", "doctor", "migrate", "upgrade", "completion", "pre-push", "keeper":
+	case "lock", "unlock", "locks", "run", "events", "stats", "metrics", "serve", "install", "uninstall", "doctor", "migrate", "upgrade", "completion", "pre-push", "keeper":
 		return true
 	default:
 		return false
@@ -114,7 +114,7 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 		},
 	}
 	app.Commands = append(app.Commands, c.eventCommands(out)...)
-	app.Commands = append(app.Commands, c.metricsCommand(out))
+	app.Commands = append(app.Commands, c.metricsCommand(out), c.serveCommand(out))
 	app.Commands = append(app.Commands, c.installCommands(out)...)
 	app.Commands = append(app.Commands, c.doctorCommand(out), c.migrateCommand(out), c.upgradeCommand(out), completionCommand())
 	for _, cmd := range app.Commands {

@@ -80,7 +80,7 @@ func serveMetrics(ctx context.Context, addr string, m *metrics, out *term.Printe
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
-	out.Say("metrics are on http://%s/metrics", listener.Addr())
+	out.Say("metrics are on http://%s/metrics; git gitops serve has them too, with a page", listener.Addr())
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve metrics: %w", err)

@@ -1,0 +1,515 @@
+// Package serve is the page: who holds, who waits, and what happened; for people, for scripts and for Prometheus.
+//
+// One reader of Redis serves all who look. The pages work without JavaScript; with it, a stream of server-sent events
+// replaces the parts of a page that have changed.
+package serve
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"html/template"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/term"
+)
+
+// Store is what the page needs of the locks.
+type Store interface {
+	List(ctx context.Context) ([]lock.State, error)
+	Now(ctx context.Context) (time.Time, error)
+	Events(ctx context.Context, since time.Time) ([]redisstore.Event, error)
+	Break(ctx context.Context, k lock.Key, holder lock.Token, by lock.Record, why string) (lock.ReleaseResult, error)
+}
+
+// Options are how the page is served. Store, and what prints for machines, are required.
+type Options struct {
+	Store    Store
+	BasePath string // before every path, such as "/locks"; "" for none
+
+	OperatorsFile   string         // users who may break locks, with hashes by bcrypt
+	ProxyUserHeader string         // the header in which a proxy names the user
+	TrustedProxies  []netip.Prefix // from which that header is believed
+	Secure          bool           // browsers reach us by TLS
+
+	// As the commands print them.
+	Locks   func(io.Writer, []lock.State) error
+	Events  func(io.Writer, []redisstore.Event) error
+	Stats   func(io.Writer, []redisstore.Event) error
+	Metrics func(context.Context, io.Writer) error
+
+	By lock.Record // who breaks a lock, but for the operator's name
+}
+
+// Sizes and times of the HTTP server.
+const (
+	headerTime  = 5 * time.Second
+	requestTime = 30 * time.Second
+	idleTime    = 2 * time.Minute
+	mostHeader  = 32 << 10
+	mostBody    = 16 << 10
+	heartbeat   = 15 * time.Second // of a stream with no news
+	mostStreams = 1000
+	metricsType = "text/plain; version=0.0.4; charset=utf-8"
+)
+
+//go:embed assets
+var assets embed.FS
+
+// Server is the page.
+type Server struct {
+	o       Options
+	hub     *hub
+	who     *operators
+	pages   *template.Template
+	streams chan struct{}
+	ended   <-chan struct{}
+}
+
+// New makes a server; an error is one of the options.
+func New(o Options) (*Server, error) {
+	o.BasePath = strings.TrimSuffix(o.BasePath, "/")
+	if o.BasePath != "" && !strings.HasPrefix(o.BasePath, "/") {
+		return nil, fmt.Errorf("--base-path %s does not begin with a slash", o.BasePath)
+	}
+	who, err := newOperators(o.OperatorsFile, o.ProxyUserHeader, o.TrustedProxies)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{o: o, hub: newHub(o.Store), who: who, streams: make(chan struct{}, mostStreams)}
+	s.pages, err = template.New("").Funcs(template.FuncMap{
+		"base": func() string { return o.BasePath },
+		"lock": func(id string) string { return o.BasePath + "/lock?id=" + url.QueryEscape(id) },
+		"ago":  func(now, t time.Time) string { return term.Duration(max(0, now.Sub(t).Round(time.Second))) },
+		"unix": func(t time.Time) int64 { return t.Unix() },
+		"dict": func(k1 string, v1 any, k2 string, v2 any) map[string]any { return map[string]any{k1: v1, k2: v2} },
+		"iso":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	}).ParseFS(assets, "assets/*.html")
+	if err != nil {
+		return nil, fmt.Errorf("parse the pages: %w", err)
+	}
+	return s, nil
+}
+
+// Serve answers until ctx ends.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	s.ended = ctx.Done()
+	go s.hub.run(ctx)
+	server := &http.Server{
+		Handler: s.Handler(), ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: mostHeader, BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve the page: %w", err)
+	case <-ctx.Done():
+		_ = server.Close() // nothing is lost with a page that is cut
+		<-ended
+		return ctx.Err()
+	}
+}
+
+// Handler is all paths, below the base path.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.page(s.listParts, "list"))
+	mux.HandleFunc("GET /lock", s.page(s.lockParts, "one"))
+	mux.HandleFunc("GET /events", s.stream)
+	mux.HandleFunc("GET /api/v1/locks", s.apiLocks)
+	mux.HandleFunc("GET /api/v1/events", s.apiEvents(s.o.Events))
+	mux.HandleFunc("GET /api/v1/stats", s.apiEvents(s.o.Stats))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", metricsType)
+		_ = s.o.Metrics(r.Context(), w) // that Redis is down is one of the metrics
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("POST /lock/break", s.breakLock)
+	mux.HandleFunc("GET /login", s.loginPage)
+	mux.HandleFunc("POST /login", s.login)
+	mux.HandleFunc("POST /logout", s.logout)
+	files, _ := fs.Sub(assets, "assets") // is there: it is embedded
+	mux.Handle("GET /style.css", http.FileServerFS(files))
+	mux.Handle("GET /page.js", http.FileServerFS(files))
+
+	guarded := http.NewCrossOriginProtection().Handler(http.StripPrefix(s.o.BasePath, mux))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "+
+			"img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		if s.o.Secure {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, mostBody)
+		if s.o.BasePath != "" && r.URL.Path == s.o.BasePath {
+			http.Redirect(w, r, s.o.BasePath+"/", http.StatusMovedPermanently)
+			return
+		}
+		guarded.ServeHTTP(w, r)
+	})
+}
+
+// part is a piece of a page that is replaced when it changes.
+type part struct {
+	ID   string
+	HTML template.HTML
+}
+
+// frame is what stands around the parts of a page.
+type frame struct {
+	Title     string
+	Kind      string // list or one
+	Query     string
+	ID        string // of the lock, for a page of one
+	Stream    string // of what changes on it
+	Summary   part
+	Parts     []part
+	Now       time.Time
+	User      string // the operator who looks; "": none
+	CSRF      string
+	Operators bool // somebody may log in
+	CanBreak  bool
+	HoldID    string
+	Holder    string
+	Notice    string
+}
+
+// summary is the head of every page.
+type summary struct {
+	Held, Waiting int
+	Failed        time.Time // zero: Redis can be read
+	Why           string
+	Read          time.Time
+}
+
+// maker makes the parts of a page. now is the zero time for a stream: the page's script fills the ages in.
+type maker func(snap *snapshot, r *http.Request, now time.Time) (parts []part, found bool, err error)
+
+func (s *Server) render(name string, data any) (template.HTML, error) {
+	var b bytes.Buffer
+	if err := s.pages.ExecuteTemplate(&b, name, data); err != nil {
+		return "", fmt.Errorf("render %s: %w", name, err)
+	}
+	return template.HTML(b.String()), nil //nolint:gosec // a template has escaped it
+}
+
+func (s *Server) summary(snap *snapshot, now time.Time) (part, error) {
+	v := summary{Failed: snap.failed, Read: snap.at}
+	for _, l := range snap.locks {
+		if l.Holder != nil {
+			v.Held++
+		}
+		v.Waiting += len(l.Waiters)
+	}
+	if snap.err != nil {
+		v.Why = term.Clean(snap.err.Error())
+	}
+	html, err := s.render("summary", map[string]any{"S": v, "Now": now})
+	return part{"summary", html}, err
+}
+
+func (s *Server) listParts(snap *snapshot, r *http.Request, now time.Time) ([]part, bool, error) {
+	var parts []part
+	query := r.URL.Query().Get("q")
+	for _, l := range snap.locks {
+		if !strings.Contains(l.Key.String(), query) {
+			continue
+		}
+		v := newLock(l, snap.events[l.Key.ID()], time.Now(), stripSpan)
+		if v.More = len(v.Waiters) - shownQueue; v.More > 0 {
+			v.Waiters = v.Waiters[:shownQueue]
+		}
+		html, err := s.render("row", map[string]any{"L": v, "Now": now})
+		if err != nil {
+			return nil, false, err
+		}
+		parts = append(parts, part{v.Part, html})
+	}
+	return parts, true, nil
+}
+
+func (s *Server) lockParts(snap *snapshot, r *http.Request, now time.Time) ([]part, bool, error) {
+	id := r.URL.Query().Get("id")
+	events := snap.events[id]
+	l, found := snap.find(id)
+	if !found {
+		l.State = lock.State{Key: lock.ParseID(id)}
+	}
+	v := newLock(l, events, time.Now(), history)
+	data := map[string]any{"L": v, "Now": now, "Charts": newCharts(events), "Events": newEvents(events), "Holds": min(estimated, holdsOf(events))}
+	var parts []part
+	for _, name := range []string{"holder", "queue", "charts", "history"} {
+		html, err := s.render(name, data)
+		if err != nil {
+			return nil, false, err
+		}
+		parts = append(parts, part{name, html})
+	}
+	return parts, found || len(events) > 0, nil
+}
+
+func holdsOf(events []redisstore.Event) int {
+	n := 0
+	for _, e := range events {
+		if endsHold(e.Type) {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *Server) page(parts maker, kind string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		snap := s.hub.look(r.Context())
+		now := time.Now()
+		f := frame{Title: "Locks", Kind: kind, Query: r.URL.Query().Get("q"), ID: r.URL.Query().Get("id"), Now: now, Operators: s.who.some()}
+		f.Stream = s.o.BasePath + "/events" // of every lock: the page's script finds those that are looked for
+		if kind == "one" {
+			f.Stream += "?id=" + url.QueryEscape(f.ID)
+		}
+		code := http.StatusOK
+		var (
+			found bool
+			err   error
+		)
+		if f.Parts, found, err = parts(snap, r, now); err == nil {
+			f.Summary, err = s.summary(snap, now)
+		}
+		if err != nil {
+			http.Error(w, "cannot render the page", http.StatusInternalServerError)
+			return
+		}
+		if kind == "one" {
+			f.Title = term.Clean(lock.ParseID(f.ID).String())
+			if !found {
+				code = http.StatusNotFound
+				f.Notice = "No such lock is held, waited for or remembered."
+			}
+			if l, ok := snap.find(f.ID); ok && l.Holder != nil {
+				f.HoldID, f.Holder = l.Holder.ID(), newPerson(l.Holder.Record).Who
+			}
+		}
+		user, bound := s.who.user(r)
+		if user != "" {
+			f.User, f.CSRF, f.CanBreak = term.Clean(user), s.who.token(bound), f.HoldID != ""
+		}
+		if text, ok := notices[r.URL.Query().Get("done")]; ok {
+			f.Notice = text
+		}
+		s.write(w, code, "page", f)
+	}
+}
+
+var notices = map[string]string{
+	"broken": "The lock is broken. Its owner's next push fails and says who did it.",
+	"over":   "That hold has ended already: nothing was broken.",
+	"failed": "Redis could not be asked: nothing was broken.",
+}
+
+func (s *Server) write(w http.ResponseWriter, code int, name string, data any) {
+	html, err := s.render(name, data)
+	if err != nil {
+		http.Error(w, "cannot render the page", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(code)
+	_, _ = io.WriteString(w, string(html))
+}
+
+// news is one message of a stream: the parts in their order, and the HTML of those that have changed.
+type news struct {
+	Order []string          `json:"order"`
+	HTML  map[string]string `json:"html"`
+	Now   int64             `json:"now"` // the server's clock, in seconds
+}
+
+// stream sends what changes on a page.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.streams <- struct{}{}:
+		defer func() { <-s.streams }()
+	default:
+		http.Error(w, "too many streams", http.StatusServiceUnavailable)
+		return
+	}
+	parts := maker(s.listParts)
+	if r.URL.Query().Get("id") != "" {
+		parts = s.lockParts
+	}
+	control := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no")
+	_ = control.SetReadDeadline(time.Time{})
+
+	changed, stop := s.hub.follow()
+	defer stop()
+	sent := map[string]uint64{}
+	var last *snapshot
+	for {
+		text := []byte(": still here\n\n")
+		if snap := s.hub.look(r.Context()); snap != last {
+			last = snap
+			update, err := s.update(parts, snap, r, sent)
+			if err != nil {
+				return
+			}
+			if text = nil; update != nil {
+				text = append(append([]byte("data: "), update...), "\n\n"...)
+			}
+		}
+		if text != nil {
+			_ = control.SetWriteDeadline(time.Now().Add(requestTime))
+			if _, err := w.Write(text); err != nil || control.Flush() != nil {
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-time.After(heartbeat):
+			last = nil // the strips move on, and a quiet connection must show life
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// update is the news since the last one; nil when there is none.
+func (s *Server) update(parts maker, snap *snapshot, r *http.Request, sent map[string]uint64) ([]byte, error) {
+	all, _, err := parts(snap, r, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	head, err := s.summary(snap, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	n := news{Order: []string{}, HTML: map[string]string{}, Now: time.Now().Unix()}
+	order := fnv.New64a()
+	for _, p := range append([]part{head}, all...) {
+		sum := fnv.New64a()
+		_, _ = io.WriteString(sum, string(p.HTML))
+		if sent[p.ID] != sum.Sum64() {
+			n.HTML[p.ID] = string(p.HTML)
+			sent[p.ID] = sum.Sum64()
+		}
+		if p.ID != head.ID {
+			n.Order = append(n.Order, p.ID)
+			_, _ = io.WriteString(order, p.ID)
+		}
+	}
+	if sent["order"] == order.Sum64() && len(n.HTML) == 0 {
+		return nil, nil
+	}
+	sent["order"] = order.Sum64()
+	text, err := json.Marshal(n)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	return text, nil
+}
+
+func (s *Server) apiLocks(w http.ResponseWriter, r *http.Request) {
+	snap := s.hub.look(r.Context())
+	if snap.err != nil {
+		http.Error(w, "Redis cannot be read", http.StatusServiceUnavailable)
+		return
+	}
+	states := make([]lock.State, len(snap.locks))
+	for i, l := range snap.locks {
+		states[i] = l.State
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	_ = s.o.Locks(w, states)
+}
+
+func (s *Server) apiEvents(print func(io.Writer, []redisstore.Event) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		snap := s.hub.look(r.Context())
+		if snap.err != nil {
+			http.Error(w, "Redis cannot be read", http.StatusServiceUnavailable)
+			return
+		}
+		var all []redisstore.Event
+		for _, events := range snap.events {
+			all = append(all, events...)
+		}
+		sortEvents(all)
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		_ = print(w, all)
+	}
+}
+
+// breakLock ends the hold that the operator has seen, and no later one.
+func (s *Server) breakLock(w http.ResponseWriter, r *http.Request) {
+	user, ok := s.who.may(r)
+	if !ok {
+		http.Error(w, "log in as an operator, and use the form on the page of the lock", http.StatusForbidden)
+		return
+	}
+	id, hold := r.PostFormValue("id"), r.PostFormValue("hold")
+	done := "over"
+	if l, ok := s.hub.look(r.Context()).find(id); ok && l.Holder != nil && l.Holder.ID() == hold {
+		by := s.o.By
+		by.User = term.Clean(user)
+		result, err := s.o.Store.Break(r.Context(), l.Key, l.Holder.Token, by, term.Clean(r.PostFormValue("reason")))
+		switch {
+		case err != nil:
+			done = "failed"
+		case result != lock.NotHeld:
+			done = "broken"
+		}
+	}
+	http.Redirect(w, r, s.o.BasePath+"/lock?id="+url.QueryEscape(id)+"&done="+done, http.StatusSeeOther)
+}
+
+func (s *Server) loginPage(w http.ResponseWriter, _ *http.Request) {
+	s.write(w, http.StatusOK, "login", map[string]any{"Wrong": ""})
+}
+
+func (s *Server) login(w http.ResponseWriter, r *http.Request) {
+	addr, _, _ := net.SplitHostPort(r.RemoteAddr)
+	session, err := s.who.login(r.PostFormValue("user"), r.PostFormValue("password"), addr)
+	if err != nil {
+		code := http.StatusUnauthorized
+		if errors.Is(err, errTooMany) {
+			code = http.StatusTooManyRequests
+		}
+		s.write(w, code, "login", map[string]any{"Wrong": err.Error()})
+		return
+	}
+	http.SetCookie(w, s.cookie(session, int(sessionLife/time.Second)))
+	http.Redirect(w, r, s.o.BasePath+"/", http.StatusSeeOther)
+}
+
+func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
+	if _, ok := s.who.may(r); ok {
+		s.who.logout(r)
+		http.SetCookie(w, s.cookie("", -1))
+	}
+	http.Redirect(w, r, s.o.BasePath+"/", http.StatusSeeOther)
+}
+
+func (s *Server) cookie(value string, age int) *http.Cookie {
+	return &http.Cookie{
+		Name: cookieName, Value: value, Path: s.o.BasePath + "/", MaxAge: age,
+		HttpOnly: true, Secure: s.o.Secure, SameSite: http.SameSiteStrictMode,
+	}
+}
