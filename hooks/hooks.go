@@ -144,6 +144,16 @@ func UninstallAll(dir string) (changed bool, err error) {
 	return changed, nil
 }
 
+// RunsLFS reports whether git would run a hook, and it uploads the content of Git LFS.
+func RunsLFS(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode()&0o111 == 0 {
+		return false
+	}
+	text, err := os.ReadFile(path) //nolint:gosec // the user's own hook
+	return err == nil && (bytes.Contains(text, []byte("git lfs")) || bytes.Contains(text, []byte("git-lfs")))
+}
+
 // Installed reports whether a folder has our pre-push hook.
 func Installed(dir string) bool {
 	text, err := os.ReadFile(filepath.Join(dir, "pre-push")) //nolint:gosec // the user's own hook

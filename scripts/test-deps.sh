@@ -25,6 +25,7 @@ have wget || need wget
 have openssl || need openssl
 have shasum || need perl
 have shellcheck || need shellcheck
+have git-lfs || need git-lfs
 [ -n "$missing" ] || exit 0
 
 as_root=

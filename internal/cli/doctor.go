@@ -423,6 +423,7 @@ func (d *checkup) repository(ctx context.Context) {
 	}
 	d.held(ctx, workspace.At(place.CommonDir))
 	d.hook(ctx)
+	d.lfs(ctx, place)
 	if len(d.gitConfig["remote."+target.Remote+".url"]) > 0 {
 		d.legacy(ctx, target.Remote)
 	}
@@ -546,6 +547,19 @@ func (d *checkup) hook(ctx context.Context) {
 		d.fail("hook", "put git-gitops on PATH", "the pre-push hook in %s does not find git-gitops, and stops every push", dir)
 	default:
 		d.ok("hook", "plain git push is guarded by the pre-push hook in %s", dir)
+	}
+}
+
+// lfs looks whether the content that Git LFS keeps beside the commits gets to the remote.
+func (d *checkup) lfs(ctx context.Context, place git.Place) {
+	dir, err := d.git.HooksDir(ctx)
+	if err != nil || !usesLFS(place) {
+		return
+	}
+	if uploader := lfsUploader(place, dir); uploader != "" {
+		d.ok("lfs", "Git LFS content is uploaded by %s", uploader)
+	} else {
+		d.warn("lfs", "git lfs update", "this repository uses Git LFS, and no pre-push hook in %s uploads its content", dir)
 	}
 }
 

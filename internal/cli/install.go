@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -59,7 +60,11 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 	case u.IsSet("shim"):
 		return placeShim(u, out, install)
 	case u.Bool("global"):
-		return c.placeGlobal(u.Context, out, install)
+		if err := c.placeGlobal(u.Context, out, install); err != nil {
+			return err
+		}
+		c.tellLFS(u.Context, out)
+		return nil
 	case u.IsSet("template"):
 		dir, err := filepath.Abs(filepath.Join(u.String("template"), "hooks"))
 		if err != nil {
@@ -77,7 +82,28 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 		if err != nil {
 			return err
 		}
-		return placeHook(out, dir, install)
+		if err := placeHook(out, dir, install); err != nil {
+			return err
+		}
+		c.tellLFS(u.Context, out)
+		return nil
+	}
+}
+
+// tellLFS says how the Git LFS content of the repository here, if there is one, gets to the remote now.
+func (c *command) tellLFS(ctx context.Context, out *term.Printer) {
+	place, err := c.git.Place(ctx)
+	if err != nil || !usesLFS(place) {
+		return
+	}
+	dir, err := c.git.HooksDir(ctx)
+	if err != nil {
+		return
+	}
+	if uploader := lfsUploader(place, dir); uploader != "" {
+		out.Say("Git LFS content of this repository is uploaded by %s", uploader)
+	} else {
+		out.Warn("this repository uses Git LFS, and no hook uploads its content: git lfs update")
 	}
 }
 
@@ -195,8 +221,20 @@ func (c *command) prePush(words []string) int {
 	if err != nil {
 		return fail(out, fmt.Errorf("read what git pushes: %w", err))
 	}
-	for _, other := range c.otherHooks(hook) {
+	place, placed := c.git.Place(context.Background())
+	others := otherHooks(place, hook)
+	for _, other := range others {
 		exit, err := git.RunHook(other, []string{remote, url}, input)
+		if err != nil {
+			return fail(out, err)
+		}
+		if !exit.OK() {
+			return exit.Code
+		}
+	}
+	if placed == nil && usesLFS(place) && !slices.ContainsFunc(append(others, hook), hooks.RunsLFS) {
+		// It does not install a hook of its own where there is one of somebody else.
+		exit, err := c.git.RunReadingFrom(input, "lfs", "pre-push", remote, url)
 		if err != nil {
 			return fail(out, err)
 		}
@@ -234,11 +272,32 @@ func (c *command) prePush(words []string) int {
 	return 0
 }
 
-// otherHooks are the pre-push hooks that git would have run without ours.
-func (c *command) otherHooks(hook string) []string {
+// usesLFS reports whether Git LFS is here, and has kept content of this repository.
+func usesLFS(place git.Place) bool {
+	_, err := os.Stat(filepath.Join(place.CommonDir, "lfs"))
+	return err == nil && git.HasProgram("lfs")
+}
+
+// lfsUploader is the hook that uploads Git LFS content when git looks for hooks in a folder; "" when none does.
+func lfsUploader(place git.Place, dir string) string {
+	hook := filepath.Join(dir, "pre-push")
+	candidates := []string{hook}
+	if hooks.Installed(dir) {
+		candidates = append(otherHooks(place, hook), hook)
+	}
+	if i := slices.IndexFunc(candidates, hooks.RunsLFS); i >= 0 {
+		return candidates[i]
+	}
+	if hooks.Installed(dir) {
+		return hook
+	}
+	return ""
+}
+
+// otherHooks are the pre-push hooks that git would have run without ours. The place is empty when it is not known.
+func otherHooks(place git.Place, hook string) []string {
 	others := []string{hook + hooks.Chained}
-	place, err := c.git.Place(context.Background())
-	if err != nil {
+	if place.CommonDir == "" {
 		return others
 	}
 	own := filepath.Join(place.CommonDir, "hooks")
