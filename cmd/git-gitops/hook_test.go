@@ -314,3 +314,27 @@ func TestHook_output(t *testing.T) {
 		t.Errorf("plain:\n%s\nhooked:\n%s", plain.stdout, hooked.stdout)
 	}
 }
+
+// TestHook_forced: the hook, too, lets a forced push overwrite only what this clone has seen.
+func TestHook_forced(t *testing.T) {
+	w := hookWorld(t)
+	w.must("remote.git", "git config receive.denyDeleteCurrent ignore && rm hooks/pre-receive")
+	w.ok(`hooked "$1"; git commit -q --amend -m mine; git push -q -f; freed; git commit -q --amend -m again; git push -q -f origin +main; freed
+		git commit -q --amend -m more; git push -q -f "file://$1" main; freed; git commit -q --amend -m late; git push -q -f "file://$1" main; freed`)
+	w.outsider("echo x >x")
+	theirs := w.tip("main")
+	for _, push := range []string{"push -f", "push origin +main", "push --force-with-lease origin main:main", "push origin :main", `push -f "file://$REMOTE" main`, "push --mirror"} {
+		w := w.with("REMOTE=" + w.path("remote.git"))
+		r := w.bash("work", "git fetch -q; git commit -q --amend -m last; git "+push)
+		wantCode(t, r, 1)
+		wantText(t, r.ours(), "not pushed: branch main is at "+theirs[:10], "--force-with-lease=main:"+theirs)
+		if w.tip("main") != theirs {
+			t.Fatalf("%s: the outsider's commit was overwritten: %s", push, r)
+		}
+	}
+	w.must("work", "git gitops push -q --force-with-lease=main:"+theirs+" origin +main")
+	if w.tip("main") != w.must("work", "git rev-parse HEAD") {
+		t.Error("what was named is not overwritten")
+	}
+	w.ok("cd work; git commit -q --amend -m last; git push -q -f; freed")
+}

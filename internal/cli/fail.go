@@ -54,6 +54,7 @@ func explain(err error) (int, []term.Message) {
 		lost    *lock.LostError
 		dead    *lock.DeadlockError
 		moved   *gitops.MovedError
+		unseen  *gitops.UnseenError
 		same    *gitops.SameChangeError
 		waited  *gitops.WaitedError
 		install *installError
@@ -111,15 +112,27 @@ func explain(err error) (int, []term.Message) {
 			Do:   []string{"look at what happened (git gitops events), then take the lock anew: git gitops pull --rebase && git gitops push"},
 		}}
 	case errors.As(err, &moved):
-		do := "your turn is kept; bring the edits in and push again: git gitops pull --rebase && git gitops push"
-		if moved.Tip == "" {
-			do = "somebody deleted the branch; to make it anew: git gitops unlock && git gitops push"
+		do := []string{"your turn is kept; bring the edits in and push again: git gitops pull --rebase && git gitops push"}
+		switch {
+		case moved.Forced:
+			do = overwriteAdvice(gitops.Unseen{Branch: moved.Branch, Tip: moved.Tip})
+		case moved.Tip == "":
+			do = []string{"somebody deleted the branch; to create it again: git gitops unlock && git gitops push"}
 		}
 		return exitLost, []term.Message{{
 			What: "not pushed: " + moved.Error(),
 			Why:  "pushing would fail, or go over what somebody else has done since",
-			Do:   []string{do},
+			Do:   do,
 		}}
+	case errors.As(err, &unseen):
+		m := term.Message{
+			What: "not pushed: " + unseen.Error(),
+			Why:  "a forced push or a delete overwrites only what this clone has seen, and a fetch alone does not count",
+		}
+		for _, b := range unseen.Branches {
+			m.Do = append(m.Do, overwriteAdvice(b)...)
+		}
+		return exitFailed, []term.Message{m}
 	case errors.As(err, &same):
 		return exitLost, []term.Message{{
 			What: "not pushed: " + same.Error(),
@@ -170,6 +183,18 @@ func explain(err error) (int, []term.Message) {
 		return 128 + int(syscall.SIGINT), []term.Message{{What: "interrupted"}}
 	default:
 		return exitBug, []term.Message{{What: err.Error()}}
+	}
+}
+
+// overwriteAdvice is how to force a push over what somebody else has done to a branch.
+func overwriteAdvice(b gitops.Unseen) []string {
+	lease := fmt.Sprintf("--force-with-lease=%s:%s", b.Branch, b.Tip)
+	if b.Tip == "" {
+		return []string{"somebody deleted the branch; to create it again, repeat the push with git gitops and " + lease}
+	}
+	return []string{
+		fmt.Sprintf("look at what is there: git fetch, then git log %s", b.Tip),
+		fmt.Sprintf("to overwrite exactly that, repeat the push with git gitops and %s", lease),
 	}
 }
 

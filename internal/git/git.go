@@ -123,6 +123,12 @@ func (g Git) reaching(url string) (known Git, remote string) {
 		fmt.Sprintf("GIT_CONFIG_KEY_%d=remote.gitops-url.url", n), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, url)), "gitops-url"
 }
 
+// WithConfig is git with one more setting, which counts more than all others.
+func (g Git) WithConfig(key, value string) Git {
+	g.Globals = append(slices.Clone(g.Globals), "-c", key+"="+value)
+	return g
+}
+
 // with is git with further variables in its environment.
 func (g Git) with(variables ...string) Git {
 	if g.env == nil {
@@ -257,6 +263,51 @@ func (g Git) Tip(ctx context.Context, rev string) string {
 		return ""
 	}
 	return strings.TrimSpace(out)
+}
+
+// Tips are the object ids of local revisions, in their order; an error if one of them is none.
+func (g Git) Tips(ctx context.Context, revs []string) ([]string, error) {
+	words := []string{"rev-parse", "--revs-only"}
+	for _, rev := range revs {
+		words = append(words, rev+"^{commit}")
+	}
+	out, err := g.Output(ctx, words...)
+	if tips := lines(out); err == nil && len(tips) == len(revs) {
+		return tips, nil
+	}
+	return nil, errors.Join(err, errors.New("a revision that was pushed is not to be found"))
+}
+
+// ReflogEntry is one line of a ref's log.
+type ReflogEntry struct{ OID, Why string }
+
+// Reflog is the log of a ref, newest first; empty when git keeps none.
+func (g Git) Reflog(ctx context.Context, ref string) []ReflogEntry {
+	out, err := g.Output(ctx, "log", "--walk-reflogs", "--no-show-signature", "--format=%H %gs", ref, "--")
+	if err != nil {
+		return nil
+	}
+	var log []ReflogEntry
+	for _, line := range lines(out) {
+		oid, why, _ := strings.Cut(line, " ")
+		log = append(log, ReflogEntry{OID: oid, Why: why})
+	}
+	return log
+}
+
+// Had reports whether a commit is, or was, in the history of a local branch, as far as its log goes.
+func (g Git) Had(ctx context.Context, branch, commit string) bool {
+	log := g.Reflog(ctx, branch)
+	if len(log) == 0 {
+		return false
+	}
+	var input strings.Builder
+	fmt.Fprintln(&input, commit)
+	for _, e := range log {
+		fmt.Fprintf(&input, "^%s\n", e.OID)
+	}
+	out, err := g.ask(ctx, input.String(), "rev-list", "--max-count=1", "--ignore-missing", "--stdin")
+	return err == nil && out == ""
 }
 
 // Contains reports whether a commit is in the history of another.

@@ -33,7 +33,10 @@ type PushArgs struct {
 	NoVerify    bool
 	Atomic      bool
 	SetUpstream bool
-	Help        bool // usage was asked for: git prints it and pushes nothing
+
+	ForceIfIncludes *bool // nil when not given
+
+	Help bool // usage was asked for: git prints it and pushes nothing
 }
 
 // pushOptions are the options of git push in git 2.39 and what newer ones added (builtin/push.c).
@@ -99,6 +102,8 @@ func ParsePush(args []string) (PushArgs, error) {
 			} else {
 				a.ForceWithLease = nil
 			}
+		case "force-if-includes":
+			a.ForceIfIncludes = &s.on
 		case "set-upstream":
 			a.SetUpstream = s.on
 		case "prune":

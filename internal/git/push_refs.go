@@ -2,6 +2,7 @@ package git
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +28,17 @@ type PushContext struct {
 
 // PushTarget is where a push goes.
 type PushTarget struct {
-	Remote   string   // name or URL; may hold a password
-	Branches []string // full names, sorted and unique, that it may update, create or delete
+	Remote   string       // name or URL; may hold a password
+	Branches []string     // full names, sorted and unique, that it may update, create or delete
+	Updates  []PushUpdate // one for each of Branches, in the same order
+}
+
+// PushUpdate is what a push does to one branch.
+type PushUpdate struct {
+	Ref    string // full name at the remote
+	Src    string // the revision that is pushed; "" when the branch is deleted
+	Forced bool   // by --force or a "+"; a lease is not counted
+	Wide   bool   // a wildcard, ":", --all or --mirror stands for it, no refspec of its own
 }
 
 // Target says which branches this push would update, create or delete, and at which remote, by
@@ -45,16 +55,18 @@ func (a PushArgs) Target(ctx PushContext) (PushTarget, error) {
 	p := &pushPlan{
 		PushContext: ctx,
 		remote:      a.remote(ctx),
-		branches:    make(map[string]bool),
+		branches:    make(map[string]PushUpdate),
 	}
 	target := PushTarget{Remote: p.remote}
 	if err := p.match(a); err != nil {
 		return target, err
 	}
-	for name := range p.branches {
+	for _, name := range slices.Sorted(maps.Keys(p.branches)) {
+		u := p.branches[name]
+		u.Forced = u.Forced || p.forced(a)
 		target.Branches = append(target.Branches, name)
+		target.Updates = append(target.Updates, u)
 	}
-	slices.Sort(target.Branches)
 	return target, nil
 }
 
@@ -97,9 +109,9 @@ func (c Config) remotes() []string {
 	return names
 }
 
-// isTrue reads a boolean as git does (git_parse_maybe_bool in config.c), except that a
+// IsTrue reads a boolean as git does (git_parse_maybe_bool in config.c), except that a
 // malformed one, at which git stops, is true.
-func (c Config) isTrue(key string) bool {
+func (c Config) IsTrue(key string) bool {
 	value, ok := c.Get(key)
 	if !ok {
 		return false
@@ -114,7 +126,9 @@ func (c Config) isTrue(key string) bool {
 
 // refspec is one push refspec (parse_refspec in refspec.c).
 type refspec struct {
+	text     string // as written
 	src, dst string
+	force    bool // "+src"
 	hasDst   bool // there was a colon
 	negative bool // "^src"
 	matching bool // ":"
@@ -123,13 +137,12 @@ type refspec struct {
 
 // parseRefspec reads one refspec. It returns false for one that git refuses.
 func parseRefspec(s string) (refspec, bool) {
-	var r refspec
-	s, negative := strings.CutPrefix(s, "^")
-	if !negative {
-		s = strings.TrimPrefix(s, "+")
+	r := refspec{text: s}
+	s, r.negative = strings.CutPrefix(s, "^")
+	if !r.negative {
+		s, r.force = strings.CutPrefix(s, "+")
 	}
-	r.negative = negative
-	if s == ":" && !negative {
+	if s == ":" && !r.negative {
 		r.matching = true
 		return r, true
 	}
@@ -172,14 +185,25 @@ func mapName(name, from, to string) (string, bool) {
 type pushPlan struct {
 	PushContext
 	remote   string
-	branches map[string]bool
+	branches map[string]PushUpdate // by Ref
 
 	local map[string]string // local refs and where symbolic ones point; nil before readLocal
 }
 
+// mirror reports whether this push makes the remote a mirror.
+func (p *pushPlan) mirror(a PushArgs) bool {
+	return a.Mirror || p.Config.IsTrue("remote."+p.remote+".mirror")
+}
+
+// forced reports whether this push forces all that it updates. remote.<name>.mirror does, whatever
+// the options say.
+func (p *pushPlan) forced(a PushArgs) bool {
+	return a.Force || p.Config.IsTrue("remote."+p.remote+".mirror")
+}
+
 // match fills branches.
 func (p *pushPlan) match(a PushArgs) error {
-	mirror := a.Mirror || p.Config.isTrue("remote."+p.remote+".mirror")
+	mirror := p.mirror(a)
 	specs, err := p.refspecs(a, mirror)
 	if err != nil {
 		return err
@@ -214,16 +238,16 @@ func (p *pushPlan) match(a PushArgs) error {
 				remote[name] = true
 			}
 		}
-		for name := range p.local {
-			dst, byPattern := patternDestination(specs, name)
+		for _, name := range slices.Sorted(maps.Keys(p.local)) {
+			dst, force, byPattern := patternDestination(specs, name)
 			if byPattern || !known || remote[dst] {
-				p.add(dst)
+				p.add(PushUpdate{Ref: dst, Src: name, Forced: force, Wide: true})
 			}
 		}
 		for name := range remote {
 			// A mirror deletes all that it doesn't send, pruning only what a refspec covers.
 			if mirror || a.Prune && p.gone(specs, name) {
-				p.add(name)
+				p.add(PushUpdate{Ref: name, Wide: true})
 			}
 		}
 	}
@@ -239,10 +263,10 @@ func (p *pushPlan) match(a PushArgs) error {
 	return nil
 }
 
-// add notes a destination, if it is a branch.
-func (p *pushPlan) add(ref string) {
-	if len(ref) > len(branchPrefix) && strings.HasPrefix(ref, branchPrefix) {
-		p.branches[ref] = true
+// add notes a destination, if it is a branch. Of several for one branch the first counts, as in git.
+func (p *pushPlan) add(u PushUpdate) {
+	if _, known := p.branches[u.Ref]; !known && len(u.Ref) > len(branchPrefix) && strings.HasPrefix(u.Ref, branchPrefix) {
+		p.branches[u.Ref] = u
 	}
 }
 
@@ -355,7 +379,7 @@ func (p *pushPlan) mapped(word string) ([]string, error) {
 	}
 	name := names[0]
 
-	dst, negative := "", false
+	dst, plus, negative := "", "", false
 	for _, text := range p.pushRefspecs() {
 		r, ok := parseRefspec(text)
 		negative = negative || r.negative
@@ -367,13 +391,16 @@ func (p *pushPlan) mapped(word string) ([]string, error) {
 		} else if r.src == name {
 			dst = r.dst
 		}
+		if dst != "" && r.force {
+			plus = "+"
+		}
 	}
 	switch {
 	case dst != "" && negative:
 		// Whether git maps a ref that may be excluded takes its reverse matching to tell; count both.
-		return []string{name + ":" + dst, word}, nil
+		return []string{plus + name + ":" + dst, word}, nil
 	case dst != "":
-		return []string{name + ":" + dst}, nil
+		return []string{plus + name + ":" + dst}, nil
 	}
 
 	if p.pushDefault() == "upstream" && strings.HasPrefix(name, branchPrefix) {
@@ -386,14 +413,15 @@ func (p *pushPlan) mapped(word string) ([]string, error) {
 
 // explicit adds the destination of a refspec that names one ref (match_explicit in remote.c).
 func (p *pushPlan) explicit(r refspec) error {
+	add := func(ref string) { p.add(PushUpdate{Ref: ref, Src: r.src, Forced: r.force}) }
 	if r.hasDst {
 		if strings.HasPrefix(r.dst, "refs/") {
-			p.add(r.dst)
+			add(r.dst)
 			return nil
 		}
 		// Which of the two it is depends on what the remote has.
-		p.add("refs/" + r.dst)
-		p.add(branchPrefix + r.dst)
+		add("refs/" + r.dst)
+		add(branchPrefix + r.dst)
 		return nil
 	}
 	names, err := p.find(r.src)
@@ -404,26 +432,26 @@ func (p *pushPlan) explicit(r refspec) error {
 		names = []string{p.Head}
 	}
 	for _, name := range names {
-		p.add(p.resolve(name))
+		add(p.resolve(name))
 	}
 	return nil
 }
 
-// patternDestination is where wildcard and matching refspecs send a local ref, and whether it was
-// a wildcard: the first one that fits wins, and ":" is for what none fits (get_ref_match in remote.c).
-func patternDestination(specs []refspec, name string) (string, bool) {
-	matching := ""
+// patternDestination is where wildcard and matching refspecs send a local ref, whether by force, and
+// whether it was a wildcard: the first one that fits wins, and ":" is for what none fits
+// (get_ref_match in remote.c).
+func patternDestination(specs []refspec, name string) (dst string, force, byPattern bool) {
 	for _, r := range specs {
 		if r.pattern && !r.negative {
 			if dst, ok := mapName(name, r.src, r.destination()); ok {
-				return dst, true
+				return dst, r.force, true
 			}
 		}
 		if r.matching {
-			matching = name
+			dst, force = name, force || r.force
 		}
 	}
-	return matching, false
+	return dst, force, false
 }
 
 // gone says whether pruning deletes a ref at the remote: the refspec that covers it finds no local ref.

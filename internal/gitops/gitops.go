@@ -200,6 +200,7 @@ type PushWatch struct {
 	CommonDir string          `json:"common_dir"` // of the repository that it pushes from
 	Remote    string          `json:"remote"`     // name or URL, as git calls it
 	URL       string          `json:"url"`        // may hold a password: never printed
+	Repo      string          `json:"repo"`       // which repository that is
 	Ref       string          `json:"ref"`        // full name at the remote
 	OID       string          `json:"oid"`        // what is pushed there; zeros: deleted
 	Only      bool            `json:"only"`       // no other keeper has the lock

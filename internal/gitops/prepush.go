@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -112,8 +113,9 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 		held.giveUp(ctx)
 		return err
 	}
+	seen := f.newSight(held, place, remote, []string{url})
 	for _, one := range held.list {
-		if err := f.unmoved(ctx, one, url, byLock[one.lease.Key.ID()]); err != nil {
+		if err := f.unmoved(ctx, one, seen, url, byLock[one.lease.Key.ID()]); err != nil {
 			held.retain(ctx)
 			return err
 		}
@@ -125,6 +127,9 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 		}
 		u := byLock[one.lease.Key.ID()]
 		watch := &PushWatch{Git: push, CommonDir: place.CommonDir, Remote: remote, URL: url, Ref: u.RemoteRef, OID: u.LocalOID, Always: one.pushOnly}
+		if len(seen.repos) > 0 {
+			watch.Repo = seen.repos[0]
+		}
 		if err := held.entrustPush(one, watch); err != nil {
 			f.Notes.Warn("cannot watch this push, so its lock on %s ends with its TTL or with this script: %v", one.lease.Key, err)
 		}
@@ -133,8 +138,8 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 }
 
 // unmoved makes sure that the branch is still what git saw when it connected, if we waited since, and
-// what the clone is built on, if the lock was lost since.
-func (f *Flows) unmoved(ctx context.Context, one *hold, url string, u RefUpdate) error {
+// that a forced push overwrites only what this clone has seen.
+func (f *Flows) unmoved(ctx context.Context, one *hold, seen *sight, url string, u RefUpdate) error {
 	k := one.lease.Key
 	if u.RemoteRef == "" {
 		return nil
@@ -148,11 +153,23 @@ func (f *Flows) unmoved(ctx context.Context, one *hold, url string, u RefUpdate)
 			return &WaitedError{Branch: k.Branch}
 		}
 	}
-	if one.broken() && one.entry.Based && u.RemoteOID != one.entry.Base && !u.creates() &&
-		!u.deletes() && !f.Git.Contains(ctx, u.LocalOID, u.RemoteOID) {
-		return &MovedError{Branch: k.Branch, Base: one.entry.Base, Tip: u.RemoteOID}
+	// git has dropped from the list what it refuses as no fast-forward.
+	if u.creates() || !u.deletes() && f.Git.Contains(ctx, u.LocalOID, u.RemoteOID) {
+		return nil
 	}
-	return nil
+	update := git.PushUpdate{Ref: u.RemoteRef, Src: u.LocalRef, Forced: true}
+	if u.deletes() {
+		update.Src = ""
+	}
+	tips, known := seen.tips(ctx, update)
+	switch {
+	case !known || slices.Contains(tips, u.RemoteOID) || seen.included(ctx, update, u.RemoteOID):
+		return nil
+	case one.broken() && one.entry.Based:
+		return &MovedError{Branch: k.Branch, Forced: true, Base: one.entry.Base, Tip: u.RemoteOID}
+	default:
+		return &UnseenError{Branches: []Unseen{{Branch: k.Branch, Tip: u.RemoteOID}}}
+	}
 }
 
 // entrustPush has the clone remember a lock, and a keeper watch the push under it.
@@ -182,12 +199,19 @@ func Landed(ctx context.Context, g git.Git, w PushWatch) bool {
 		return true
 	}
 	branch := strings.TrimPrefix(w.Ref, "refs/heads/")
-	gone := zeros(w.OID)
-	if !gone && g.Tip(ctx, "refs/remotes/"+w.Remote+"/"+branch) == w.OID {
-		return true
+	wanted := w.OID
+	if zeros(wanted) {
+		wanted = ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	tip, err := g.RemoteTip(ctx, w.URL, w.Ref)
-	return err == nil && (tip == w.OID || gone && tip == "")
+	landed := wanted != "" && g.Tip(ctx, "refs/remotes/"+w.Remote+"/"+branch) == wanted
+	if !landed {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		tip, err := g.RemoteTip(ctx, w.URL, w.Ref)
+		landed = err == nil && tip == wanted
+	}
+	if landed && w.Repo != "" {
+		_ = workspace.At(w.CommonDir).See(w.Repo, branch, wanted) // else git's own log of the branch has it
+	}
+	return landed
 }

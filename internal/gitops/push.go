@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -58,23 +59,32 @@ func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
 	if err := os.Setenv(guardedBy, strconv.Itoa(os.Getpid())); err != nil { // for the pre-push hook
 		return git.Exit{}, fmt.Errorf("mark the push: %w", err)
 	}
-	p := &pushing{f: f, held: held, args: args, place: place, target: target, url: urls[0]}
+	p := &pushing{
+		f: f, git: f.Git, held: held, args: args, place: place, target: target, url: urls[0],
+		sight: f.newSight(held, place, target.Remote, urls),
+	}
 	exit, err := p.run(ctx, words)
 	if err == nil && exit.OK() {
 		held.landed(ctx)
+		p.record(ctx, target.Updates)
 	} else {
 		held.retain(ctx)
+		p.record(ctx, p.landedInPart())
 	}
 	return exit, err
 }
 
 func (f *Flows) pushContext(ctx context.Context, place git.Place) git.PushContext {
+	var remoteRefs []string
 	return git.PushContext{
 		Config:    f.GitConfig,
 		Head:      place.Head,
-		LocalRefs: func() ([]string, error) { return f.Git.LocalRefs(ctx) },
+		LocalRefs: sync.OnceValues(func() ([]string, error) { return f.Git.LocalRefs(ctx) }),
 		RemoteRefs: func(remote string) ([]string, error) {
-			var all []string
+			all := remoteRefs
+			if all != nil {
+				return all, nil
+			}
 			for _, url := range f.GitConfig.PushURLs(remote) {
 				refs, err := f.Git.RemoteRefs(ctx, url)
 				if err != nil {
@@ -82,6 +92,7 @@ func (f *Flows) pushContext(ctx context.Context, place git.Place) git.PushContex
 				}
 				all = append(all, refs...)
 			}
+			remoteRefs = all
 			return all, nil
 		},
 	}

@@ -18,11 +18,15 @@ const afterwards = time.Minute
 // MovedError says that a push would go over edits that this clone has not seen.
 type MovedError struct {
 	Branch string
+	Forced bool   // the push would overwrite or delete it
 	Base   string // object id that the branch had when it was cloned; "" when it did not exist
 	Tip    string // object id that it has now; "" when it does not exist or nobody could look
 }
 
 func (e *MovedError) Error() string {
+	if e.Base == "" {
+		return fmt.Sprintf("branch %s was created, at %s, while its lock was not held", e.Branch, short(e.Tip))
+	}
 	return fmt.Sprintf("branch %s moved from %s to %s while its lock was not held", e.Branch, short(e.Base), short(e.Tip))
 }
 
@@ -44,18 +48,26 @@ func short(oid string) string {
 
 // pushing is one push with all its tries.
 type pushing struct {
-	f      *Flows
-	held   *holds
-	args   git.PushArgs
-	place  git.Place
-	target git.PushTarget
-	url    string // the first that is pushed to
+	f       *Flows
+	git     git.Git // as the user's, but for what leases need
+	held    *holds
+	args    git.PushArgs
+	place   git.Place
+	target  git.PushTarget
+	url     string // the first that is pushed to
+	sight   *sight
+	leases  map[string]git.Lease // of branches, by their full names
+	refused []git.RefStatus      // what the last look after a failure found
+	rebased bool
 }
 
 // run pushes until it landed, or has failed for good. The exit is git's own; it is a success
 // exactly when the branches at the remote are ours.
 func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
-	words = p.withLeases(ctx, words)
+	words, err := p.withLeases(ctx, words)
+	if err != nil {
+		return git.Exit{}, err
+	}
 	if err := p.checkBase(ctx, words); err != nil {
 		return git.Exit{}, err
 	}
@@ -91,6 +103,9 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 			p.f.Notes.Warn("git says that everything is up to date, but the remote has something else")
 			return git.Exit{Code: 1}, nil
 		case next == final || next == unanswered || try >= p.f.Config.Push.Retries || p.f.Terminal || p.args.Porcelain || ctx.Err() != nil:
+			if unseen := p.unseen(ctx, p.refused); unseen != nil {
+				return exit, unseen
+			}
 			return exit, nil
 		}
 		if err := p.held.again(ctx); err != nil {
@@ -118,10 +133,10 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 func (p *pushing) push(words []string) (exit git.Exit, said string, err error) {
 	command := append([]string{"push"}, words...)
 	if p.f.Terminal {
-		exit, err = p.f.Git.Run(command...)
+		exit, err = p.git.Run(command...)
 		return exit, "", err
 	}
-	return p.f.Git.RunReading(command...)
+	return p.git.RunReading(command...)
 }
 
 // next is what follows from a push that did not plainly succeed.
@@ -140,7 +155,8 @@ const (
 func (p *pushing) diagnose(ctx context.Context, words []string, exit git.Exit, said string) next {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
-	refs, err := p.f.Git.Rehearse(ctx, words)
+	refs, err := p.git.Rehearse(ctx, words)
+	p.refused = refs
 	refused := func(r git.RefStatus) bool { return r.Flag == '!' && slices.Contains(p.target.Branches, r.Ref) }
 	switch {
 	case len(refs) == 0 && len(p.args.Refspecs) == 1 && alreadyDeleted(err) && said != "" && !strings.Contains(said, deletedWords):
@@ -208,19 +224,21 @@ func (p *pushing) checkBase(ctx context.Context, words []string) error {
 	if !slices.ContainsFunc(p.held.list, (*hold).broken) {
 		return nil
 	}
-	refs, err := p.f.Git.Rehearse(ctx, words)
+	refs, err := p.git.Rehearse(ctx, words)
 	if err != nil {
 		return nil // the remote does not answer: the push will say so
 	}
 	for _, r := range refs {
 		branch := strings.TrimPrefix(r.Ref, "refs/heads/")
 		i := slices.IndexFunc(p.held.list, func(h *hold) bool { return h.broken() && h.lease.Key.Branch == branch })
-		if i < 0 {
+		if i < 0 || !p.held.list[i].entry.Based { // where no base is known, git decides
 			continue
 		}
 		e := p.held.list[i].entry
-		gone := r.Flag == '*' && e.Based && e.Base != ""
-		if r.Flag != '!' && !gone {
+		l, leased := p.leases[r.Ref]
+		gone := r.Flag == '*' && e.Base != "" && !l.Own
+		forced := (r.Flag == '+' || r.Flag == '-') && !leased
+		if r.Flag != '!' && !gone && !forced {
 			continue
 		}
 		if p.f.Config.Push.Rebase && p.rebasable() && !gone {
@@ -231,7 +249,7 @@ func (p *pushing) checkBase(ctx context.Context, words []string) error {
 			return nil
 		}
 		tip, _ := p.f.Git.RemoteTip(ctx, p.url, r.Ref) // for the message only
-		return &MovedError{Branch: branch, Base: e.Base, Tip: tip}
+		return &MovedError{Branch: branch, Forced: leased || forced, Base: e.Base, Tip: tip}
 	}
 	return nil
 }
@@ -262,6 +280,7 @@ func (p *pushing) integrate(ctx context.Context) error {
 	}
 	rebased, err := p.f.Git.Integrate(ctx, p.url, branch)
 	if rebased {
+		p.rebased = true
 		p.f.Notes.Say("rebased onto %s, which somebody else had pushed to %s", short(tip), branch)
 	}
 	return err
@@ -280,81 +299,11 @@ func (p *pushing) notIntegrated(err error) (git.Exit, error) {
 	return git.Exit{Code: 1}, nil
 }
 
-// withLeases makes a forced push of a branch one that overwrites only what this clone has seen:
-// --force and + become --force-with-lease=<branch>:<tip that we know>. A branch that is deleted gets
-// one if it was held since the clone. A lease that the user gave is respected, and a branch of which
-// no tip is known stays as the user wrote it.
-func (p *pushing) withLeases(ctx context.Context, given []string) []string {
-	if len(p.args.ForceWithLease) > 0 || p.args.Mirror {
-		return given
+// withLeases makes each forced push of a branch one that overwrites only what this clone has seen.
+func (p *pushing) withLeases(ctx context.Context, words []string) ([]string, error) {
+	p.leases = p.findLeases(ctx)
+	if mirror := "remote." + p.target.Remote + ".mirror"; len(p.leases) > 0 && len(p.args.Refspecs) == 0 && p.f.GitConfig.IsTrue(mirror) {
+		p.git = p.git.WithConfig(mirror, "false") // the words say it now, and not by force
 	}
-	const dropped = "\x00" // no word can be that
-	words := slices.Clone(given)
-	options := []string{"--no-force"}
-	lease := func(branches []string, sinceClone bool) bool {
-		before := len(options)
-		for _, ref := range branches {
-			if tip, known := p.knownTip(ctx, ref, sinceClone); known {
-				options = append(options, "--force-with-lease="+ref+":"+tip)
-			}
-		}
-		return len(options) > before
-	}
-	if len(p.args.Refspecs) == 0 && p.args.Force {
-		lease(p.target.Branches, false)
-	}
-	second := -1 // where the second word of "tag NAME" stands, which one with a + replaces
-	for i, spec := range p.args.Refspecs {
-		at := p.args.RefspecIndex[i]
-		bare, plus := strings.CutPrefix(spec, "+")
-		forced := plus || p.args.Force
-		deletes := p.args.Delete || len(bare) > 1 && bare[0] == ':'
-		switch {
-		case at == second || strings.HasPrefix(spec, "^") || !forced && !deletes:
-			continue
-		case spec == "tag" && i+1 < len(p.args.Refspecs):
-			second = p.args.RefspecIndex[i+1]
-			if !deletes {
-				words[at], words[second] = "+refs/tags/"+words[second], dropped
-			}
-			continue
-		}
-		one := git.PushArgs{Remote: p.target.Remote, Refspecs: []string{spec}, Delete: p.args.Delete}
-		t, err := one.Target(p.f.pushContext(ctx, p.place))
-		dst := bare[strings.LastIndexByte(bare, ':')+1:]
-		others := strings.Contains(dst, "*") && !strings.HasPrefix(dst, "refs/heads/") // not branches alone
-		if err == nil && !others && lease(t.Branches, !forced) {
-			words[at] = bare
-		} else if forced && !p.args.Delete {
-			words[at] = "+" + bare
-		}
-	}
-	if len(options) == 1 {
-		return given
-	}
-	if p.args.Tags && p.args.Force {
-		options = append(options, "--no-tags")
-		words = append(words, "+refs/tags/*")
-	}
-	words = slices.Insert(words, p.args.OptionEnd, options...)
-	return slices.DeleteFunc(words, func(w string) bool { return w == dropped })
-}
-
-// knownTip is the tip that this clone has seen a branch at. It is what it last fetched or pushed if
-// that is in HEAD, else the base, else what it last fetched or pushed: a fetch in the background has
-// not been seen. sinceClone leaves that last case out.
-func (p *pushing) knownTip(ctx context.Context, ref string, sinceClone bool) (string, bool) {
-	branch := strings.TrimPrefix(ref, "refs/heads/")
-	fetched := p.f.Git.Tip(ctx, "refs/remotes/"+p.target.Remote+"/"+branch)
-	for _, one := range p.held.list {
-		e := one.entry
-		if !e.Based || e.Key.Branch != branch {
-			continue
-		}
-		if fetched != "" && fetched != e.Base && p.f.Git.Contains(ctx, "HEAD", fetched) {
-			return fetched, true
-		}
-		return e.Base, true
-	}
-	return fetched, fetched != "" && !sinceClone
+	return p.args.WithLeases(p.f.pushContext(ctx, p.place), p.target, words, p.leases)
 }

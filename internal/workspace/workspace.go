@@ -95,13 +95,18 @@ func (d Dir) write(e Entry) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", e.Key, err)
 	}
-	tmp, err := os.CreateTemp(string(d), "new-*") // created with mode 0600
+	return replace(d.file(e.Key), data)
+}
+
+// replace writes a whole file at once.
+func replace(file string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(file), "new-*") // created with mode 0600
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	_, err = tmp.Write(append(data, '\n'))
 	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), d.file(e.Key))
+		err = os.Rename(tmp.Name(), file)
 	}
 	if err != nil {
 		_ = os.Remove(tmp.Name())

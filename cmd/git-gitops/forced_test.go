@@ -1,0 +1,344 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// forcedForms are spellings of a push that overwrites or deletes main, by words after "git gitops push",
+// with settings before a "|".
+var forcedForms = []struct {
+	form string
+	tags string // of those that it updates at the remote when nobody else has pushed
+}{
+	{form: "-f origin main"},
+	{form: "--force origin main"},
+	{form: "-fu origin main"},
+	{form: "origin main -f"},
+	{form: "origin +main"},
+	{form: "origin +HEAD:main"},
+	{form: "-f origin +HEAD:refs/heads/main"},
+	{form: "-f"},
+	{form: "-f --repo=origin"},
+	{form: "push.default=matching|-f"},
+	{form: "--force --all"},
+	{form: "-f origin :"},
+	{form: "origin +:"},
+	{form: "origin '+refs/heads/*:refs/heads/*'"},
+	{form: "-f origin 'refs/heads/*'"},
+	{form: "origin '+refs/*:refs/*'", tags: "v1 v2"},
+	{form: "--no-force -f origin main"},
+	{form: "-f origin main v1", tags: "v1"},
+	{form: "-f origin tag v1 main", tags: "v1"},
+	{form: "origin main tag v1 -f tag v2", tags: "v1 v2"},
+	{form: "--force --tags origin main", tags: "v1 v2"},
+	{form: "--tags origin +main v3"},
+	{form: "-f --follow-tags origin main"},
+	{form: "--mirror", tags: "v1 v2"},
+	{form: "--mirror -f origin", tags: "v1 v2"},
+	{form: "remote.origin.mirror=true|", tags: "v1 v2"},
+	{form: "remote.origin.push=+main:refs/heads/main|"},
+	{form: "remote.origin.push=+refs/heads/*:refs/heads/*|"},
+	{form: "remote.origin.push=refs/heads/*:refs/heads/*|-f origin"},
+	{form: "remote.origin.push=+refs/heads/main:refs/heads/main|origin main"},
+	{form: "remote.origin.push=+refs/heads/main:refs/heads/main|-f origin main"},
+	{form: "--force-with-lease origin main"},
+	{form: "--force-with-lease -f origin main"},
+	{form: "--force-with-lease origin +main"},
+	{form: "--force-with-lease"},
+	{form: "--force-with-lease=main origin main"},
+	{form: "--force-with-lease=main --force origin main"},
+	{form: "--force-with-lease=main:origin/main origin main"},
+	{form: "--force-with-lease=main:origin/main -f origin +main"},
+	{form: "--force-with-lease=main:$BASE origin +main"},
+	{form: "--force-with-lease=main:$BASE -f origin main"},
+	{form: "--force-with-lease=refs/heads/main:$BASE --force --all"},
+	{form: "--force-with-lease=main:$BASE --mirror", tags: "v1 v2"},
+	{form: "--force-if-includes -f origin main"},
+	{form: "--force-if-includes --force-with-lease origin main"},
+	{form: "--force-if-includes --force-with-lease -f origin main"},
+	{form: "push.useForceIfIncludes=true|--force-with-lease origin +main"},
+	{form: "--no-force-if-includes --force-with-lease=other:main -f origin main"},
+	{form: "origin --delete main"},
+	{form: "-f -d origin main"},
+	{form: "--force-with-lease -d origin main"},
+	{form: "origin :main"},
+	{form: "origin +:main"},
+	{form: "-f --force-with-lease=main:$BASE origin :main"},
+}
+
+// forced is a form as a script.
+func forced(form string) string {
+	if config, words, ok := strings.Cut(form, "|"); ok {
+		name, value, _ := strings.Cut(config, "=")
+		return "git gitops -c '" + name + "=" + value + "' push " + words
+	}
+	return "git gitops push " + form
+}
+
+// deletes reports whether a form deletes main.
+func deletes(form string) bool {
+	return strings.Contains(form, "-d ") || strings.Contains(form, "--delete") ||
+		strings.HasSuffix(form, " :main") || strings.HasSuffix(form, "+:main")
+}
+
+// TestPush_forced: however it is written, a forced push overwrites what this clone has seen, and nothing else
+// (d 17).
+func TestPush_forced(t *testing.T) {
+	t.Parallel()
+	const groups = 4
+	for group := range groups {
+		t.Run(fmt.Sprint(group), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.seed("remote.git")
+			w.must("remote.git", "git config receive.denyDeleteCurrent ignore && git tag v1 && git tag v2")
+			w.outsider("echo 1 >counter")
+			w.env["BASE"] = w.tip("main")
+			const start = `rm -rf work && cp -a keep remote.git && git gitops clone -q remote.git work && cd work && git commit -q --amend -m mine &&
+				git tag -f v1 >/dev/null && git tag -f v2 >/dev/null && git tag v3 && git branch -q new HEAD`
+			w.must(".", "cp -a remote.git keep && rm -rf remote.git; "+start)
+			w.outsider("echo outsider >counter")
+			w.must("work", "git fetch -q") // in the background: nobody has looked at it
+			theirs := w.tip("main")
+			for i := group; i < len(forcedForms); i += groups {
+				form := forcedForms[i].form
+				r := w.bash("work", forced(form))
+				wantCode(t, r, 1)
+				wantText(t, r.theirs(), "rejected")
+				wantText(t, r.ours(), "not pushed: branch main is at "+theirs[:10], "--force-with-lease=main:"+theirs)
+				if w.tip("main") != theirs {
+					t.Fatalf("%s: the outsider's commit was overwritten: %s", form, r)
+				}
+			}
+			for i := group; i < len(forcedForms); i += groups {
+				tc := forcedForms[i]
+				w.must(".", "git -C work gitops unlock --all; rm -rf remote.git; "+start)
+				r := w.bash("work", forced(tc.form))
+				want, code := w.must("work", "git rev-parse HEAD"), 0
+				switch {
+				case deletes(tc.form):
+					want = ""
+				case strings.Contains(strings.ToLower(tc.form), "-if-includes") || strings.Contains(tc.form, "useForceIfIncludes"):
+					if !strings.Contains(tc.form, "-f origin") || strings.Contains(tc.form, "--force-if-includes --force-with-lease") {
+						want, code = w.env["BASE"], 1 // so does git: nothing has logged where main was when it was cloned
+					}
+				case strings.Contains(tc.form, "--tags origin +main"):
+					code = 1 // git refuses to move v1 and v2, which nobody forces
+				}
+				if r.code != code || code == 0 && r.ours() != "" {
+					t.Errorf("%s: want exit code %d, got %s", tc.form, code, r)
+				}
+				if got := w.tip("main"); got != want {
+					t.Errorf("%s: main is at %q, want %q: %s", tc.form, got, want, r)
+				}
+				if code == 0 {
+					w.wantLocks()
+				}
+				for _, tag := range []string{"v1", "v2"} {
+					updated := w.must("remote.git", "git rev-parse "+tag) == w.must("work", "git rev-parse "+tag)
+					if updated != strings.Contains(tc.tags, tag) {
+						t.Errorf("%s: tag %s updated: %v: %s", tc.form, tag, updated, r)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestPush_forcedLost: no spelling of a forced push overwrites what another has pushed under the lock that
+// this clone has lost, whether it was fetched or not; naming it does.
+func TestPush_forcedLost(t *testing.T) {
+	t.Parallel()
+	for _, fetched := range []string{"", "git fetch -q"} {
+		t.Run(fetched, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			remote := w.seed("remote.git")
+			w.must("remote.git", "git config receive.denyDeleteCurrent ignore")
+			w.outsider("echo 1 >counter")
+			w.env["BASE"] = w.tip("main")
+			w.must(".", "git gitops clone -q remote.git work && git -C work commit -q --amend -m mine")
+			for _, pid := range w.keepers() { // or it would take the lock back
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			w.keys.Del(t.Context(), lockKey(remote, "main"))
+			w.must(".", "git gitops clone -q remote.git other && cd other && git commit -q --allow-empty -m other && git gitops push -q")
+			theirs := w.tip("main")
+			w.must("work", "git tag v1 && git tag v2 && git tag v3; "+fetched)
+			for _, tc := range forcedForms {
+				r := w.bash("work", forced(tc.form))
+				if r.code != 73 || !strings.Contains(r.ours(), "--force-with-lease=main:"+theirs) {
+					t.Errorf("%s: %s", tc.form, r)
+				}
+				if w.tip("main") != theirs {
+					t.Fatalf("%s: the other's commit was overwritten: %s", tc.form, r)
+				}
+			}
+			w.wantLocks(lockKey(remote, "main")) // the turn is kept
+			w.must("work", "git gitops push -f --force-with-lease=main:"+theirs+" origin main")
+			if w.tip("main") != w.must("work", "git rev-parse HEAD") {
+				t.Error("what was named is not overwritten")
+			}
+			w.wantLocks()
+		})
+	}
+}
+
+// forcedClones are the states of a clone in the table of docs/guarantees.md: each script makes a clone
+// named work, whose HEAD replaces the tip of main that it has seen.
+var forcedClones = map[string]string{
+	"holds the lock since the clone": "git gitops clone -q remote.git work && cd work && git commit -q --amend -m mine",
+	"has pushed the branch":          "git gitops clone -q remote.git work && cd work && git commit -q --allow-empty -m one && git gitops push -q && git commit -q --amend --allow-empty -m mine",
+	"has pushed it to a URL":         "git gitops clone -q remote.git work && cd work && git commit -q --allow-empty -m one && git gitops push -q ../remote.git main && git commit -q --amend --allow-empty -m mine",
+	"has lost the lock":              "git gitops clone -q remote.git work && cd work && git commit -q --amend -m mine && redis-cli -p $REDIS_PORT flushall >/dev/null",
+	"is of a session that has ended": "env -u GITOPS_LOCK_SESSION bash -c 'git gitops clone -q remote.git work; :' && cd work && until grep -q '\"lost\"' .git/gitops/*.json; do sleep 0.05; done && git commit -q --amend -m mine",
+	"never held the lock":            "git clone -q remote.git work && cd work && git commit -q --amend -m mine",
+	"knows nothing of the branch":    "git init -q work && cd work && git remote add origin ../remote.git && git commit -q --allow-empty -m mine",
+}
+
+// forcedSince is what happens to main then, in out, another clone.
+var forcedSince = map[string]string{
+	"nothing":                               "",
+	"pushed to":                             "git pull -q && git commit -q --allow-empty -m outsider && git push -q",
+	"pushed to, and fetched":                "git pull -q && git commit -q --allow-empty -m outsider && git push -q && git -C ../work fetch -q origin main",
+	"pushed to, and merged":                 "git pull -q && git commit -q --allow-empty -m outsider && git push -q && cd ../work && git fetch -q && git merge -q -s ours -m merge origin/main",
+	"pushed to, and reset to, then amended": "git pull -q && git commit -q --allow-empty -m outsider && git push -q && cd ../work && git fetch -q && git reset -q --hard origin/main && git commit -q --amend --allow-empty -m again",
+	"deleted":                               "git push -q origin :main",
+}
+
+// TestPush_forcedTable tries each row of the table in docs/guarantees.md, and after each refusal what its
+// message says.
+func TestPush_forcedTable(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/guarantees.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(page), "| the clone | the branch since | forced push | delete |\n|---|---|---|---|\n")
+	if !found {
+		t.Fatal("there is no such table")
+	}
+	rows := 0
+	var clone string
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 6 {
+			break
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if cells[1] != "" {
+			clone = cells[1]
+		}
+		prepare, known := forcedClones[clone]
+		for since := range strings.SplitSeq(cells[2], "; ") {
+			script, known2 := forcedSince[since]
+			if !known || !known2 {
+				t.Fatalf("no script for the row %q, %q", clone, since)
+			}
+			push, del := "-f origin main", "origin --delete main"
+			rows++
+			switch {
+			case cells[3] == cells[4] && strings.HasPrefix(cells[3], "refused"): // which changes nothing
+				forcedRow(t, clone+", "+since, prepare, script, cells[3], del, push)
+			case cells[4] != "":
+				forcedRow(t, clone+", "+since+", delete", prepare, script, cells[4], del)
+				fallthrough
+			default:
+				forcedRow(t, clone+", "+since, prepare, script, cells[3], push)
+			}
+		}
+	}
+	if rows < 25 {
+		t.Errorf("only %d rows are there", rows)
+	}
+}
+
+// forcedRow tries forms of a push, of which all but the last must be refused.
+func forcedRow(t *testing.T, name, prepare, since, want string, forms ...string) {
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.seed("remote.git")
+		w.must("remote.git", "git config receive.denyDeleteCurrent ignore")
+		w.outsider("echo 1 >counter")
+		w.must(".", prepare)
+		w.must("out", since+"\n:")
+		before := w.tip("main")
+		var r result
+		lease := ""
+		for _, form := range forms {
+			for range 2 { // the second time is no other than the first
+				r = w.bash("work", "git gitops push "+form)
+				if want == "done" || want == "as git does" {
+					wantCode(t, r, 0)
+					break
+				}
+				wantCode(t, r, map[string]int{"refused, 1": 1, "refused, 73": 73}[want])
+				if w.tip("main") != before {
+					t.Fatalf("something was overwritten: %s", r)
+				}
+				_, advice, ok := strings.Cut(r.ours(), "repeat the push with git gitops and ")
+				lease, _, _ = strings.Cut(advice, "\n")
+				if !ok || !strings.HasPrefix(lease, "--force-with-lease=main:"+before) {
+					t.Fatalf("no advice: %s", r)
+				}
+			}
+		}
+		form := forms[len(forms)-1]
+		if lease != "" {
+			w.must("work", "git gitops push "+lease+" "+form)
+		}
+		wanted := w.must("work", "git rev-parse HEAD")
+		if deletes(form) {
+			wanted = ""
+		}
+		if got := w.tip("main"); got != wanted {
+			t.Errorf("main is at %q, want %q: %s", got, wanted, r)
+		}
+		w.until("all locks are free", func() bool { return len(w.locks()) == 0 })
+	})
+}
+
+// TestPush_forcedEach: of several branches each is decided by what this clone has seen of it.
+func TestPush_forcedEach(t *testing.T) {
+	t.Parallel()
+	for _, form := range []string{"-f --all", "origin '+refs/heads/*:refs/heads/*'", "push.default=matching|-f", "-f origin main dev mine", "origin +main +dev +mine", "--mirror", "--force-with-lease -f --all"} {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.seed("remote.git")
+			w.must("remote.git", "git branch dev && git branch mine")
+			w.outsider("echo 1 >counter")
+			w.must(".", "git gitops clone -q remote.git work && cd work && git branch -q dev origin/dev && git branch -q mine origin/mine")
+			w.must("work", "for b in dev mine main; do git checkout -q $b; git commit -q --amend --allow-empty -m new; done")
+			w.must("out", "git checkout -q dev && git commit -q --allow-empty -m outsider && git push -q")
+			w.must("work", "git fetch -q")
+			theirs := w.tip("dev")
+			r := w.bash("work", forced(form))
+			wantCode(t, r, 1)
+			wantText(t, r.ours(), "not pushed: branch dev is at", "--force-with-lease=dev:"+theirs)
+			if got := w.tip("dev"); got != theirs {
+				t.Errorf("dev was overwritten: %s", r)
+			}
+			for _, branch := range []string{"main", "mine"} {
+				if w.tip(branch) != w.must("work", "git rev-parse "+branch) {
+					t.Errorf("%s was not pushed: %s", branch, r)
+				}
+			}
+			r = w.bash("work", strings.Replace(forced(form), "push ", "push --force-with-lease=dev:"+theirs+" ", 1))
+			wantCode(t, r, 0)
+			if w.tip("dev") != w.must("work", "git rev-parse dev") {
+				t.Errorf("dev was not pushed: %s", r)
+			}
+			w.wantLocks()
+		})
+	}
+}
