@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -21,7 +23,7 @@ func Detach(path string, argv []string, input []byte) (pid int, err error) {
 		return 0, fmt.Errorf("make a pipe: %w", err)
 	}
 	defer func() { _ = w.Close() }()
-	cmd := exec.Cmd{Path: path, Args: argv, Stdin: r, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	cmd := exec.Cmd{Path: path, Args: argv, Stdin: r, Env: withoutCookies(os.Environ()), SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
 	err = cmd.Start()
 	_ = r.Close()
 	if err != nil {
@@ -32,6 +34,22 @@ func Detach(path string, argv []string, input []byte) (pid int, err error) {
 	}
 	pid = cmd.Process.Pid
 	return pid, cmd.Process.Release()
+}
+
+// cookies are the variables by which CI runners know what a job has started, and kill it: GitHub
+// Actions and Azure Pipelines when the job ends, while the worker whose end we wait for still runs,
+// and Jenkins at the end of a build, of a node block, or when one step is aborted.
+var cookies = []string{
+	"RUNNER_TRACKING_ID",
+	"VSTS_PROCESS_LOOKUP_ID",
+	"BUILD_ID", "JENKINS_NODE_COOKIE", "JENKINS_SERVER_COOKIE", "HUDSON_COOKIE", "HUDSON_SERVER_COOKIE",
+}
+
+func withoutCookies(environ []string) []string {
+	return slices.DeleteFunc(environ, func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(cookies, name)
+	})
 }
 
 // closeOnExec marks every descriptor but the standard ones. Go marks its own; those that we
