@@ -93,7 +93,7 @@ func TestDoctor(t *testing.T) {
 	if !slices.Equal(names, want) {
 		t.Errorf("checks: %q", names)
 	}
-	wantText(t, r.stdout, "ok    setting      GITOPS_LOCK_TTL is 60 (git config gitops.lockttl)\n",
+	wantText(t, r.stdout, "ok    setting      GITOPS_LOCK_TTL is 60 (git config gitops.lockttl, global)\n",
 		"ok    setting      GITOPS_PURPOSE is nightly bump (environment)\n", "ok    tls          none\n", "of 50 pings\n",
 		"ok    repository   "+strings.TrimSuffix(remote, ".git")+" (remote origin)\n", "ok    lock         "+lockKey(remote, "main")+", free\n")
 	if keys := w.scan("*"); len(keys) > 0 {

@@ -66,8 +66,10 @@ func Main(args []string) int {
 
 // command is one command line under way.
 type command struct {
-	git    git.Git
-	cancel context.CancelCauseFunc // ends the command's context
+	git     git.Git
+	outside bool                               // its settings are not those of the repository here
+	setting func(gitKey string) (string, bool) // git config, as far as it may make settings
+	cancel  context.CancelCauseFunc            // ends the command's context
 }
 
 // endWith ends the command's context when a script has ended: nobody waits for its turn any more.
@@ -87,14 +89,16 @@ func (c *command) guarded(route shim.Route, line shim.CommandLine) int {
 	ctx, stop := c.interruptible()
 	defer stop()
 	out := term.New(os.Stderr)
+	c.outside = route == shim.Clone // as for git's own clone
 	flows, done, err := c.open(ctx, out)
-	var asked *git.Error
-	if errors.As(err, &asked) { // git cannot read its own configuration, and says so best
-		exit, err := c.git.Exec(append([]string{line.Verb}, line.Args...)...)
-		return ended(exit, err)
-	}
-	if err != nil {
-		return fail(out, err)
+	if err != nil { // not left to git, which may go on, and without a lock
+		var asked *git.Error
+		if ctx.Err() == nil && errors.As(err, &asked) {
+			if exit, told := asked.Tell(); told {
+				return exit.Code
+			}
+		}
+		return fail(out, because(ctx, err))
 	}
 	defer done()
 
@@ -118,15 +122,22 @@ func (c *command) guarded(route shim.Route, line shim.CommandLine) int {
 
 // open reads the configuration and makes the flows. The connection is made at its first use.
 func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, func(), error) {
-	gitConfig, err := c.git.ReadConfig(ctx)
-	if err != nil {
+	gitConfig, err := c.readConfig(ctx)
+	var tooOld *git.TooOldError
+	if err != nil && !errors.As(err, &tooOld) {
 		return nil, nil, err
 	}
+	user := gitConfig.User()
+	c.setting = config.FromGit(user.Get, gitConfig.Get)
 	flows := &gitops.Flows{
-		Git: c.git, GitConfig: gitConfig, Connect: func() {}, Notes: &notes{out: out}, Terminal: out.Terminal(),
-		Include: config.Include(os.LookupEnv, gitConfig["gitops.include"]),
+		Git: c.git, GitConfig: gitConfig.Config, Connect: func() {}, Notes: &notes{out: out}, Terminal: out.Terminal(),
+		Include: config.Include(os.LookupEnv, user.Config[config.IncludeKey]),
 	}
-	cfg, err := config.Load(os.LookupEnv, gitConfig.Get)
+	if tooOld != nil {
+		flows.Misconfigured = tooOld
+		return flows, func() {}, nil
+	}
+	cfg, err := config.Load(os.LookupEnv, c.setting)
 	if err != nil {
 		flows.Misconfigured = err
 		return flows, func() {}, nil
@@ -145,8 +156,15 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 	c.endWith(ctx, owner.Owner)
 	store := openStore(cfg.Redis)
 	flows.Store, flows.Connect, flows.Config, flows.Session = store, store.Connect, cfg, owner
-	flows.StartKeeper = c.starter(gitConfig, owner.Owner)
+	flows.StartKeeper = c.starter(owner.Owner)
 	return flows, func() { _ = store.Close() }, nil
+}
+
+func (c *command) readConfig(ctx context.Context) (git.ScopedConfig, error) {
+	if c.outside {
+		return c.git.Outside().ReadScopedConfig(ctx)
+	}
+	return c.git.ReadScopedConfig(ctx)
 }
 
 func openStore(r config.Redis) *redisstore.Store {

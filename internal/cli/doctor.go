@@ -61,7 +61,7 @@ type check struct {
 // checkup is a doctor at work. What it needs to know of the configuration may be broken, and is then missing.
 type checkup struct {
 	git       git.Git
-	gitConfig git.Config
+	gitConfig git.ScopedConfig
 	config    config.Config
 	sound     bool              // the configuration is
 	store     *redisstore.Store // nil: cannot be asked
@@ -167,28 +167,27 @@ func (d *checkup) fail(name, do, format string, args ...any) {
 // program looks at git and at ourselves.
 func (d *checkup) program(ctx context.Context) {
 	d.ok("gitops", "version %s", Version())
-	out, err := d.git.Output(ctx, "--version")
+	version, err := d.git.Version(ctx)
 	if err != nil {
 		d.fail("git", "install git, or name it in GITOPS_GIT", "%v", err)
 		return
 	}
-	name := strings.TrimPrefix(strings.TrimSpace(out), "git version ")
-	var major, minor int
-	if n, _ := fmt.Sscanf(name, "%d.%d", &major, &minor); n == 2 && (major < 2 || major == 2 && minor < 31) {
-		d.warn("git", "install git 2.31 or newer", "version %s, %s: too old for what clone and push ask of it", name, d.git.Path)
-		return
-	}
-	d.ok("git", "version %s, %s", name, d.git.Path)
+	d.ok("git", "version %s, %s", version, d.git.Path)
 }
 
 // settings are those that are set, with where they come from, and what is wrong with them.
 func (d *checkup) settings(ctx context.Context) {
 	var err error
-	if d.gitConfig, err = d.git.ReadConfig(ctx); err != nil {
+	var tooOld *git.TooOldError
+	switch d.gitConfig, err = d.git.ReadScopedConfig(ctx); {
+	case errors.As(err, &tooOld):
+		d.fail("git", tooOldAdvice, "%v", err)
+	case err != nil:
 		d.fail("settings", "mend the file that git names", "git cannot read its configuration: %v", err)
 	}
 	readable := err == nil
-	d.config, err = config.Load(os.LookupEnv, d.gitConfig.Get)
+	user := d.gitConfig.User()
+	d.config, err = config.Load(os.LookupEnv, config.FromGit(user.Get, d.gitConfig.Get))
 	d.sound = readable && err == nil
 	if err != nil {
 		for _, one := range flatten(err) {
@@ -202,17 +201,38 @@ func (d *checkup) settings(ctx context.Context) {
 			defaults++
 			continue
 		case config.GitConfig:
-			d.ok("setting", "%s is %s (git config %s)", s.Name, s.Value, s.GitKey)
+			scope := d.gitConfig.Scope(s.GitKey)
+			if !config.RepositoryMaySet(s.Name) {
+				scope = user.Scope(s.GitKey)
+			}
+			d.ok("setting", "%s is %s (git config %s, %s)", s.Name, s.Value, s.GitKey, scope)
 		default:
 			d.ok("setting", "%s is %s (%s)", s.Name, s.Value, s.Source)
 		}
 	}
 	d.ok("settings", "%d others have their defaults", defaults)
-	if patterns := config.Include(os.LookupEnv, d.gitConfig["gitops.include"]); len(patterns) > 0 {
+	d.leftOut()
+	if patterns := config.Include(os.LookupEnv, user.Config[config.IncludeKey]); len(patterns) > 0 {
 		d.ok("include", "only repositories like %s are locked", strings.Join(patterns, " or "))
 	}
 	for _, name := range config.Unknown(os.Environ()) {
 		d.warn("unknown", "correct its name, or unset it", "%s is set, and nobody reads it", name)
+	}
+}
+
+// leftOut are the settings that the repository here makes and may not make.
+func (d *checkup) leftOut() {
+	keys := []string{config.IncludeKey}
+	for _, v := range config.Variables() {
+		if !config.RepositoryMaySet(v.Name) {
+			keys = append(keys, v.GitKey)
+		}
+	}
+	for _, key := range keys {
+		if scope := d.gitConfig.RepositoryScope(key); scope != "" {
+			d.warn("setting", "if it is yours, set it for your user: git config --global "+key+" VALUE",
+				"%s is set in this repository's own configuration (%s), and left out: a repository may not set it", key, scope)
+		}
 	}
 }
 
@@ -424,14 +444,14 @@ func (d *checkup) repository(ctx context.Context) {
 	d.held(ctx, workspace.At(place.CommonDir))
 	d.hook(ctx)
 	d.lfs(ctx, place)
-	if len(d.gitConfig["remote."+target.Remote+".url"]) > 0 {
+	if len(d.gitConfig.Config["remote."+target.Remote+".url"]) > 0 {
 		d.legacy(ctx, target.Remote)
 	}
 }
 
 func (d *checkup) pushContext(ctx context.Context, place git.Place) git.PushContext {
 	return git.PushContext{
-		Config:    d.gitConfig,
+		Config:    d.gitConfig.Config,
 		Head:      place.Head,
 		LocalRefs: func() ([]string, error) { return d.git.LocalRefs(ctx) },
 		RemoteRefs: func(remote string) ([]string, error) {
@@ -444,7 +464,7 @@ func (d *checkup) pushContext(ctx context.Context, place git.Place) git.PushCont
 
 // target names the locks that a plain push takes.
 func (d *checkup) target(ctx context.Context, target git.PushTarget) {
-	if len(d.gitConfig["remote."+target.Remote+".url"]) == 0 {
+	if len(d.gitConfig.Config["remote."+target.Remote+".url"]) == 0 {
 		d.ok("repository", "no remote %s; a plain push goes nowhere", target.Remote)
 		return
 	}
@@ -654,11 +674,12 @@ func (c *command) printACL(u *ucli.Context, out *term.Printer) error {
 	if user == "" || strings.ContainsFunc(user, blank) {
 		return &usageError{verb: "doctor", err: fmt.Errorf("%q is no name of a Redis user", user)}
 	}
-	gitConfig, err := c.git.ReadConfig(u.Context)
+	gitConfig, err := c.git.ReadScopedConfig(u.Context)
 	if err != nil {
 		return err
 	}
-	cfg, err := config.Load(os.LookupEnv, gitConfig.Get)
+	setting := config.FromGit(gitConfig.User().Get, gitConfig.Get)
+	cfg, err := config.Load(os.LookupEnv, setting)
 	var missing *config.Error
 	if errors.As(err, &missing) && missing.Name == "REDIS_HOST" && len(flatten(err)) == 1 && missing.Value == "" {
 		// Where Redis is matters not; anything will do for the rest.
@@ -668,7 +689,7 @@ func (c *command) printACL(u *ucli.Context, out *term.Printer) error {
 			}
 			return os.LookupEnv(name)
 		}
-		cfg, err = config.Load(env, gitConfig.Get)
+		cfg, err = config.Load(env, setting)
 	}
 	if err != nil {
 		return err

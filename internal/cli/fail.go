@@ -63,6 +63,7 @@ func explain(err error) (int, []term.Message) {
 		release *upgrade.Error
 		sign    *upgrade.SignatureError
 		setting *config.Error
+		tooOld  *git.TooOldError
 	)
 	switch {
 	case errors.As(err, &signal):
@@ -71,6 +72,12 @@ func explain(err error) (int, []term.Message) {
 		return exitUsage, []term.Message{{What: usage.Error(), Do: []string{"git gitops " + usage.verb + " -h"}}}
 	case errors.As(err, &setting):
 		return exitConfig, settingMessages(err)
+	case errors.As(err, &tooOld):
+		return exitConfig, []term.Message{{
+			What: tooOld.Error(),
+			Why:  "an older git cannot say what a push would do, so nothing was cloned or pushed",
+			Do:   []string{tooOldAdvice},
+		}}
 	case errors.As(err, &timeout):
 		m := term.Message{
 			What: timeout.Error() + " and gave up",
@@ -197,6 +204,8 @@ func overwriteAdvice(b gitops.Unseen) []string {
 		fmt.Sprintf("to overwrite exactly that, repeat the push with git gitops and %s", lease),
 	}
 }
+
+const tooOldAdvice = "install a newer git, or name one in GITOPS_GIT"
 
 // storeAdvice is what to do about each trouble with Redis.
 var storeAdvice = map[lock.Trouble][]string{

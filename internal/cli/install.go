@@ -259,7 +259,7 @@ func (c *command) prePush(words []string) int {
 	// A lock belongs to the script that pushes, also when a hook manager stands between git and us.
 	if push, err := gitops.PushingGit(); err == nil && flows.Misconfigured == nil {
 		if s, err := session.Detect(push.PID, flows.Config.Lock.Session); err == nil {
-			flows.Session, flows.StartKeeper = s, c.starter(flows.GitConfig, s.Owner)
+			flows.Session, flows.StartKeeper = s, c.starter(s.Owner)
 		}
 	}
 	refs := make([]gitops.RefUpdate, len(updates))

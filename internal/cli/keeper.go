@@ -37,13 +37,13 @@ type order struct {
 }
 
 // starter starts keepers that work with the same settings and for the same session as this command.
-func (c *command) starter(gitConfig git.Config, owner *session.Process) func(workspace.Dir, workspace.Entry, *gitops.PushWatch) (int, error) {
+func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.Entry, *gitops.PushWatch) (int, error) {
 	return func(dir workspace.Dir, e workspace.Entry, pushing *gitops.PushWatch) (int, error) {
 		o := order{Settings: map[string]string{}, Dir: dir, Entry: e, Owner: owner, GitPath: c.git.Path, Pushing: pushing}
 		for _, v := range config.Variables() {
 			if value, ok := os.LookupEnv(v.Name); ok && value != "" {
 				o.Settings[v.Name] = value
-			} else if value, ok := gitConfig.Get(v.GitKey); ok {
+			} else if value, ok := c.setting(v.GitKey); ok {
 				o.Settings[v.Name] = value
 			}
 		}

@@ -123,12 +123,12 @@ func (s Snapshot) CatchUp(ctx context.Context) error {
 
 // sameHead makes sure that the remote's HEAD is still what it was: of a fetch git does not tell.
 func (s Snapshot) sameHead(ctx context.Context) error {
-	branch, _, err := s.git.DefaultBranch(ctx, s.remote)
+	branch, empty, err := s.git.DefaultBranch(ctx, s.remote)
 	if err != nil {
 		return err
 	}
 	same := s.head == "refs/remotes/"+s.remote+"/"+branch || s.head == "" && s.single && branch != s.branch
-	if branch == "" || !same {
+	if empty || branch == "" || !same {
 		return &StaleError{"the remote's HEAD has moved"}
 	}
 	return nil

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -37,6 +36,19 @@ func (e *Error) Error() string {
 		msg += ": " + line
 	}
 	return msg
+}
+
+// NoRepository reports whether git said that there is no repository here.
+func (e *Error) NoRepository() bool { return strings.Contains(e.Stderr, "not a git repository") }
+
+// Tell tells the user in git's own words, as git would have for the command that the question
+// was asked for. It reports whether there are any.
+func (e *Error) Tell() (Exit, bool) {
+	if e.ExitCode <= 0 || e.Stderr == "" {
+		return Exit{}, false
+	}
+	_, _ = os.Stderr.WriteString(e.Stderr)
+	return Exit{Code: e.ExitCode}, true
 }
 
 // Output asks git something: no terminal, no input. The error is an *Error when git ran.
@@ -78,16 +90,17 @@ func (g Git) words(args []string) []string {
 }
 
 // In is git for a repository of its own: the user's global options and the environment's
-// repository do not apply to it.
+// repository do not apply to it, nor does one that the folder lies in.
 func (g Git) In(dir string) Git {
-	here := Git{Path: g.Path, Globals: []string{"-C", dir}, env: []string{}}
-	for _, kv := range os.Environ() {
-		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE":
-		default:
-			here.env = append(here.env, kv)
-		}
-	}
+	here := Git{Path: g.Path, Globals: []string{"-C", dir}}
+	here.env = g.without("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE").env
+	return here.with("GIT_CEILING_DIRECTORIES=" + filepath.Dir(physical(dir)))
+}
+
+// InBare is In for a bare repository, which safe.bareRepository wants to be named.
+func (g Git) InBare(dir string) Git {
+	here := g.In(dir)
+	here.Globals = []string{"--git-dir", dir}
 	return here
 }
 
@@ -118,9 +131,7 @@ func (g Git) reaching(url string) (known Git, remote string) {
 	if !strings.Contains(url, "://") || !strings.Contains(url, "@") {
 		return g, url
 	}
-	n, _ := strconv.Atoi(os.Getenv("GIT_CONFIG_COUNT"))
-	return g.with(fmt.Sprintf("GIT_CONFIG_COUNT=%d", n+1),
-		fmt.Sprintf("GIT_CONFIG_KEY_%d=remote.gitops-url.url", n), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, url)), "gitops-url"
+	return g.configuring("remote.gitops-url.url", url), "gitops-url"
 }
 
 // WithConfig is git with one more setting, which counts more than all others.
@@ -131,10 +142,7 @@ func (g Git) WithConfig(key, value string) Git {
 
 // with is git with further variables in its environment.
 func (g Git) with(variables ...string) Git {
-	if g.env == nil {
-		g.env = os.Environ()
-	}
-	g.env = append(slices.Clone(g.env), variables...)
+	g.env = append(slices.Clone(g.environment()), variables...)
 	return g
 }
 
@@ -191,8 +199,8 @@ func HasProgram(verb string) bool {
 	return err == nil
 }
 
-// DefaultBranch is the branch that the remote's HEAD points to, in its short form; "" when
-// there is none: an empty repository, or a detached HEAD.
+// DefaultBranch is the branch that the remote's HEAD points to, in its short form, whether it is
+// there or not. It is "" when HEAD is detached, and when an empty remote does not say.
 func (g Git) DefaultBranch(ctx context.Context, remote string) (branch string, empty bool, err error) {
 	g, remote = g.reaching(remote)
 	out, err := g.Output(ctx, "ls-remote", "--symref", "--", remote, "HEAD")
@@ -205,7 +213,30 @@ func (g Git) DefaultBranch(ctx context.Context, remote string) (branch string, e
 			return name, false, nil
 		}
 	}
-	return "", strings.TrimSpace(out) == "", nil
+	if strings.TrimSpace(out) != "" {
+		return "", false, nil
+	}
+	return g.unbornBranch(ctx, remote), true, nil
+}
+
+// unbornBranch is the branch that the remote's HEAD points to although it is not there, "" when
+// the remote does not tell. A clone begins that branch. ls-remote hears of it (gitprotocol-v2(5),
+// "unborn") and prints nothing, so it is read from what passes between the two.
+func (g Git) unbornBranch(ctx context.Context, remote string) string {
+	trace, err := os.CreateTemp("", "git-gitops-")
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = os.Remove(trace.Name()) }()
+	_ = trace.Close()
+	_, _ = g.with("GIT_TRACE_PACKET="+trace.Name()).Output(ctx, "ls-remote", "--", remote, "HEAD")
+	said, err := os.ReadFile(trace.Name())
+	if err != nil {
+		return ""
+	}
+	_, after, _ := strings.Cut(string(said), "< unborn HEAD symref-target:refs/heads/")
+	branch, _, _ := strings.Cut(after, "\n")
+	return branch
 }
 
 // RemoteRefs are the names of the remote's refs.
@@ -346,7 +377,8 @@ type Place struct {
 
 // Place asks the repository where it stands. The error is an *Error when there is none.
 func (g Git) Place(ctx context.Context) (Place, error) {
-	out, err := g.Output(ctx, "rev-parse", "--path-format=absolute", "--git-common-dir", "--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
+	// In git's own language, for NoRepository.
+	out, err := g.with("LC_ALL=C").Output(ctx, "rev-parse", "--path-format=absolute", "--git-common-dir", "--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
 	if err != nil {
 		return Place{}, err
 	}
