@@ -271,9 +271,11 @@ func TestAhead_otherDefault(t *testing.T) {
 	w.must("holder", "git gitops unlock")
 	r := p.wait()
 	wantCode(t, r, 0)
-	wantText(t, r.ours(), "the default branch became dev while this clone waited for main")
+	wantText(t, r.ours(), "the new clone is on dev, so the lock on "+w.path("remote")+"@main is released, and that of dev taken")
 	if head := w.must("clone", "git symbolic-ref --short HEAD"); head != "dev" {
 		t.Errorf("the clone is on %s", head)
 	}
+	w.wantLocks(lockKey(w.path("remote"), "dev"))
+	w.must("clone", "git commit -q --allow-empty -m one && git gitops push -q")
 	w.wantLocks()
 }

@@ -24,9 +24,8 @@ type ahead struct {
 	f     *Flows
 	args  git.CloneArgs
 	words []string
-	mark  string            // in the clone's configuration, by which we know it
-	dir   string            // absolute
-	made  []string          // folders that were not there before, the deepest first
+	mark  string // in the clone's configuration, by which we know it
+	spot
 	taken chan git.Snapshot // what the clone is when it is done; closed without one when it failed
 	turn  chan struct{}     // closed when its turn has come
 	stop  func()            // ends the making of it
@@ -40,23 +39,14 @@ func (f *Flows) cloneAhead(args git.CloneArgs, url string, words []string, cwd s
 	if !f.Config.Lock.Ahead || !args.Ahead || local && (args.Depth != "" || args.SingleBranch) || !f.Git.Unbound() {
 		return nil
 	}
-	a := &ahead{f: f, args: args, words: words, mark: rand.Text(), dir: args.Directory()}
-	if a.dir == "" {
+	if args.Directory() == "" {
 		return nil
 	}
-	if !filepath.IsAbs(a.dir) {
-		a.dir = filepath.Join(cwd, a.dir)
-	}
+	a := &ahead{f: f, args: args, words: words, mark: rand.Text(), spot: spotOf(args.Directory(), cwd)}
 	if info, err := os.Lstat(a.dir); err == nil {
 		if files, err := os.ReadDir(a.dir); !info.IsDir() || err != nil || len(files) > 0 {
 			return nil // git will refuse it
 		}
-	}
-	for dir := a.dir; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
-			break
-		}
-		a.made = append(a.made, dir)
 	}
 	return a
 }
@@ -168,16 +158,55 @@ func (a *ahead) ours() bool {
 
 // remove removes the clone that is ours, if there is one, and the folders that were not there before.
 func (a *ahead) remove(ours bool) {
-	if ours {
-		files, err := os.ReadDir(a.dir)
-		for _, f := range files {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(a.dir, f.Name())))
-		}
-		if err != nil {
-			a.f.Notes.Warn("cannot remove a clone that was begun: %v", err)
-		}
+	if !ours {
+		a.leave()
+	} else if err := a.clear(); err != nil {
+		a.f.Notes.Warn("cannot remove a clone that was begun: %v", err)
 	}
-	for _, dir := range a.made {
+}
+
+// spot is where a clone goes.
+type spot struct {
+	dir  string   // absolute
+	made []string // folders that were not there before, the deepest first
+}
+
+// spotsOf are the folders that a clone fills, the work tree first.
+func spotsOf(args git.CloneArgs, cwd string) []spot {
+	spots := []spot{spotOf(args.Directory(), cwd)}
+	if args.SeparateGitDir != "" {
+		spots = append(spots, spotOf(args.SeparateGitDir, cwd))
+	}
+	return spots
+}
+
+func spotOf(dir, cwd string) spot {
+	s := spot{dir: dir}
+	if !filepath.IsAbs(s.dir) {
+		s.dir = filepath.Join(cwd, s.dir)
+	}
+	for dir := s.dir; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		s.made = append(s.made, dir)
+	}
+	return s
+}
+
+// clear removes what a clone has put here: git clones into empty folders only.
+func (s spot) clear() error {
+	files, err := os.ReadDir(s.dir)
+	for _, f := range files {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, f.Name())))
+	}
+	s.leave()
+	return err
+}
+
+// leave removes the folders that were not there before, as far as they are empty.
+func (s spot) leave() {
+	for _, dir := range s.made {
 		if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			break // not ours alone
 		}

@@ -2,7 +2,7 @@ package gitops
 
 import (
 	"context"
-	"path/filepath"
+	"fmt"
 	"strings"
 
 	"github.com/git-gitops/git-gitops/internal/git"
@@ -37,97 +37,163 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 		return f.Git.Exec(command...)
 	}
 	f.Connect()
+	c := &cloning{f: f, command: command, args: args, url: url, spots: spotsOf(args, dir)}
 	branch := args.Branch
 	if branch == "" {
-		if branch, err = f.defaultBranch(ctx, url); err != nil {
-			return f.passed(ctx, err, command...)
-		}
-		if branch == "" { // a detached HEAD: no branch to lock
-			return f.Git.Exec(command...)
-		}
+		branch = f.defaultBranch(ctx, url)
 	}
-	keys, err := f.keys([]string{url}, []string{branch})
-	if err != nil {
-		return git.Exit{}, err
+	exit := git.Exit{}
+	if branch == "" { // the clone itself will tell
+		exit, err = f.Git.Run(command...)
+	} else {
+		exit, err = c.underLock(ctx, branch, f.cloneAhead(args, url, words, dir))
 	}
-	ahead := f.cloneAhead(args, url, words, dir)
-	lease, err := f.acquireWhile(ctx, keys[0], "clone", func(place int) { ahead.begin(ctx, place) })
+	if err != nil || !exit.OK() {
+		return exit, err
+	}
+	return c.settle(ctx)
+}
+
+// cloning is a clone under way.
+type cloning struct {
+	f       *Flows
+	command []string // clone and its words
+	args    git.CloneArgs
+	url     string
+	spots   []spot
+	lease   *lock.Lease // nil: none
+}
+
+// take waits for the lock of a branch.
+func (c *cloning) take(ctx context.Context, branch string, waits func(place int)) error {
+	keys, err := c.f.keys([]string{c.url}, []string{branch})
 	if err != nil {
+		return err
+	}
+	c.lease, err = c.f.acquireWhile(ctx, keys[0], "clone", waits)
+	return err
+}
+
+func (c *cloning) release(ctx context.Context) {
+	if c.lease != nil {
+		c.f.release(ctx, c.lease)
+		c.lease = nil
+	}
+}
+
+// underLock clones under the lock of a branch, which is freed when that fails.
+func (c *cloning) underLock(ctx context.Context, branch string, ahead *ahead) (git.Exit, error) {
+	if err := c.take(ctx, branch, func(place int) { ahead.begin(ctx, place) }); err != nil {
 		ahead.abandon()
 		return git.Exit{}, err
 	}
-
-	stop := f.keep(ctx, lease)
-	exit := git.Exit{}
+	stop := c.f.keep(ctx, c.lease)
+	exit, err := git.Exit{}, error(nil)
 	if !ahead.finish(ctx) {
-		if err = ctx.Err(); err == nil {
-			exit, err = f.Git.Run(command...)
-		}
+		exit, err = c.run(ctx)
 	}
 	stop()
 	if err != nil || !exit.OK() {
-		f.release(ctx, lease)
-		return exit, err
+		c.release(ctx)
 	}
-	f.remember(ctx, lease, args)
-	return exit, nil
+	return exit, err
 }
 
-// defaultBranch is the branch that git will check out; "" when that is none. In an empty
-// repository it is the one that git would begin.
-func (f *Flows) defaultBranch(ctx context.Context, url string) (string, error) {
-	branch, empty, err := f.Git.DefaultBranch(ctx, url)
+func (c *cloning) run(ctx context.Context) (git.Exit, error) {
+	if err := ctx.Err(); err != nil {
+		return git.Exit{}, err
+	}
+	return c.f.Git.Run(c.command...)
+}
+
+// defaultBranch is the branch that git will check out; "" when that is none, or cannot be told
+// now. In an empty repository that does not say, it is the one that git would begin.
+func (f *Flows) defaultBranch(ctx context.Context, url string) string {
+	branch, empty, err := f.Git.Outside().DefaultBranch(ctx, url)
+	if err != nil {
+		f.Notes.Debug("the branch to lock is not known before the clone: %v", err)
+	}
 	if err != nil || branch != "" || !empty {
-		return branch, err
+		return branch
 	}
 	if name, ok := f.GitConfig.Get("init.defaultbranch"); ok {
-		return name, nil
+		return name
 	}
-	return "master", nil
+	return "master"
 }
 
-// remember notes the lock and the base in the new clone, and drops a lock that the clone turned
-// out not to need.
-func (f *Flows) remember(ctx context.Context, lease *lock.Lease, args git.CloneArgs) {
-	ctx = context.WithoutCancel(ctx) // the clone is there; what follows belongs to it
-	place, err := f.newClone(ctx, args)
-	if err != nil {
-		f.Notes.Warn("cannot look into the new clone, so its lock is released and push will take it again: %v", err)
-		f.release(ctx, lease)
-		return
-	}
-	branch, onBranch := strings.CutPrefix(place.Head, "refs/heads/")
-	if !onBranch { // -b named a tag
-		f.release(ctx, lease)
-		return
-	}
-	if branch != lease.Key.Branch && lease.Key.Verbatim == "" {
-		// Of an empty repository, of which nobody can have built on anything, this is what git begins.
-		if place.Tip != "" {
-			f.Notes.Warn("the default branch became %s while this clone waited for %s: it has no lock, and push will take it", branch, lease.Key.Branch)
+// settle makes sure that the new clone has the lock of the branch that it has checked out, and
+// that it is what a clone under this lock would be: nobody knew the branch before, or the
+// remote's HEAD has changed since.
+func (c *cloning) settle(ctx context.Context) (git.Exit, error) {
+	for {
+		place, err := c.place(context.WithoutCancel(ctx)) // the clone is there; this belongs to it
+		if err != nil {
+			c.release(ctx)
+			return git.Exit{}, fmt.Errorf("look into the new clone: %w", err)
 		}
-		f.release(ctx, lease)
-		return
-	}
-	entry := f.newEntry(workspace.Clone, lease)
-	entry.Base, entry.Based = place.Tip, true
-	if err := f.entrust(workspace.At(place.CommonDir), entry); err != nil {
-		f.Notes.Warn("cannot remember the lock in the new clone, so it is released and push will take it again: %v", err)
-		f.release(ctx, lease)
+		branch, onBranch := strings.CutPrefix(place.Head, "refs/heads/")
+		switch {
+		case !onBranch: // -b named a tag, or the remote's HEAD is detached
+			if c.lease != nil {
+				c.f.Notes.Say("the new clone is on no branch, so the lock on %s is released", c.lease.Key)
+			}
+			c.release(ctx)
+			return git.Exit{}, nil
+		case c.lease != nil && (branch == c.lease.Key.Branch || c.lease.Key.Verbatim != ""):
+			c.remember(ctx, place)
+			return git.Exit{}, nil
+		case c.lease != nil: // never wait for one lock with another that nobody needs
+			c.f.Notes.Say("the new clone is on %s, so the lock on %s is released, and that of %s taken", branch, c.lease.Key, branch)
+			c.release(ctx)
+		}
+		if err := c.take(ctx, branch, func(int) {}); err != nil {
+			c.clear()
+			return git.Exit{}, err
+		}
+		if exit, err := c.again(ctx, place); err != nil || !exit.OK() {
+			c.release(ctx)
+			return exit, err
+		}
 	}
 }
 
-func (f *Flows) newClone(ctx context.Context, args git.CloneArgs) (git.Place, error) {
-	dir, err := f.Git.Dir()
-	if err != nil {
-		return git.Place{}, err
+// again clones once more, if the branch is not certain to be at the remote what it is in the clone.
+func (c *cloning) again(ctx context.Context, place git.Place) (git.Exit, error) {
+	defer c.f.keep(ctx, c.lease)()
+	tip, err := c.f.Git.Outside().RemoteTip(ctx, c.url, place.Head)
+	if err == nil && tip == place.Tip {
+		return git.Exit{}, nil
 	}
-	if to := args.Directory(); filepath.IsAbs(to) {
-		dir = to
-	} else {
-		dir = filepath.Join(dir, to)
+	c.clear()
+	return c.run(ctx)
+}
+
+// clear removes the clone.
+func (c *cloning) clear() {
+	for _, s := range c.spots {
+		if err := s.clear(); err != nil {
+			c.f.Notes.Warn("cannot remove the clone again: %v", err)
+		}
 	}
-	return f.Git.In(dir).Place(ctx)
+}
+
+// remember notes the lock and the base in the new clone.
+func (c *cloning) remember(ctx context.Context, place git.Place) {
+	ctx = context.WithoutCancel(ctx)
+	entry := c.f.newEntry(workspace.Clone, c.lease)
+	entry.Base, entry.Based = place.Tip, true
+	if err := c.f.entrust(workspace.At(place.CommonDir), entry); err != nil {
+		c.f.Notes.Warn("cannot remember the lock in the new clone, so it is released and push will take it again: %v", err)
+		c.release(ctx)
+	}
+}
+
+func (c *cloning) place(ctx context.Context) (git.Place, error) {
+	if c.args.Bare {
+		return c.f.Git.InBare(c.spots[0].dir).Place(ctx)
+	}
+	return c.f.Git.In(c.spots[0].dir).Place(ctx)
 }
 
 // keep renews a lease while git works. Its loss is only told: git's own compare-and-swap on the ref

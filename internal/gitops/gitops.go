@@ -260,12 +260,18 @@ func find(entries []workspace.Entry, k lock.Key) (workspace.Entry, bool) {
 	return workspace.Entry{}, false
 }
 
-// passed turns a failed question into git's own answer: the same command is left to git, which
-// fails in its own words. ctx's end is not git's to tell.
+// passed leaves a command to git when there is no repository. After any other question that
+// failed git might go on, and without a lock: then only its words are passed on.
 func (f *Flows) passed(ctx context.Context, err error, words ...string) (git.Exit, error) {
 	var asked *git.Error
-	if ctx.Err() == nil && errors.As(err, &asked) {
+	if ctx.Err() != nil || !errors.As(err, &asked) {
+		return git.Exit{}, err
+	}
+	if asked.NoRepository() {
 		return f.Git.Exec(words...)
+	}
+	if exit, told := asked.Tell(); told {
+		return exit, nil
 	}
 	return git.Exit{}, err
 }
