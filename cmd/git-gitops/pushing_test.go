@@ -196,6 +196,25 @@ func TestPush_passingRefusal(t *testing.T) {
 	}
 }
 
+// TestPush_localHook: what a pre-push hook of the clone refuses is refused for good, whatever its words are.
+func TestPush_localHook(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	remote := w.seed("remote.git")
+	w.mine()
+	w.write("work/.git/hooks/pre-push", `#!/bin/sh
+echo call >>../calls
+for words in "HTTP 503" "cannot lock ref" "remote: cannot lock ref" "fatal: unable to access 'u': The requested URL returned error: 503"; do echo "$words" >&2; done
+exit 1
+`)
+	r := w.bash("work", "git gitops push origin main")
+	wantCode(t, r, 1)
+	if n := w.calls(); n != 1 || r.ours() != "" {
+		t.Errorf("tried %d times: %s", n, r)
+	}
+	w.wantLocks(lockKey(remote, "main"))
+}
+
 // TestPush_refLockFile: another git process at the server has the ref's own lock, for a while.
 func TestPush_refLockFile(t *testing.T) {
 	t.Parallel()

@@ -161,7 +161,7 @@ func (p *pushing) diagnose(ctx context.Context, words []string, exit git.Exit, s
 	switch {
 	case len(refs) == 0 && len(p.args.Refspecs) == 1 && alreadyDeleted(err) && said != "" && !strings.Contains(said, deletedWords):
 		return landed
-	case len(refs) == 0 && passes(said):
+	case len(refs) == 0 && passes(said, exit.Code):
 		return passing
 	case len(refs) == 0:
 		return unanswered
@@ -172,7 +172,7 @@ func (p *pushing) diagnose(ctx context.Context, words []string, exit git.Exit, s
 			return moved
 		}
 		return final
-	case passes(said) && (exit.Code != 128 || strings.Contains(said, "error: 5")):
+	case passes(said, exit.Code) && (exit.Code != 128 || strings.Contains(said, "error: 5")):
 		return passing
 	default:
 		return final
@@ -213,8 +213,27 @@ var finalWords = []string{
 	"No space left on device",
 }
 
-func passes(said string) bool {
-	says := func(w string) bool { return strings.Contains(said, w) }
+// reason is what the remote, and the way there, said of a refusal: the lines that git marks as the
+// remote's, its table, and errors of the transport. All else may be a local hook's, whose refusal is
+// final: git then has no table and exits with 1.
+func reason(said string, code int) string {
+	lines := strings.FieldsFunc(said, func(r rune) bool { return r == '\n' || r == '\r' })
+	begins := func(prefixes ...string) func(string) bool {
+		return func(line string) bool {
+			return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(line, p) })
+		}
+	}
+	theirs := begins("error: RPC failed")
+	if code == 128 || slices.ContainsFunc(lines, begins(" ! [")) {
+		theirs = begins("error: RPC failed", " ! [", "remote: ", "fatal: unable to access ")
+	}
+	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return !theirs(l) }), "\n")
+}
+
+// passes reports whether a push that ended with this code was refused for a reason that passes.
+func passes(said string, code int) bool {
+	reason := reason(said, code)
+	says := func(w string) bool { return strings.Contains(reason, w) }
 	return slices.ContainsFunc(passingWords, says) && !slices.ContainsFunc(finalWords, says)
 }
 

@@ -1,6 +1,9 @@
 package gitops
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestPasses is the corpus of what servers say when they refuse (d 20 of the notes on the field). Whether somebody else moved
 // the branch is not told by these words but by a look at the remote.
@@ -46,8 +49,18 @@ func TestPasses(t *testing.T) {
 		"remote: The service is temporarily unavailable":                                       true,
 		"remote: fix the commit message and try again":                                         false,
 		"": false,
+		// a local hook
+		"HTTP 503\nerror: failed to push some refs to 'u'":                                                                   false,
+		"curl: (22) The requested URL returned error: 503\nerror: failed to push some refs to 'u'":                           false,
+		"remote: cannot lock ref\nfatal: unable to access 'u': The requested URL returned error: 503\nerror: failed to push": false,
+		"cannot lock ref\n ! [remote rejected] main -> main (pre-receive hook declined)":                                     false,
+		"progress\rremote: cannot lock ref\n ! [remote rejected] main -> main (pre-receive hook declined)":                   true,
 	} {
-		if got := passes(said); got != want {
+		code := 1
+		if !strings.Contains(said, " ! [") && !strings.Contains(said, "error: failed to push") {
+			code = 128
+		}
+		if got := passes(said, code); got != want {
 			t.Errorf("passes: %v, want %v:\n%s", got, want, said)
 		}
 	}
