@@ -588,6 +588,60 @@ func TestPush_redisDies(t *testing.T) {
 	}
 }
 
+// TestPush_redisRestarts: a push whose lock this clone holds waits for a Redis that restarts, also one that has lost its
+// data; a first contact does not, nor does a push wait longer than the lease.
+func TestPush_redisRestarts(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, settings string
+		empty          bool
+	}{
+		{name: "with its data"},
+		{name: "empty", empty: true},
+		{name: "under a lock name", settings: "GITOPS_LOCK_NAME=svc"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			if !tc.empty {
+				w.redis = redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+				w.keys = w.redis.Client(t)
+			}
+			w = w.with("REDIS_PORT="+w.redis.Port, tc.settings)
+			w.seed("remote.git")
+			w.mine()
+			w.redis.Kill()
+			p := w.start("work", "git", "gitops", "push", "origin", "main")
+			w.until("it asks again", func() bool { return strings.Contains(p.stderr.String(), "asking again") })
+			if err := w.redis.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			wantCode(t, p.wait(), 0)
+			if w.tip("main") != w.must("work", "git rev-parse HEAD") {
+				t.Error("it has not landed")
+			}
+			w.until("all locks are free", func() bool { return len(w.locks()) == 0 })
+		})
+	}
+	t.Run("does not come back", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t).with("GITOPS_LOCK_TTL=5")
+		w.seed("remote.git")
+		w.mine()
+		tip := w.tip("main")
+		w.redis.Kill()
+		r := w.bash("work", "git gitops push origin main")
+		wantCode(t, r, 69)
+		wantText(t, r.ours(), "asking again for up to 5s", "cannot lock")
+		w.must(".", "git clone -q remote.git other && git -C other commit -q --allow-empty -m other")
+		r = w.bash("other", "git gitops push origin main")
+		wantCode(t, r, 69)
+		if strings.Contains(r.ours(), "asking again") || w.tip("main") != tip {
+			t.Errorf("a first contact: %s", r)
+		}
+	})
+}
+
 // TestPush_streams: git's stdout and stderr pass unchanged and in order; a terminal stays git's own, and nothing is tried again on it.
 func TestPush_streams(t *testing.T) {
 	t.Parallel()

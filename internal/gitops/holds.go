@@ -3,6 +3,7 @@ package gitops
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/workspace"
@@ -38,7 +39,8 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 			return err
 		}
 		if one.lease == nil {
-			if one.lease, err = h.f.acquire(ctx, k, "push"); err != nil {
+			one.lease, err = h.acquire(ctx, k)
+			if err != nil {
 				return err
 			}
 			one.taken = true
@@ -51,7 +53,7 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 	// Narrow locks let several clones of one branch live side by side. Their pushes still take
 	// turns: the branch's own lock, for just the push, and always after the narrow ones.
 	for _, k := range keys {
-		lease, err := h.f.acquire(ctx, k.WholeBranch(), "push")
+		lease, err := h.acquire(ctx, k.WholeBranch())
 		if err != nil {
 			return err
 		}
@@ -60,11 +62,21 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 	return nil
 }
 
+// acquire waits for a lock. Once this push has a lock, Redis was there just now, and may restart.
+func (h *holds) acquire(ctx context.Context, k lock.Key) (lease *lock.Lease, err error) {
+	err = h.f.patiently(ctx, len(h.list) > 0, func() error {
+		lease, err = h.f.acquire(ctx, k, "push")
+		return err
+	})
+	return lease, err
+}
+
 // again makes sure that every lock is still ours before another try. One that was lost stays so:
 // to rebase and push without it would defeat the last word that git's compare-and-swap has.
 func (h *holds) again(ctx context.Context) error {
 	for _, one := range h.list {
-		if err := one.lease.Renew(ctx, h.f.Store); err != nil {
+		err := h.f.patiently(ctx, true, func() error { return one.lease.Renew(ctx, h.f.Store) })
+		if err != nil {
 			return err
 		}
 	}
@@ -87,7 +99,7 @@ func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry
 		return nil, nil
 	}
 	lease := e.Hold(f.Config.Lock.TTL)
-	err := lease.Renew(ctx, f.Store)
+	err := f.patiently(ctx, e.Lost == "", func() error { return lease.Renew(ctx, f.Store) })
 	var lost *lock.LostError
 	if errors.As(err, &lost) {
 		if lost.Broken() && !e.Told {
@@ -107,6 +119,31 @@ func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry
 		return nil, err
 	}
 	return lease, nil
+}
+
+// restartBudget is how long a command that has a lock asks a Redis that is away: a restart takes a second
+// or so, and a failover some more.
+const restartBudget = 10 * time.Second
+
+// patiently asks Redis, and if we hold a lock there, which only a Redis that was reachable can have
+// given, asks again while the trouble may pass, within the lease. A first contact fails at once.
+func (f *Flows) patiently(ctx context.Context, holding bool, ask func() error) error {
+	deadline := time.Now().Add(min(restartBudget, f.Config.Lock.TTL))
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := ask()
+		var timeout *lock.TimeoutError
+		if !holding || !lock.Passing(err) || errors.As(err, &timeout) || time.Now().Add(pause).After(deadline) {
+			return err
+		}
+		if pause == 50*time.Millisecond {
+			f.Notes.Say("%v; asking again for up to %s, because this clone holds a lock there", err, time.Until(deadline).Round(time.Second))
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (h *holds) add(ctx context.Context, one *hold) {
