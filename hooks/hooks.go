@@ -24,13 +24,25 @@ const Chained = ".chained"
 
 const hookMode = 0o755
 
-// known are the hooks that git looks for in core.hooksPath (githooks(5)), but for pre-push. push-to-checkout is
-// left out: that it is there at all turns off what git does by itself.
+// known are the hooks that git looks for in core.hooksPath (githooks(5)), but for pre-push.
 var known = []string{
 	"applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "pre-merge-commit",
 	"prepare-commit-msg", "commit-msg", "post-commit", "pre-rebase", "post-checkout", "post-merge",
 	"pre-receive", "update", "proc-receive", "post-receive", "post-update", "reference-transaction",
 	"pre-auto-gc", "post-rewrite", "sendemail-validate", "post-index-change",
+	"push-to-checkout", "p4-changelist", "p4-prepare-changelist", "p4-post-changelist", "p4-pre-submit",
+}
+
+// scriptFor is the script that stands in for a hook in a folder for all repositories.
+func scriptFor(name string) []byte {
+	switch name {
+	case "pre-push":
+		return script("pre-push")
+	case "push-to-checkout": // that it is there at all turns off what git does by itself
+		return script("push-to-checkout")
+	default:
+		return script("passthrough")
+	}
 }
 
 // ManagedError says that the hooks of a folder belong to a hook manager, which would undo what we
@@ -45,12 +57,19 @@ func (e *ManagedError) Error() string {
 	return fmt.Sprintf("%s is managed by %s", e.File, e.Manager)
 }
 
-// managers are told by a word in their hook.
-var managers = []struct{ name, mark, advice string }{
-	{"husky", "husky", `add to .husky/pre-push: git-gitops pre-push "$0" "$@"`},
-	{"lefthook", "lefthook", "add to lefthook.yml, with use_stdin: true: pre-push: commands: gitops: run: git-gitops pre-push lefthook {0}"},
-	{"pre-commit", "pre-commit.com", "add to .pre-commit-config.yaml a local hook of stage pre-push that runs git-gitops pre-push"},
-	{"overcommit", "overcommit", "add to .overcommit.yml under PrePush a hook that runs git-gitops pre-push"},
+// lefthookFiles are the names that lefthook's configuration may have.
+var lefthookFiles = []string{"lefthook.yml", ".lefthook.yml", "lefthook.yaml", ".lefthook.yaml", "lefthook-local.yml"}
+
+// managers are known by a word in their hook, and by files in the work tree: those that may run our
+// hook, and those that are there wherever the manager is used.
+var managers = []struct {
+	name, mark, advice string
+	files, marks       []string
+}{
+	{"husky", "husky", `add to .husky/pre-push: git-gitops pre-push "$0" "$@"`, []string{".husky/pre-push"}, []string{".husky"}},
+	{"lefthook", "lefthook", "add to lefthook.yml, with use_stdin: true: pre-push: commands: gitops: run: git-gitops pre-push lefthook {0}", lefthookFiles, lefthookFiles},
+	{"pre-commit", "pre-commit.com", "let pre-commit find our hook, which it then runs as pre-push.legacy: pre-commit uninstall -t pre-push && git gitops install && pre-commit install -t pre-push", nil, []string{".pre-commit-config.yaml"}},
+	{"overcommit", "overcommit", "add to .overcommit.yml under PrePush a hook that runs git-gitops pre-push", []string{".overcommit.yml"}, []string{".overcommit.yml"}},
 }
 
 // Install writes the pre-push hook into a folder of hooks. A hook that is there already is kept
@@ -92,10 +111,7 @@ func Install(dir string) (changed bool, err error) {
 // calls the repository's own, which git would no longer find.
 func InstallAll(dir string) (changed bool, err error) {
 	for _, name := range append([]string{"pre-push"}, known...) {
-		text := script("passthrough")
-		if name == "pre-push" {
-			text = script("pre-push")
-		}
+		text := scriptFor(name)
 		path := filepath.Join(dir, name)
 		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) { //nolint:gosec // our own folder
 			continue
@@ -108,24 +124,102 @@ func InstallAll(dir string) (changed bool, err error) {
 	return changed, nil
 }
 
-// Uninstall removes our hook from a folder and puts the one that was there before back, byte for byte.
-// Hooks that are not ours are left alone. It reports whether anything was changed.
-func Uninstall(dir string) (changed bool, err error) {
-	path := filepath.Join(dir, "pre-push")
-	if text, err := os.ReadFile(path); err != nil || !ours(text) { //nolint:gosec // the user's own hook
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
+// Aside is our hook under another name, where a hook manager has put it.
+type Aside struct {
+	Path    string
+	Manager string
+	Runs    bool // the manager runs it from there
+	Advice  string
+}
+
+// SetAside is where a hook manager has put our hook aside; nil when none has.
+func SetAside(dir string) *Aside {
+	for _, a := range []struct {
+		name, manager string
+		runs          bool
+	}{{"pre-push.legacy", "pre-commit", true}, {"pre-push.old", "lefthook", false}, {"old-hooks/pre-push", "overcommit", false}} {
+		path := filepath.Join(dir, filepath.FromSlash(a.name))
+		if isOurs(path) {
+			return &Aside{Path: path, Manager: a.manager, Runs: a.runs, Advice: adviceFor(a.manager)}
 		}
-		return false, err
 	}
-	err = os.Rename(path+Chained, path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = os.Remove(path)
+	return nil
+}
+
+// Callers are the files of a work tree in which a hook manager is told to run our hook.
+func Callers(workTree string) (files []string) {
+	for _, m := range managers {
+		for _, name := range m.files {
+			path := filepath.Join(workTree, filepath.FromSlash(name))
+			if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("git-gitops pre-push")) { //nolint:gosec // the user's own file
+				files = append(files, path)
+			}
+		}
 	}
-	if err != nil {
-		return false, fmt.Errorf("remove hook: %w", err)
+	return files
+}
+
+// Expected are the hook managers that a work tree is set up for, as far as they would put a hook of ours
+// where it does not run, each with what to do instead.
+func Expected(workTree string) (all []ManagedError) {
+	for _, m := range managers {
+		if m.name == "pre-commit" { // it runs what it finds
+			continue
+		}
+		if slices.ContainsFunc(Callers(workTree), func(path string) bool {
+			rel, err := filepath.Rel(workTree, path)
+			return err == nil && slices.Contains(m.files, filepath.ToSlash(rel))
+		}) {
+			continue
+		}
+		for _, name := range m.marks {
+			path := filepath.Join(workTree, name)
+			if _, err := os.Stat(path); err == nil {
+				all = append(all, ManagedError{Manager: m.name, File: path, Advice: m.advice})
+				break
+			}
+		}
 	}
-	return true, nil
+	return all
+}
+
+// Uninstall removes our hook from a folder, also where a hook manager has put it, and puts the one that
+// was there before back, byte for byte. Hooks that are not ours are left alone. It reports whether
+// anything was changed.
+func Uninstall(dir string) (changed bool, err error) {
+	before := filepath.Join(dir, "pre-push"+Chained)
+	path := filepath.Join(dir, "pre-push")
+	for {
+		if !isOurs(path) {
+			aside := SetAside(dir)
+			if aside == nil {
+				return changed, nil
+			}
+			path = aside.Path
+		}
+		err = os.Rename(before, path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = os.Remove(path)
+		}
+		if err != nil {
+			return changed, fmt.Errorf("remove hook: %w", err)
+		}
+		changed = true
+	}
+}
+
+func isOurs(path string) bool {
+	text, err := os.ReadFile(path) //nolint:gosec // the user's own hook
+	return err == nil && ours(text)
+}
+
+func adviceFor(manager string) string {
+	for _, m := range managers {
+		if m.name == manager {
+			return m.advice
+		}
+	}
+	return ""
 }
 
 // UninstallAll removes what InstallAll wrote, and the folder if nothing else is in it.
@@ -156,14 +250,12 @@ func RunsLFS(path string) bool {
 
 // Installed reports whether a folder has our pre-push hook.
 func Installed(dir string) bool {
-	text, err := os.ReadFile(filepath.Join(dir, "pre-push")) //nolint:gosec // the user's own hook
-	return err == nil && ours(text)
+	return isOurs(filepath.Join(dir, "pre-push"))
 }
 
 // ForAll reports whether a folder is InstallAll's, which hides the hooks of repositories.
 func ForAll(dir string) bool {
-	text, err := os.ReadFile(filepath.Join(dir, known[0])) //nolint:gosec // our own folder
-	return err == nil && ours(text)
+	return isOurs(filepath.Join(dir, known[0]))
 }
 
 // ours reports whether a hook was written by any version of this program: its second line says so.

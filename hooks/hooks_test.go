@@ -187,7 +187,7 @@ func TestInstall_managers(t *testing.T) {
 			before := snapshot(t, dir)
 			changed, err := hooks.Install(dir)
 			var managed *hooks.ManagedError
-			if changed || !errors.As(err, &managed) || managed.Manager != tt.manager || !strings.Contains(managed.Advice, "git-gitops pre-push") {
+			if changed || !errors.As(err, &managed) || managed.Manager != tt.manager || !strings.Contains(managed.Advice, "pre-push") {
 				t.Errorf("changed: %v, error: %#v", changed, err)
 			}
 			if after := snapshot(t, dir); !slices.Equal(after, before) {
@@ -225,7 +225,7 @@ func TestInstallAll(t *testing.T) {
 	}
 }
 
-// TestInstallAll_known: every hook of githooks(5) that this git knows is passed on, but for two.
+// TestInstallAll_known: every hook of githooks(5) that this git knows is passed on, but for one that is named by a setting.
 func TestInstallAll_known(t *testing.T) {
 	html := exec.Command("git", "help", "githooks")
 	html.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "MANPAGER=cat", "MANWIDTH=200", "MAN_KEEP_FORMATTING=")
@@ -241,11 +241,11 @@ func TestInstallAll_known(t *testing.T) {
 	section, _, _ = strings.Cut(section, "\nGIT\n")
 	for line := range strings.Lines(section) {
 		name := strings.TrimSpace(line)
-		if !strings.HasPrefix(line, "   ") || strings.HasPrefix(line, "    ") || strings.HasPrefix(name, "p4-") {
+		if !strings.HasPrefix(line, "   ") || strings.HasPrefix(line, "    ") {
 			continue
 		}
 		switch name {
-		case "push-to-checkout", "fsmonitor-watchman":
+		case "fsmonitor-watchman":
 			continue
 		}
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {

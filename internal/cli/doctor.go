@@ -442,7 +442,7 @@ func (d *checkup) repository(ctx context.Context) {
 		d.target(ctx, target)
 	}
 	d.held(ctx, workspace.At(place.CommonDir))
-	d.hook(ctx)
+	d.hook(ctx, place)
 	d.lfs(ctx, place)
 	if len(d.gitConfig.Config["remote."+target.Remote+".url"]) > 0 {
 		d.legacy(ctx, target.Remote)
@@ -556,12 +556,25 @@ func (d *checkup) held(ctx context.Context, dir workspace.Dir) {
 	}
 }
 
-func (d *checkup) hook(ctx context.Context) {
+func (d *checkup) hook(ctx context.Context, place git.Place) {
 	dir, err := d.git.HooksDir(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		d.warn("hook", "", "%v", err)
-	case !hooks.Installed(dir):
+		return
+	}
+	_, missing := os.Stat(filepath.Join(dir, "pre-push"))
+	own := filepath.Join(place.CommonDir, "hooks")
+	callers, aside := hooks.Callers(d.git.WorkTree(ctx)), hooks.SetAside(dir)
+	switch installed := hooks.Installed(dir); {
+	case !installed && missing == nil && len(callers) > 0:
+		d.ok("hook", "plain git push is guarded by %s, if its hook manager runs it", callers[0])
+	case !installed && aside != nil && aside.Runs && missing == nil:
+		d.ok("hook", "plain git push is guarded by %s, which %s runs", aside.Path, aside.Manager)
+	case !installed && aside != nil:
+		d.warn("hook", aside.Advice, "%s has put our hook aside as %s, where nothing runs it: plain git push takes no lock", aside.Manager, aside.Path)
+	case !installed && hooks.Installed(own):
+		d.warn("hook", "git gitops install", "git does not look for hooks in %s, where ours is, but in %s (core.hooksPath): plain git push takes no lock", own, dir)
+	case !installed:
 		d.ok("hook", "none of ours in %s: plain git push takes no lock (git gitops install adds one)", dir)
 	case !git.HasProgram("gitops"):
 		d.fail("hook", "put git-gitops on PATH", "the pre-push hook in %s does not find git-gitops, and stops every push", dir)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -78,6 +79,9 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 		}
 		return nil
 	default:
+		if !install {
+			return c.removeLocal(u.Context, out)
+		}
 		dir, err := c.localHooks(u.Context)
 		if err != nil {
 			return err
@@ -85,9 +89,47 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 		if err := placeHook(out, dir, install); err != nil {
 			return err
 		}
+		if top := c.git.WorkTree(u.Context); top != "" {
+			for _, m := range hooks.Expected(top) {
+				out.Warn("%s is set up here, and would put this hook where nothing runs it; %s", m.Manager, m.Advice)
+			}
+		}
 		c.tellLFS(u.Context, out)
 		return nil
 	}
+}
+
+// removeLocal removes our hook from all places where this repository may have it, and tells of those where it is
+// another's to remove.
+func (c *command) removeLocal(ctx context.Context, out *term.Printer) error {
+	place, err := c.git.Place(ctx)
+	if err != nil {
+		return err
+	}
+	dirs := []string{filepath.Join(place.CommonDir, "hooks")}
+	if dir, err := c.localHooks(ctx); err == nil && !slices.Contains(dirs, dir) {
+		dirs = append(dirs, dir)
+	}
+	removed := false
+	for _, dir := range dirs {
+		changed, err := hooks.Uninstall(dir)
+		if err != nil {
+			return &installError{what: err.Error()}
+		}
+		if changed {
+			removed = true
+			out.Say("removed the pre-push hook from %s", dir)
+		}
+	}
+	callers := hooks.Callers(c.git.WorkTree(ctx))
+	for _, file := range callers {
+		out.Warn("%s still runs git-gitops pre-push: remove it there", file)
+	}
+	if !removed && len(callers) == 0 {
+		out.Say("no pre-push hook of ours in %s", strings.Join(dirs, " or "))
+	}
+	c.tellLFS(ctx, out)
+	return nil
 }
 
 // tellLFS says how the Git LFS content of the repository here, if there is one, gets to the remote now.
@@ -155,7 +197,12 @@ func (c *command) placeGlobal(ctx context.Context, out *term.Printer, install bo
 			changed = true
 			err = c.git.SetGlobalConfig(ctx, "core.hooksPath", ours)
 		}
-		return say(out, changed, err, "installed the hooks in "+ours+", and set core.hooksPath to it", "the hooks are already in "+ours)
+		if err := say(out, changed, err, "installed the hooks in "+ours+", and set core.hooksPath to it", "the hooks are already in "+ours); err != nil {
+			return err
+		}
+		out.Say("while core.hooksPath is set, pre-commit and lefthook refuse to install hooks; those that they have installed run. " +
+			"A repository with a core.hooksPath of its own (husky) does not use ours")
+		return nil
 	}
 	if set != "" && set != ours {
 		return placeHook(out, set, false)
@@ -297,6 +344,9 @@ func lfsUploader(place git.Place, dir string) string {
 // otherHooks are the pre-push hooks that git would have run without ours. The place is empty when it is not known.
 func otherHooks(place git.Place, hook string) []string {
 	others := []string{hook + hooks.Chained}
+	if strings.HasPrefix(filepath.Base(hook), "pre-push.") { // a hook manager has renamed ours
+		others = append(others, filepath.Join(filepath.Dir(hook), "pre-push"+hooks.Chained))
+	}
 	if place.CommonDir == "" {
 		return others
 	}

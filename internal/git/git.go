@@ -423,6 +423,15 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// WorkTree is the top of the work tree here, "" when there is none.
+func (g Git) WorkTree(ctx context.Context) string {
+	out, err := g.Output(ctx, "rev-parse", "--show-toplevel")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(out, "\n")
+}
+
 // HooksDir is where git looks for the hooks of this repository; absolute.
 func (g Git) HooksDir(ctx context.Context) (string, error) {
 	out, err := g.Output(ctx, "rev-parse", "--path-format=absolute", "--git-path", "hooks")
