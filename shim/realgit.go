@@ -33,6 +33,15 @@ func (e *NoGitError) Error() string {
 // Unwrap returns the reason.
 func (e *NoGitError) Unwrap() error { return e.Err }
 
+// SearchPath is the list of folders in which programs are searched: PATH, or where there is none at
+// all, the system's default, as execvp(3) does. lookup is os.LookupEnv.
+func SearchPath(lookup func(string) (string, bool)) string {
+	if path, ok := lookup("PATH"); ok {
+		return path
+	}
+	return defaultPath
+}
+
 // RealGit returns the absolute path of the git to run: override, the value of GITOPS_GIT, when it is not empty, else the first
 // executable git in the folders of pathEnv. A candidate that is the same file as self, the path of our own executable, is skipped whatever
 // it is called (symlink, hard link, another spelling), so that we never run ourselves. Relative folders of pathEnv are skipped too: they

@@ -354,3 +354,21 @@ func TestShim_probePush(t *testing.T) {
 		}
 	}
 }
+
+// TestShim_noPath: without a PATH git is where execvp(3) finds it.
+func TestShim_noPath(t *testing.T) {
+	w := shimWorld(t)
+	if path := w.env["REAL"]; filepath.Dir(path) != "/bin" && filepath.Dir(path) != "/usr/bin" && filepath.Dir(path) != "/usr/local/bin" {
+		t.Skipf("git is not in the system's default path: %s", path)
+	}
+	w.must(".", "$REAL clone -q remote.git work")
+	for _, words := range []string{"status --short --branch", "--version", "clone -q ../remote.git inner", "push -q origin main"} {
+		r := w.bash("work", `exec env -i HOME="$HOME" GIT_CONFIG_GLOBAL="$GIT_CONFIG_GLOBAL" REDIS_HOST="$REDIS_HOST" REDIS_PORT="$REDIS_PORT" \
+			GITOPS_LOCK_SESSION=workspace "$1" `+words, w.path("shim/git"))
+		wantCode(t, r, 0)
+	}
+	w.wantLocks(lockKey(w.path("remote"), "main"))
+	// An empty PATH names no folder, and is not the same as none.
+	r := w.bash(".", `PATH= "$1" status`, w.path("shim/git"))
+	wantCode(t, r, 78)
+}

@@ -32,7 +32,7 @@ func Main(args []string) int {
 	if err != nil {
 		return fail(term.New(os.Stderr), fmt.Errorf("find this program: %w", err))
 	}
-	path, err := shim.RealGit(os.Getenv("PATH"), os.Getenv("GITOPS_GIT"), self)
+	path, err := shim.RealGit(shim.SearchPath(os.LookupEnv), os.Getenv("GITOPS_GIT"), self)
 	if err != nil {
 		return fail(term.New(os.Stderr), err)
 	}

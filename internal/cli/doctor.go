@@ -27,6 +27,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/internal/workspace"
+	"github.com/git-gitops/git-gitops/shim"
 )
 
 const (
@@ -643,7 +644,7 @@ func (d *checkup) shim() {
 		name += ".exe"
 	}
 	us, err := os.Stat(self)
-	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+	for _, dir := range filepath.SplitList(shim.SearchPath(os.LookupEnv)) {
 		if dir == os.Getenv("GIT_EXEC_PATH") { // git put it there, for us alone
 			continue
 		}

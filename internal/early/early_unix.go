@@ -35,7 +35,7 @@ func passThrough(args []string) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	path, err := shim.RealGit(os.Getenv("PATH"), os.Getenv("GITOPS_GIT"), self)
+	path, err := shim.RealGit(shim.SearchPath(os.LookupEnv), os.Getenv("GITOPS_GIT"), self)
 	if err != nil {
 		return err
 	}

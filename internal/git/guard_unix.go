@@ -36,9 +36,12 @@ func EndTogether() (stop func()) {
 	}
 	guard.pipe, guard.shell = w, make(chan *exec.Cmd, 1)
 	go func() { // beside the first question; what it is told meanwhile waits in the pipe
-		sh := exec.Command("/bin/sh", "-c", guardScript)            //nolint:gosec // our own script
-		sh.Stdin, sh.Env = r, []string{"PATH=" + os.Getenv("PATH")} // for ps and sleep
-		sh.SysProcAttr = &syscall.SysProcAttr{Setsid: true}         // what is sent to our group is not for it
+		sh := exec.Command("/bin/sh", "-c", guardScript) //nolint:gosec // our own script
+		sh.Stdin, sh.Env = r, []string{}
+		if path, ok := os.LookupEnv("PATH"); ok { // for ps and sleep; without it, sh has its default
+			sh.Env = append(sh.Env, "PATH="+path)
+		}
+		sh.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what is sent to our group is not for it
 		if err := sh.Start(); err != nil {
 			sh = nil
 		}
