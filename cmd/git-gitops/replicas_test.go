@@ -3,6 +3,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,8 +36,8 @@ func wantUnconfirmed(t *testing.T, r result, words ...string) {
 	}
 }
 
-// TestMinReplicas: a lock counts when so many replicas have it, and is given back at once otherwise, also when it was handed
-// over to one who waited for it.
+// TestMinReplicas: a lock counts when so many replicas have it, and is given back at once otherwise. One who has
+// waited for it asks again for a while.
 func TestMinReplicas(t *testing.T) {
 	t.Parallel()
 	w, replica := replicated(t)
@@ -59,15 +60,31 @@ func TestMinReplicas(t *testing.T) {
 	if err := replica.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	waits := func() int {
+		_, rest, _ := strings.Cut(w.keys.Info(t.Context(), "commandstats").Val(), "cmdstat_wait:calls=")
+		text, _, _ := strings.Cut(rest, ",")
+		n, _ := strconv.Atoi(text)
+		return n
+	}
+	before := waits()
 	w.must("held", "git gitops unlock")
-	wantUnconfirmed(t, second.wait(), "0 of 1 replicas have confirmed the lock", "GITOPS_REDIS_MIN_REPLICAS")
+	// Its turn has come, and the replica is away: it waits on, and has the lock when the replica is back.
+	w.until("the second asks a second time", func() bool { return waits() >= before+2 })
+	if err := replica.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, second.wait(), 0)
+	w.must("second", "git gitops unlock")
 	wantCode(t, third.wait(), 0)
 	w.wantLocks(lockKey(remote, "main"))
 	w.must("third", "git gitops unlock")
+	if err := replica.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
 
 	wantUnconfirmed(t, strict.bash(".", "git gitops clone -q remote.git fourth"), "0 of 1 replicas have confirmed the lock", "GITOPS_REDIS_MIN_REPLICAS")
 	w.wantLocks()
-	for _, dir := range []string{"two", "second", "fourth"} {
+	for _, dir := range []string{"two", "fourth"} {
 		if w.exists(dir) {
 			t.Errorf("%s was cloned", dir)
 		}

@@ -222,6 +222,7 @@ var storeAdvice = map[lock.Trouble][]string{
 	lock.ReadOnly:    {"point REDIS_HOST at the primary; it may be a failover that is still under way, then try again"},
 	lock.Persistence: {"the server cannot save to disk and refuses writes: free its disk, or see its log"},
 	lock.Loading:     {"the server is not ready yet: try again when it is"},
+	lock.Moving:      {"a slot of the Cluster is on its way to another node, or no node has it: try again; if it stays so: redis-cli --cluster check"},
 	lock.OutOfMemory: {"the server's maxmemory is reached: raise it, or free keys"},
 	lock.Unconfirmed: {"see why the replicas are behind (INFO replication), or lower GITOPS_REDIS_MIN_REPLICAS"},
 	lock.NotALock:    {"GITOPS_LOCK_KEY names a key that holds something else: choose another"},

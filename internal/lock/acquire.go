@@ -10,21 +10,32 @@ import (
 // Timing of the wait. A waiter shows life by asking again at least every Heartbeat; the store
 // forgets one that has been silent for Life, and takes a lock back that was handed to a waiter
 // which does not confirm it within Claim. Claim plus Heartbeat bounds how long a waiter that
-// was killed can block the queue: 15 s.
+// was killed can block the queue: 15 s. Far back in line, Heartbeat and Life are up to Stretch times
+// as long; the store wakes one that has come to the head of the line.
 const (
 	Heartbeat = 10 * time.Second
 	Life      = 15 * time.Second
 	Claim     = 5 * time.Second
+	Stretch   = 6
 
-	// strangerPoll is how often the first in line asks while the holder is a writer that will
-	// not hand over to us.
-	strangerPoll = time.Second
+	// Near and Far are the places in line between which that grows.
+	Near = 4
+	Far  = 20
+
+	// strangerPoll is how soon the first in line asks again while the holder is a writer that will not
+	// hand over to us: others may poll for the same lock. It is up to twice as long, by chance.
+	strangerPoll = 50 * time.Millisecond
 	// renewalSlack is how late a renewal of a living holder may be.
 	renewalSlack = 5 * time.Second
 	// releaseBudget bounds the release of a wait that ended, which must work after Ctrl-C.
 	releaseBudget = 2 * time.Second
-	// firstBudget bounds it after a first contact that failed, which must fail fast.
+	// firstBudget bounds it after a first contact that failed, which must fail fast, in addition to the
+	// time that the contact itself took.
 	firstBudget = 400 * time.Millisecond
+	// moveBudget is for how long a first contact asks again while a slot of a Cluster moves.
+	moveBudget = 10 * time.Second
+	// replicaBudget is for how long one who has waited asks again for replicas that do not confirm.
+	replicaBudget = 30 * time.Second
 )
 
 // Waiting is the news of a wait that goes on.
@@ -45,18 +56,22 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 	started := time.Now()
 	giveUp := started.Add(timeout)
 	var (
-		last  Attempt
-		retry backoff
+		last        Attempt
+		retry       backoff
+		slowest     time.Duration // of the store's answers
+		unconfirmed time.Time     // since when replicas have not confirmed what was granted
 	)
 	for contacted := false; ; {
-		sent := time.Now() // the lease is judged from before the command, which is the safe side
+		sent := now() // the lease is judged from before the command, which is the safe side
 		attempt, err := s.TryAcquire(ctx, r)
+		took := time.Since(sent.mono)
 		switch {
 		case err == nil && attempt.Granted:
 			return newLease(r, attempt.Fence, sent), nil
 		case err == nil:
-			contacted, last = true, attempt
-			r.see(attempt.Holder, sent)
+			contacted, last, unconfirmed = true, attempt, time.Time{}
+			slowest = max(slowest, took)
+			r.see(attempt.Holder, sent.mono)
 			r.Ticket = attempt.Ticket
 			if r.Place == 0 {
 				r.Place = attempt.Place
@@ -64,19 +79,24 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			retry.reset()
 			lease, err := judged(ctx, s, r, attempt)
 			if err != nil {
-				abandon(ctx, s, r)
+				abandon(ctx, s, r, slowest)
 			}
 			if lease != nil || err != nil {
 				return lease, err
 			}
 		case ctx.Err() != nil:
-			abandon(ctx, s, r)
+			abandon(ctx, s, r, slowest)
 			return nil, ctx.Err()
-		case !contacted || !Passing(err):
-			if ambiguous(err) {
-				budget := firstBudget
-				if attempt.Granted { // for certain, so it must be given back
-					budget = releaseBudget
+		case contacted && Passing(err), moving(err) && time.Since(started) < moveBudget:
+		case contacted && attempt.Granted && is(err, Unconfirmed) && (unconfirmed.IsZero() || time.Since(unconfirmed) < replicaBudget):
+			if unconfirmed.IsZero() {
+				unconfirmed = time.Now()
+			}
+		default:
+			if sentAtAll(err) {
+				budget := took + firstBudget
+				if contacted || attempt.Granted { // for certain, so it must be given back
+					budget = max(budget, releaseBudget)
 				}
 				giveUpWait(ctx, s, r, GaveUpCancelled, budget)
 			}
@@ -85,22 +105,22 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 
 		left := time.Until(giveUp)
 		if left <= 0 {
-			giveUpWait(ctx, s, r, GaveUpTimeout, releaseBudget)
+			giveUpWait(ctx, s, r, GaveUpTimeout, max(releaseBudget, 2*slowest))
 			return nil, &TimeoutError{Key: r.Key, Place: last.Place, Holder: last.Holder, Waited: time.Since(started), Err: err}
 		}
 		if news != nil {
 			news(Waiting{Key: r.Key, Place: last.Place, Holder: last.Holder, Err: err})
 		}
 		if err != nil {
-			err = sleep(ctx, min(retry.next(), left))
+			err = sleep(ctx, min(retry.next(last.Place), left))
 		} else {
 			err = s.Wait(ctx, r.Key, r.Token, min(patience(attempt), left))
 			if err != nil && ctx.Err() == nil && Passing(err) {
-				err = sleep(ctx, min(retry.next(), left)) // the next try tells what the trouble is
+				err = sleep(ctx, min(retry.next(last.Place), left)) // the next try tells what the trouble is
 			}
 		}
 		if err != nil {
-			abandon(ctx, s, r)
+			abandon(ctx, s, r, slowest)
 			return nil, err
 		}
 	}
@@ -133,7 +153,7 @@ func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, error) 
 	if verdict == Wait || err != nil {
 		return nil, err
 	}
-	sent := time.Now()
+	sent := now()
 	joined, err := s.Join(ctx, r, a.Holder.Token, verdict)
 	if Passing(err) {
 		return nil, nil
@@ -150,7 +170,7 @@ func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, error) 
 // patience is how long to wait before asking again. Only the first in line watches for the
 // holder's expiry, so that an expiry wakes one and not all.
 func patience(a Attempt) time.Duration {
-	d := Heartbeat + rand.N(Heartbeat/10) //nolint:gosec // spreads the load, guards nothing
+	d := spread(time.Duration(float64(Heartbeat) * Pace(a.Place)))
 	if a.Holder.Presence != PresenceUnknown || a.Place <= 2 && a.Holder.Known && a.Holder.Age < Heartbeat {
 		// The second looks too, for the first may have ended with the holder. A holder that is new
 		// to the lock may yet show itself.
@@ -160,7 +180,7 @@ func patience(a Attempt) time.Duration {
 		return d
 	}
 	if !a.Holder.Known {
-		d = min(d, strangerPoll)
+		d = strangerPoll + rand.N(strangerPoll) //nolint:gosec // spreads the load, guards nothing
 	}
 	if a.Holder.Left >= 0 {
 		d = min(d, a.Holder.Left+5*time.Millisecond)
@@ -168,11 +188,26 @@ func patience(a Attempt) time.Duration {
 	return d
 }
 
+// Pace is how many times longer than the first in line one may be silent: 1 to Stretch.
+func Pace(place int) float64 {
+	return 1 + (Stretch-1)*far(place)
+}
+
+// far is how far back in line a place is: 0 at the head, 1 from Far on.
+func far(place int) float64 {
+	return float64(min(max(place-Near, 0), Far-Near)) / (Far - Near)
+}
+
+// spread adds up to a tenth, so that not all ask at once.
+func spread(d time.Duration) time.Duration {
+	return d + rand.N(d/10) //nolint:gosec // spreads the load, guards nothing
+}
+
 // abandon gives up whatever the token may have: a grant whose answer was lost, or a ticket.
 // When the store cannot be told, the ticket dies with the waiter's sign of life, and the grant
-// with its TTL.
-func abandon(ctx context.Context, s Store, r Request) {
-	giveUpWait(ctx, s, r, GaveUpCancelled, releaseBudget)
+// with its TTL. It may take as long as the store's answers do.
+func abandon(ctx context.Context, s Store, r Request, slowest time.Duration) {
+	giveUpWait(ctx, s, r, GaveUpCancelled, max(releaseBudget, 2*slowest))
 }
 
 func giveUpWait(ctx context.Context, s Store, r Request, why string, budget time.Duration) {
@@ -181,22 +216,35 @@ func giveUpWait(ctx context.Context, s Store, r Request, why string, budget time
 	var retry backoff
 	for {
 		err := s.GiveUp(ctx, r, why)
-		if err == nil || !Passing(err) || sleep(ctx, retry.next()) != nil {
+		if err == nil || !Passing(err) || sleep(ctx, retry.next(0)) != nil {
 			return
 		}
 	}
 }
 
-func ambiguous(err error) bool {
+// sentAtAll reports whether a command that failed may have been carried out, in part or whole.
+func sentAtAll(err error) bool {
 	var se *StoreError
 	return !errors.As(err, &se) || se.Ambiguous
 }
 
-// backoff doubles from 50 ms to 1 s, with jitter.
+// moving reports whether it failed because a slot of a Cluster is on its way to another node.
+func moving(err error) bool { return is(err, Moving) }
+
+func is(err error, t Trouble) bool {
+	var se *StoreError
+	return errors.As(err, &se) && se.Trouble == t
+}
+
+// backoff doubles from 50 ms to 1 s, with jitter; far back in line from 5 s to a minute, or else all who
+// wait would be there at once when the store is back.
 type backoff struct{ d time.Duration }
 
-func (b *backoff) next() time.Duration {
-	b.d = min(max(2*b.d, 50*time.Millisecond), time.Second)
+func (b *backoff) next(place int) time.Duration {
+	f := far(place)
+	least := 50*time.Millisecond + time.Duration(f*float64(5*time.Second))
+	most := time.Second + time.Duration(f*float64(59*time.Second))
+	b.d = min(max(2*b.d, least), most)
 	return b.d/2 + rand.N(b.d/2) //nolint:gosec // spreads the load, guards nothing
 }
 

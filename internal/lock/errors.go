@@ -24,7 +24,8 @@ const (
 	Forbidden   Trouble = "forbidden"   // NOPERM: the ACL lacks a command or a key
 	ReadOnly    Trouble = "readonly"    // READONLY: a replica, or a failover is under way
 	Persistence Trouble = "persistence" // MISCONF: it cannot save to disk and refuses writes
-	Loading     Trouble = "loading"     // LOADING, MASTERDOWN, CLUSTERDOWN, TRYAGAIN: not ready yet
+	Loading     Trouble = "loading"     // LOADING, MASTERDOWN: not ready yet
+	Moving      Trouble = "moving"      // TRYAGAIN, MOVED, ASK, CLUSTERDOWN: a slot of a Cluster is on its way
 	OutOfMemory Trouble = "memory"      // OOM: maxmemory is reached
 	Unconfirmed Trouble = "unconfirmed" // fewer replicas than asked for have confirmed the lock
 	NotALock    Trouble = "wrongtype"   // WRONGTYPE: the key holds something else than a lock
@@ -38,7 +39,7 @@ type StoreError struct {
 	Addr    string // where the store is, without credentials
 	Err     error  // the reason, without secrets
 
-	// Ambiguous: the command may have been carried out although no answer came.
+	// Ambiguous: the command may have been carried out, whole or in part. What was surely not sent is not.
 	Ambiguous bool
 }
 
@@ -53,7 +54,7 @@ func Passing(err error) bool {
 		return false
 	}
 	switch se.Trouble {
-	case Unreachable, ReadOnly, Loading:
+	case Unreachable, ReadOnly, Loading, Moving:
 		return true
 	default:
 		return false

@@ -12,7 +12,7 @@ type Lease struct {
 	Request
 	mu     sync.Mutex
 	fence  Fence
-	until  time.Time // on the monotonic clock, from before the command was sent
+	until  moment // from before the command was sent
 	broken bool
 
 	sub     Subscription       // nil: none was made yet
@@ -22,9 +22,9 @@ type Lease struct {
 	changed chan struct{}
 }
 
-func newLease(r Request, f Fence, sent time.Time) *Lease {
+func newLease(r Request, f Fence, sent moment) *Lease {
 	l := Resume(r, f)
-	l.until = sent.Add(r.TTL)
+	l.until = sent.add(r.TTL)
 	return l
 }
 
@@ -53,7 +53,7 @@ func (l *Lease) Broken() bool {
 func (l *Lease) Left() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Until(l.until)
+	return l.until.left()
 }
 
 // Renew extends the lease by its full TTL. The error is a *LostError when another has the
@@ -63,7 +63,7 @@ func (l *Lease) Renew(ctx context.Context, s Store) error {
 	r := l.Request
 	r.Known, r.Server = l.fence, l.server
 	l.mu.Unlock()
-	sent := time.Now()
+	sent := now()
 	got, err := s.Renew(ctx, r)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func (l *Lease) Renew(ctx context.Context, s Store) error {
 	if got.Fence != l.fence { // by this renewal, one whose answer was lost, or another who shares the lock
 		l.broken = true
 	}
-	l.fence, l.until = got.Fence, sent.Add(l.TTL)
+	l.fence, l.until = got.Fence, sent.add(l.TTL)
 	if r.Server == l.server {
 		l.claimed = got.Claimed
 		if !l.claimed && l.again != nil && l.server != "" && l.server != noPresence {
@@ -113,8 +113,8 @@ func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost fu
 // keep returns nil when ctx ends, else why the lease ended.
 func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 	var retry backoff
-	pause := l.TTL / 3
-	for l.rest(ctx, pause) == nil {
+	next := l.TTL / 3
+	for l.rest(ctx, next) == nil {
 		// An answer that comes too late is worth nothing.
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(l.Left()-margin, 0)) // stop waits for it
 		err := l.Renew(limit, s)
@@ -123,7 +123,7 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 		switch {
 		case err == nil:
 			retry.reset()
-			pause = l.TTL / 3
+			next = l.TTL / 3
 		case ctx.Err() != nil:
 			return nil
 		case errors.As(err, &lost):
@@ -131,23 +131,33 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 		case l.Left() <= margin:
 			return err
 		default:
-			pause = min(retry.next(), l.Left()-margin)
+			next = min(retry.next(0), l.Left()-margin)
 		}
 	}
 	return nil
 }
 
-// rest sleeps until the next renewal is due.
+// rest sleeps until the next renewal is due, also over a suspend, for no more than d and a step.
 func (l *Lease) rest(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
+	t := time.NewTicker(restStep)
 	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-l.changed:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	for end := now().add(d); ; {
+		due := time.NewTimer(end.left())
+		select {
+		case <-due.C:
+			return nil
+		case <-t.C:
+			due.Stop()
+			if end.left() <= 0 {
+				return nil
+			}
+		case <-l.changed:
+			due.Stop()
+			return nil
+		case <-ctx.Done():
+			due.Stop()
+			return ctx.Err()
+		}
 	}
 }
 

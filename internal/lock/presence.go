@@ -74,7 +74,7 @@ func (l *Lease) attend(ctx context.Context, s Store) {
 				return
 			}
 			l.unclaim()
-			pause := retry.next()
+			pause := retry.next(0)
 			if !Passing(err) {
 				pause = subscribePause
 			}

@@ -60,8 +60,8 @@ func TestJoin_reasserted(t *testing.T) {
 	if err := shared.Renew(t.Context(), store); err != nil || !shared.Broken() {
 		t.Errorf("%v, broken %t", err, shared.Broken())
 	}
-	if err := holder.Renew(t.Context(), store); err != nil {
-		t.Error(err)
+	if err := holder.Renew(t.Context(), store); err != nil || !holder.Broken() { // it was taken back before
+		t.Errorf("%v, broken %t", err, holder.Broken())
 	}
 	release(t, store, shared, lock.StillShared)
 	release(t, store, holder, lock.Freed)

@@ -36,6 +36,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -140,6 +141,7 @@ type Store struct {
 
 	minReplicas int
 
+	shaken    atomic.Bool // a connection was made, with its handshake
 	mu        sync.Mutex
 	contacted bool
 	failed    bool // the last script
@@ -187,6 +189,7 @@ func Open(o Options) *Store {
 		prefix = "gitops"
 	}
 	s := &Store{dialer: d, prefix: prefix, addr: strings.Join(o.Addrs, ","), master: o.SentinelMaster, events: o.Events, tls: o.TLS != nil, minReplicas: o.MinReplicas}
+	u.OnConnect = func(context.Context, *redis.Conn) error { s.shaken.Store(true); return nil }
 	if o.Cluster {
 		c := u.Cluster()
 		c.DisableRoutingPolicies = true // which need the list of all commands from some node first, in every process
@@ -261,11 +264,18 @@ func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key
 	keys, args := s.keys(k)
 	answered := make(chan answer, 1)
 	patience := s.patience()
+	s.mu.Lock()
+	again := s.failed && !s.contacted
+	s.mu.Unlock()
 	go func() { // the client heeds a deadline while it reads, but no cancellation
 		limit, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		s.lookAgain(limit)
-		reply, err := script().Run(limit, s.client, keys, append(args(t, known), more...)...).Result()
+		send := script().Run
+		if again {
+			send = script().Eval // in one step, whatever the server knows
+		}
+		reply, err := send(limit, s.client, keys, append(args(t, known), more...)...).Result()
 		answered <- answer{reply, err}
 	}()
 	var a answer
@@ -449,7 +459,8 @@ func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v l
 	if p.int() != 1 {
 		return lock.Attempt{}, s.check(&p)
 	}
-	return lock.Attempt{Granted: true, Fence: lock.Fence(p.int())}, s.check(&p)
+	a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int())}
+	return a, errors.Join(s.check(&p), s.confirm(ctx, r))
 }
 
 func (s *Store) blockedKey(session string) string { return s.prefix + ":blocked:{" + session + "}" }
@@ -535,14 +546,18 @@ func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error)
 		return lock.Renewal{}, err
 	}
 	p := parser{reply: reply}
-	switch p.int() {
-	case 1:
-		return lock.Renewal{Status: lock.Renewed, Fence: lock.Fence(p.int()), Claimed: p.int() == 1}, s.check(&p)
-	case 2:
-		return lock.Renewal{Status: lock.Reasserted, Fence: lock.Fence(p.int()), Claimed: p.int() == 1}, s.check(&p)
-	default:
+	status := p.int()
+	if status == 0 {
 		return lock.Renewal{Status: lock.Lost, Holder: p.holder(), Ended: p.text()}, s.check(&p)
 	}
+	renewal := lock.Renewal{Status: lock.Renewed, Fence: lock.Fence(p.int()), Claimed: p.int() == 1}
+	if status == 2 {
+		renewal.Status = lock.Reasserted
+	}
+	if err := s.check(&p); err != nil || renewal.Fence == r.Known {
+		return renewal, err
+	}
+	return renewal, s.confirm(ctx, r) // a grant like any other, also when we ask for the second time
 }
 
 // Inspect reads one lock.

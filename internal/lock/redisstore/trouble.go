@@ -29,9 +29,9 @@ var replies = map[string]lock.Trouble{
 	"MISCONF":     lock.Persistence,
 	"LOADING":     lock.Loading,
 	"MASTERDOWN":  lock.Loading,
-	"CLUSTERDOWN": lock.Loading,
+	"CLUSTERDOWN": lock.Moving,
 	"UNBLOCKED":   lock.Loading, // it became a replica while we were blocked on it
-	"TRYAGAIN":    lock.Loading,
+	"TRYAGAIN":    lock.Moving,
 	"BUSY":        lock.Loading,
 	"OOM":         lock.OutOfMemory,
 	"WRONGTYPE":   lock.NotALock,
@@ -43,7 +43,9 @@ func (s *Store) trouble(err error) error {
 	if errors.Is(err, context.Canceled) || errors.As(err, &known) {
 		return err
 	}
-	e := &lock.StoreError{Trouble: lock.Refused, Addr: s.addr, Err: err}
+	e := &lock.StoreError{Trouble: lock.Refused, Addr: s.addr, Err: err, Ambiguous: true}
+	// What was refused may have been refused in the middle. Only without a connection nothing was sent.
+	defer func() { e.Ambiguous = e.Ambiguous && s.shaken.Load() }()
 
 	asked := s.asked(err)
 	if asked != nil {
@@ -56,7 +58,7 @@ func (s *Store) trouble(err error) error {
 		e.Trouble = lock.Unreachable
 		return e
 	case cluster && (strings.HasPrefix(reply.Error(), "MOVED ") || strings.HasPrefix(reply.Error(), "ASK ")):
-		e.Trouble = lock.Loading // slots move faster than the client follows
+		e.Trouble = lock.Moving // slots move faster than the client follows
 		return e
 	default:
 		e.Trouble = replyTrouble(reply.Error())
@@ -75,21 +77,21 @@ func (s *Store) trouble(err error) error {
 	var op *net.OpError
 	switch {
 	case s.tls && !s.wasContacted() && dropped(err):
-		e.Trouble, e.Ambiguous = lock.WantsCert, true
+		e.Trouble = lock.WantsCert
 		e.Err = fmt.Errorf("the server ended the connection right after the TLS handshake, as one does that wants a client certificate: %w", err)
 	case errors.As(err, &op):
 		e.Trouble = lock.Unreachable
 		e.Ambiguous = op.Op != "dial"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		e.Trouble, e.Ambiguous = lock.Unreachable, true
+		e.Trouble = lock.Unreachable
 		if asked == nil {
 			e.Err = errors.New("no answer in time")
 		}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, redis.ErrClosed):
-		e.Trouble, e.Ambiguous = lock.Unreachable, true
+		e.Trouble = lock.Unreachable
 		e.Err = errors.New("the connection was closed")
 	case isNet(err):
-		e.Trouble, e.Ambiguous = lock.Unreachable, true
+		e.Trouble = lock.Unreachable
 	}
 	return e
 }

@@ -193,7 +193,7 @@ func TestTrouble_loading(t *testing.T) {
 		server.Kill()
 	})
 	t.Run("cluster without slots", func(t *testing.T) {
-		checkTrouble(t, at(redistest.Start(t, "--cluster-enabled", "yes")), lock.Loading)
+		checkTrouble(t, at(redistest.Start(t, "--cluster-enabled", "yes")), lock.Moving)
 	})
 }
 

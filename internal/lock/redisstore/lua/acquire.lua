@@ -66,6 +66,7 @@ if not ticket then
 	redis.call('PEXPIRE', META, DAY)
 end
 redis.call('PEXPIRE', QUEUE, DAY)
-redis.call('HSET', WAITERS, TOKEN, until_text(NOW + LIFE * 1000, RECORD))
+local place = redis.call('ZRANK', QUEUE, TOKEN) + 1
+redis.call('HSET', WAITERS, TOKEN, until_text(NOW + life(place) * 1000, RECORD))
 redis.call('PEXPIRE', WAITERS, DAY)
-return {0, redis.call('ZRANK', QUEUE, TOKEN) + 1, ticket, holder(), there}
+return {0, place, ticket, holder(), there}

@@ -14,7 +14,7 @@ local TOKEN, WAKE, CLAIM, KEEP = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local LIFE, KNOWN = tonumber(ARGV[5]), tonumber(ARGV[6])
 local DAY = 86400000
 local PROTOCOL = 1
-local LONGEST = 10 -- the longest sign of life, in lives
+local STRETCH, NEAR, FAR = 6, 4, 20
 -- Whether what ends a hold goes on when it may not be noted as an event.
 local FREEING = false
 
@@ -104,6 +104,11 @@ local function wake(owner)
 	redis.call('PEXPIRE', WAKE .. owner, CLAIM)
 end
 
+-- For how long a waiter may be silent, ms, by its place in line: see lock.Pace.
+local function life(place)
+	return LIFE * (1 + (STRETCH - 1) * math.min(math.max(place - NEAR, 0), FAR - NEAR) / (FAR - NEAR))
+end
+
 -- Extends the lock to ttl, ms. One that another who shares it has extended further is not shortened.
 local function extend(ttl)
 	if tonumber(ttl) > (tonumber(redis.call('HGET', META, 'ttl') or '') or 0) then redis.call('HSET', META, 'ttl', ttl) end
@@ -141,19 +146,14 @@ local function shares()
 	return n
 end
 
--- The first waiter that has shown life lately; those before it are forgotten.
+-- The first waiter that has shown life lately, its record, and until when it counts as alive; those before
+-- it are forgotten.
 local function first_alive()
 	while true do
 		local head = redis.call('ZRANGE', QUEUE, 0, 0)[1]
 		if not head then return nil end
 		local record, us = alive(head)
-		if record then
-			-- A sign from far in the future is from before the server's clock was set back. It counts from now.
-			if us > NOW + LONGEST * LIFE * 1000 then
-				redis.call('HSET', WAITERS, head, until_text(NOW + LIFE * 1000, record))
-			end
-			return head, record
-		end
+		if record then return head, record, us end
 		leave_queue(head)
 	end
 end
@@ -170,12 +170,20 @@ local function alive_before(owner)
 	return n
 end
 
+-- Wakes the first in line if it would else not ask for long, as one does that was far back: it must watch
+-- the holder.
+local function call_first()
+	local head, _, us = first_alive()
+	if head and us > NOW + LIFE * 1000 then wake(head) end
+end
+
 -- Gives the lock to the next in line, who must confirm it within the claim time.
 local function hand_over()
 	local head, record = first_alive()
 	if not head then return nil end
 	local waited = ms(NOW - tonumber(redis.call('ZSCORE', QUEUE, head)))
 	grant(head, record, CLAIM, waited, 'handed_over')
+	call_first()
 	return head
 end
 

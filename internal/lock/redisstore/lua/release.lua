@@ -19,7 +19,10 @@ if not owner then
 	pass_on()
 	return 0
 end
-if known and not m[4] or not known and owner ~= TOKEN then return 0 end
+if known and not m[4] or not known and owner ~= TOKEN then
+	if ticket then call_first() end
+	return 0
+end
 if known and shares() > 1 then
 	redis.call('HDEL', META, 's:' .. TOKEN)
 	return 3
