@@ -1,0 +1,212 @@
+package git
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// batchRefs is where followers offer their commits. Below it come the branch and a name.
+const batchRefs = "refs/gitops/batch/"
+
+// BatchRef is the full name of a batch ref of a branch.
+func BatchRef(branch, name string) string { return batchRefs + branch + "/" + name }
+
+// quietly is a git that asks nobody for a password.
+func (g Git) quietly() Git { return g.Unasking().with("GIT_TERMINAL_PROMPT=0") }
+
+// AtLeast reports whether git is of a version or newer.
+func (g Git) AtLeast(ctx context.Context, major, minor int) bool {
+	version, err := g.Version(ctx)
+	var is [2]int
+	for i, number := range strings.SplitN(version, ".", 3) {
+		if i < len(is) {
+			is[i], _ = strconv.Atoi(number)
+		}
+	}
+	return err == nil && (is[0] > major || is[0] == major && is[1] >= minor)
+}
+
+// Marker makes the commit that a batch ref holds until its commits land. Its parent is the tip that
+// is offered. It is an object of its own, so that 'not moved' cannot be taken for 'landed'.
+func (g Git) Marker(ctx context.Context, tip, ref string) (string, error) {
+	raw, err := g.rawCommits(ctx, []string{tip})
+	if err != nil {
+		return "", err
+	}
+	headers, _, _ := strings.Cut(raw[0], "\n\n")
+	var marker strings.Builder
+	for _, line := range lines(headers) { // of the tip's: whoever may push that may push this
+		switch name, _, _ := strings.Cut(line, " "); name {
+		case "tree":
+			fmt.Fprintf(&marker, "%s\nparent %s\n", line, tip)
+		case "author", "committer":
+			marker.WriteString(line + "\n")
+		}
+	}
+	fmt.Fprintf(&marker, "\ngitops: offers its parent to a batch\n\n%s\n", ref)
+	oid, err := g.ask(ctx, marker.String(), "hash-object", "-t", "commit", "-w", "--stdin")
+	return strings.TrimSpace(oid), err
+}
+
+// SameCommit reports whether a commit is another one replayed: all but tree and parent is the same.
+func (g Git) SameCommit(ctx context.Context, a, b string) bool {
+	raw, err := g.rawCommits(ctx, []string{a, b})
+	if err != nil {
+		return false
+	}
+	rest := func(text string) string {
+		kept := text
+		for _, name := range []string{"tree ", "parent "} {
+			if line, after, ok := strings.Cut(kept, "\n"); ok && strings.HasPrefix(line, name) {
+				kept = after
+			}
+		}
+		return kept
+	}
+	return rest(raw[0]) == rest(raw[1])
+}
+
+// Offerable makes sure that the commits from base to tip are such as a leader takes. The error is a
+// *LeftOutError when they are not.
+func (g Git) Offerable(ctx context.Context, base, tip string) error {
+	_, err := g.plainCommits(ctx, base, tip)
+	return err
+}
+
+// FetchBatch fetches a branch together with batch refs of it: those whose name begins with prefix.
+// It returns their object ids by full name, and leaves no ref behind in this repository.
+func (g Git) FetchBatch(ctx context.Context, url, branch, prefix string) (map[string]string, error) {
+	from, remote := g.quietly().reaching(url)
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	here := "refs/gitops/fetched/" + hex.EncodeToString(id[:]) + "/"
+	// By a pattern, because a fetch of one exact ref that is missing fails.
+	_, err := from.Output(ctx, "fetch", "--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules", "--no-auto-maintenance", "--no-write-fetch-head",
+		"--", remote, "+refs/heads/"+branch+":"+here+"branch", "+"+BatchRef(branch, prefix)+"*:"+here+"batch/"+prefix+"*")
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", branch, err)
+	}
+	ctx = context.WithoutCancel(ctx)
+	out, err := g.Output(ctx, "for-each-ref", "--format=%(objectname) %(refname)", here)
+	if err != nil {
+		return nil, err
+	}
+	refs := map[string]string{}
+	var remove strings.Builder
+	for _, line := range lines(out) {
+		oid, name, _ := strings.Cut(line, " ")
+		fmt.Fprintf(&remove, "delete %s\n", name)
+		if batch, ok := strings.CutPrefix(name, here+"batch/"); ok {
+			refs[BatchRef(branch, batch)] = oid
+		} else {
+			refs["refs/heads/"+branch] = oid
+		}
+	}
+	_, err = g.ask(ctx, remove.String(), "update-ref", "--stdin")
+	return refs, err
+}
+
+// LeasedRef is one ref that a push moves, if it still is what we know. "" is no ref: made or deleted.
+type LeasedRef struct{ Ref, Old, New string }
+
+// PushResult is what a push with leases came to. Only Pushed and Stale are certain.
+type PushResult int
+
+const (
+	// Unanswered is a push that may have been carried out, or may still be.
+	Unanswered PushResult = iota
+	// Pushed has moved every ref.
+	Pushed
+	// Stale has moved none: one of them was something else, or another process had it locked.
+	Stale
+	// Refused has moved none: the server does not want it.
+	Refused
+)
+
+func (r PushResult) String() string {
+	return [...]string{"unanswered", "pushed", "stale", "refused"}[r]
+}
+
+// PushLeased moves refs of a remote, all or none. stderr is what git said of it.
+func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (result PushResult, stderr string) {
+	from, remote := g.quietly().reaching(url)
+	words := []string{"push", "--atomic", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"}
+	for _, r := range refs {
+		words = append(words, "--force-with-lease="+r.Ref+":"+r.Old)
+	}
+	words = append(words, "--", remote)
+	for _, r := range refs {
+		words = append(words, r.New+":"+r.Ref)
+	}
+	out, err := from.with("LC_ALL=C").Output(ctx, words...)
+	if err == nil {
+		return Pushed, ""
+	}
+	var refused *Error
+	if !errors.As(err, &refused) {
+		return Unanswered, err.Error()
+	}
+	return leasedResult(out, refused.Stderr), refused.Stderr
+}
+
+// notNow are in refusals of a server where somebody else was faster.
+var notNow = []string{
+	"cannot lock ref", "failed to lock", "failed to update ref", "incorrect old value provided", "reference already exists",
+	"Unable to create", "fetch first",
+}
+
+// leasedResult reads the lines of push --porcelain. The words are those of git's send-pack and
+// receive-pack.
+func leasedResult(out, stderr string) PushResult {
+	result := Unanswered
+	for _, line := range lines(out) {
+		if !strings.HasPrefix(line, "!\t") {
+			continue
+		}
+		says := func(w string) bool { return strings.Contains(line, w) }
+		switch {
+		case says("[rejected]"), says("atomic "), slices.ContainsFunc(notNow, says): // the second because of another ref
+			if result == Unanswered {
+				result = Stale
+			}
+		case says("[remote rejected]"):
+			result = Refused
+		}
+	}
+	if result == Unanswered && strings.Contains(stderr, deletedWords) {
+		return Stale
+	}
+	return result
+}
+
+// deletedWords is what git says of a ref that it shall delete and that is not there.
+const deletedWords = "remote ref does not exist"
+
+// Untouched reports whether nothing is edited, staged or half done in the work tree. Files that git
+// does not know do not count.
+func (g Git) Untouched(ctx context.Context) bool {
+	out, err := g.Output(ctx, "status", "--porcelain", "--untracked-files=no")
+	return err == nil && out == "" && !g.rebasing(ctx)
+}
+
+// MoveTo moves the checked-out branch with index and work tree to a commit, as a rebase would, and
+// keeps what is edited there.
+func (g Git) MoveTo(ctx context.Context, commit string) error {
+	_, err := g.with("GIT_REFLOG_ACTION=gitops push").Output(ctx, "reset", "--keep", "--quiet", commit)
+	return err
+}
+
+// Track sets the remote-tracking branch, and makes it the upstream of the checked-out branch if so
+// asked. It returns what git says of that on stdout.
+func (g Git) Track(ctx context.Context, remote, branch, oid string, upstream bool) (string, error) {
+	if _, err := g.Output(ctx, "update-ref", "-m", "gitops push", "refs/remotes/"+remote+"/"+branch, oid); err != nil || !upstream {
+		return "", err
+	}
+	return g.Output(ctx, "branch", "--set-upstream-to="+remote+"/"+branch)
+}

@@ -1,0 +1,282 @@
+package git
+
+import (
+	"errors"
+	"fmt"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// shell runs a script in a repository.
+func shell(t *testing.T, dir, script string) string {
+	t.Helper()
+	g := Git{Path: "/bin/bash"}
+	out, err := g.Output(t.Context(), "-c", "set -e; cd '"+dir+"'\n"+script)
+	if err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+	return strings.TrimSpace(out)
+}
+
+// fork makes a base, and on it two lines of commits, by scripts. HEAD is ours.
+func fork(t *testing.T, base, theirs, ours string) (g Git, dir string) {
+	t.Helper()
+	g, dir, _ = repository(t)
+	shell(t, dir, base+"\ngit add -A && git commit -q --allow-empty -m base && git branch base && git checkout -q -b theirs")
+	shell(t, dir, theirs+"\ngit add -A && git commit -q --allow-empty -m theirs && git checkout -q main")
+	shell(t, dir, ours+"\ngit add -A && (git diff --cached --quiet || git commit -q -m ours)")
+	return g, dir
+}
+
+func replay(t *testing.T, g Git, onto, base, tip string) (string, error) {
+	t.Helper()
+	r, err := g.NewReplay(t.Context(), onto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	before := r.tree
+	err = r.Add(t.Context(), base, tip)
+	if err != nil {
+		index := must(t, r.git, "write-tree")
+		if index != before || r.tree != before || r.Tip != onto {
+			t.Fatalf("after %v the index is %s, not %s", err, index, before)
+		}
+	}
+	return r.Tip, err
+}
+
+// content is all of a commit but its parent and its committer.
+func content(t *testing.T, g Git, commit string) string {
+	t.Helper()
+	raw := must(t, g, "cat-file", "commit", commit)
+	var kept []string
+	for line := range strings.Lines(raw) {
+		if !strings.HasPrefix(line, "parent ") && !strings.HasPrefix(line, "committer ") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
+}
+
+const big = `for i in $(seq 40); do echo "line $i"; done >big; `
+
+// TestReplay: what a rebase takes without a question is taken with the same result; what it would
+// ask about, drop or move is left out.
+func TestReplay(t *testing.T) {
+	for name, c := range map[string]struct {
+		base, theirs, ours string
+		left               string // why it is left out; "" when it is taken
+	}{
+		"another file":        {`echo 0 >a; echo 0 >b`, `echo 1 >a`, `echo 1 >b`, ""},
+		"other lines":         {big, `sed -i 's/^line 3$/three/' big`, `sed -i 's/^line 30$/thirty/' big`, ""},
+		"the same line":       {big, `sed -i 's/^line 3$/three/' big`, `sed -i 's/^line 3$/drei/' big`, "conflicts"},
+		"the same change":     {big, `sed -i 's/^line 3$/three/' big`, `sed -i 's/^line 3$/three/' big`, "empty or smaller"},
+		"partly the same":     {big, `sed -i 's/^line 3$/three/' big`, `sed -i 's/^line 3$/three/; s/^line 30$/thirty/' big`, "in another way"},
+		"a new file":          {``, `echo t >t`, `echo n >n`, ""},
+		"the same new file":   {``, `echo n >n`, `echo n >n`, "empty or smaller"},
+		"another new file":    {``, `echo t >n`, `echo n >n`, "conflicts"},
+		"a mode":              {`echo x >s`, `echo 1 >t`, `chmod +x s`, ""},
+		"a mode of an edited": {big, `sed -i 's/^line 3$/three/' big`, `chmod +x big`, ""},
+		"an edit of a mode":   {big, `chmod +x big`, `sed -i 's/^line 3$/three/' big`, ""},
+		"deleted, new mode":   {`echo x >s`, `chmod +x s`, `rm s`, "in another way"},
+		"a symlink":           {`ln -s a l`, `echo 1 >t`, `ln -sf b l`, ""},
+		"file to symlink":     {`echo a >l`, `echo 1 >t`, `rm l; ln -s b l`, ""},
+		"two symlinks":        {`ln -s a l`, `ln -sf c l`, `ln -sf b l`, "conflicts"},
+		"a binary":            {`printf '\0\1\2' >b`, `echo 1 >t`, `printf '\0\1\2\3\4' >b`, ""},
+		"two binaries":        {`printf '\0\1\2' >b`, `printf '\0\9' >b`, `printf '\0\1\2\3\4' >b`, "conflicts"},
+		"a rename":            {big, `echo 1 >t`, `git mv big large`, ""},
+		"a rename of edited":  {big, `sed -i 's/^line 3$/three/' big`, `git mv big large`, "conflicts"},
+		"an edit of renamed":  {big, `git mv big large`, `sed -i 's/^line 3$/three/' big`, "conflicts"},
+		"below a renamed":     {`mkdir d; ` + `echo 1 >d/a; echo 2 >d/b`, `git mv d e`, `echo n >d/n`, "folder"},
+		"below a removed":     {`mkdir -p d/s; echo 1 >d/s/a`, `rm -r d`, `echo n >d/s/n`, "folder"},
+		"renamed, grown":      {`mkdir d; echo 1 >d/a; echo 2 >d/b`, `echo 3 >d/c`, `git mv d e`, "folder"},
+		"below a new folder":  {`mkdir d; echo 1 >d/a`, `rm -r d`, `mkdir e; echo n >e/n`, ""},
+		"file to folder":      {`echo 1 >d`, `echo 1 >t`, `rm d; mkdir d; echo n >d/n`, ""},
+		"deleted, edited":     {big, `sed -i 's/^line 3$/three/' big`, `rm big`, "conflicts"},
+		"CRLF":                {`printf 'a\r\nb\r\nc\r\n' >c`, `echo 1 >t`, `printf 'a\r\nB\r\nc\r\n' >c`, ""},
+		"white space":         {`printf 'a \nb\t\n\n' >w`, `echo 1 >t`, `printf 'a  \n b\t\n\n\n\n' >w; git config apply.whitespace fix; git config apply.ignoreWhitespace change`, ""},
+		"CRLF attributes":     {`echo '* text eol=crlf' >.gitattributes; printf 'a\nb\n' >c`, `echo 1 >t`, `printf 'a\nB\n' >c`, ""},
+		"merge=binary":        {`echo 'big -merge' >.gitattributes; ` + big, `sed -i 's/^line 3$/three/' big`, `sed -i 's/^line 30$/thirty/' big`, "conflicts"},
+		"odd names":           {``, `echo 1 >t`, `mkdir -p 'ö "q"'; echo n >'ö "q"/a	b'; echo n >$'new\nline'`, ""},
+		"submodule":           {`git update-index --add --cacheinfo 160000,1111111111111111111111111111111111111111,sub; mkdir sub`, `echo 1 >t`, `git update-index --cacheinfo 160000,2222222222222222222222222222222222222222,sub; git commit -qm ours; git config diff.ignoreSubmodules all`, ""},
+		"no line break":       {`printf 'a\nb' >n`, `echo 1 >t`, `printf 'a\nB' >n`, ""},
+		"empty on purpose":    {``, `echo 1 >t`, `git commit -q --allow-empty -m nothing`, ""},
+		"no message":          {``, `echo 1 >t`, `echo 1 >u; git add -A; git commit -q --allow-empty-message -m ''`, ""},
+		"several":             {big, `echo 1 >t`, `echo 1 >u; git add -A; git commit -qm u; echo 2 >u; git add -A; git commit -qm u2; rm u`, ""},
+		"several, the last":   {big, `sed -i 's/^line 3$/three/' big`, `echo 1 >u; git add -A; git commit -qm u; sed -i 's/^line 3$/drei/' big`, "conflicts"},
+		"author and encoding": {``, `echo 1 >t`, `echo 1 >u; git add -A; printf 'gr\374n\n\n body\n' | git -c i18n.commitEncoding=ISO-8859-1 commit -q --author='Jürgen Ö <j@example.com>' --date='2001-02-03T04:05:06+0545' -F -`, ""},
+		"extra headers":       {``, `echo 1 >t`, `echo 1 >u; git add -A; git commit -qm u; git cat-file commit HEAD | sed 's/^committer.*/&\nextra one\n two/' | git hash-object -t commit -w --stdin | xargs git reset -q --hard`, ""},
+		"signed":              {``, `echo 1 >t`, `echo 1 >u; git add -A; git commit -qm u; git cat-file commit HEAD | sed 's/^committer.*/&\ngpgsig -----BEGIN\n x/' | git hash-object -t commit -w --stdin | xargs git reset -q --hard`, "signed"},
+		"a merge":             {``, `echo 1 >t`, `git checkout -q -b side; echo 1 >s; git add -A; git commit -qm s; git checkout -q main; echo 1 >u; git add -A; git commit -qm u; git merge -q side -m m`, "merge"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, dir := fork(t, c.base, c.theirs, c.ours)
+			theirs, ours := g.Tip(t.Context(), "theirs"), g.Tip(t.Context(), "main")
+			got, err := replay(t, g, theirs, "base", ours)
+			if c.left != "" {
+				var out *LeftOutError
+				if !errors.As(err, &out) || !strings.Contains(out.Error(), c.left) {
+					t.Fatalf("want it left out: %s; got %v", c.left, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again, _ := replay(t, g, theirs, "base", ours); again != got {
+				t.Errorf("the same replay gives %s and then %s", got, again)
+			}
+			if at := g.Tip(t.Context(), "HEAD"); at != ours {
+				t.Errorf("HEAD has moved to %s", at)
+			}
+			for back := ours; back != g.Tip(t.Context(), "base"); back, got = g.Tip(t.Context(), back+"^"), g.Tip(t.Context(), got+"^") {
+				if a, b := must(t, g, "log", "-1", "--format=%cn %ce %cd", back), must(t, g, "log", "-1", "--format=%cn %ce %cd", got); a != b {
+					t.Errorf("the committer is %s, was %s", b, a)
+				}
+			}
+			got, _ = replay(t, g, theirs, "base", ours)
+			wantRebased(t, g, dir, theirs, ours, got)
+		})
+	}
+}
+
+// wantRebased compares a replay with git's own rebase.
+func wantRebased(t *testing.T, g Git, dir, theirs, ours, got string) {
+	t.Helper()
+	shell(t, dir, "git checkout -q --detach -f "+ours+" && git rebase -q --no-autosquash --reapply-cherry-picks --empty=ask "+theirs)
+	rebased := strings.Fields(must(t, g, "rev-list", theirs+"..HEAD"))
+	replayed := strings.Fields(must(t, g, "rev-list", theirs+".."+got))
+	if len(rebased) != len(replayed) {
+		t.Fatalf("%d commits, a rebase gives %d", len(replayed), len(rebased))
+	}
+	for i := range rebased {
+		if a, b := content(t, g, rebased[i]), content(t, g, replayed[i]); a != b && !strings.Contains(b, "extra one") && !strings.Contains(b, "ISO-8859-1") { // which a rebase does not keep
+			t.Errorf("replayed:\n%s\na rebase gives:\n%s", b, a)
+		}
+	}
+}
+
+// TestReplay_likeRebase: of random histories, whatever is taken is what git's rebase makes of it.
+func TestReplay_likeRebase(t *testing.T) {
+	rounds := 15
+	if testing.Short() {
+		rounds = 5
+	}
+	taken := 0
+	for seed := range rounds {
+		random := rand.New(rand.NewSource(int64(seed))) //nolint:gosec // it makes tests
+		edits := func() string {
+			var b strings.Builder
+			for range 1 + random.Intn(2) {
+				dir, file, line := random.Intn(3), random.Intn(3), 1+random.Intn(30)
+				name := fmt.Sprintf("d%d/f%d", dir, file)
+				switch random.Intn(9) {
+				case 0:
+					fmt.Fprintf(&b, "echo %d >d%d/new%d 2>/dev/null || true\n", seed, dir, random.Intn(4))
+				case 1:
+					fmt.Fprintf(&b, "git rm -qf %s 2>/dev/null || true\n", name)
+				case 2:
+					fmt.Fprintf(&b, "git mv %s d%d/g%d 2>/dev/null || true\n", name, random.Intn(3), random.Intn(3))
+				case 3:
+					fmt.Fprintf(&b, "test ! -e d%d || git mv d%d e%d 2>/dev/null || true\n", dir, dir, random.Intn(2))
+				case 4:
+					fmt.Fprintf(&b, "test ! -e %s || chmod +x %s\n", name, name)
+				default:
+					fmt.Fprintf(&b, "test ! -e %s || sed -i '%ds/$/ %c/' %s\n", name, line, 'a'+rune(random.Intn(3)), name)
+				}
+			}
+			return b.String()
+		}
+		g, dir := fork(t, `for d in 0 1 2; do mkdir d$d; for f in 0 1 2; do seq -f "d$d f$f line %g" 30 >d$d/f$f; done; done`, edits(), edits())
+		theirs, ours := g.Tip(t.Context(), "theirs"), g.Tip(t.Context(), "main")
+		if ours == g.Tip(t.Context(), "base") {
+			continue
+		}
+		got, err := replay(t, g, theirs, "base", ours)
+		var out *LeftOutError
+		if errors.As(err, &out) {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		taken++
+		wantRebased(t, g, dir, theirs, ours, got)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	if taken < rounds/4 {
+		t.Errorf("only %d of %d were taken: the test shows little", taken, rounds)
+	}
+}
+
+// TestPushLeased: all refs move, or none; and the outcome is told for what it is.
+func TestPushLeased(t *testing.T) {
+	g, dir, remote := repository(t)
+	ctx := t.Context()
+	one := g.Tip(ctx, "HEAD")
+	commit(t, g, dir, "two", "file", "2\n")
+	two := g.Tip(ctx, "HEAD")
+	ref := BatchRef("main", "20260102T030405Z-abc")
+	marker, err := g.Marker(ctx, two, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(what string, want PushResult, refs ...LeasedRef) {
+		t.Helper()
+		if got, said := g.PushLeased(ctx, remote, refs...); got != want {
+			t.Errorf("%s: %v, want %v\n%s", what, got, want, said)
+		}
+	}
+	branch := func(old, to string) LeasedRef { return LeasedRef{"refs/heads/main", old, to} }
+
+	want("offer", Pushed, LeasedRef{ref, "", marker})
+	want("offer again, of another", Stale, LeasedRef{ref, "", two})
+	refs, err := g.FetchBatch(ctx, remote, "main", "")
+	if err != nil || refs["refs/heads/main"] != one || refs[ref] != marker || len(refs) != 2 {
+		t.Fatalf("fetched %v, %v", refs, err)
+	}
+	want("branch has moved", Stale, branch(two, two), LeasedRef{ref, marker, two})
+	want("batch ref has moved", Stale, branch(one, two), LeasedRef{ref, one, two})
+	if refs, _ = g.FetchBatch(ctx, remote, "main", ""); refs["refs/heads/main"] != one || refs[ref] != marker {
+		t.Fatalf("a stale push has moved something: %v", refs)
+	}
+	hook := filepath.Join(remote, "hooks", "pre-receive")
+	if err := os.WriteFile(hook, []byte("#!/bin/sh\necho no; exit 1\n"), 0o700); err != nil { //nolint:gosec // a hook is executable
+		t.Fatal(err)
+	}
+	want("the server's policy", Refused, branch(one, two), LeasedRef{ref, marker, two})
+	if err := os.Remove(hook); err != nil {
+		t.Fatal(err)
+	}
+	lockFile := filepath.Join(remote, "refs", "heads", "main.lock")
+	if err := os.WriteFile(lockFile, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want("a ref that is locked", Stale, branch(one, two), LeasedRef{ref, marker, two})
+	if err := os.Remove(lockFile); err != nil {
+		t.Fatal(err)
+	}
+	want("both", Pushed, branch(one, two), LeasedRef{ref, marker, two})
+	want("delete with another lease", Stale, LeasedRef{ref, marker, ""})
+	want("delete", Pushed, LeasedRef{ref, two, ""})
+	want("delete again", Stale, LeasedRef{ref, two, ""})
+	if refs, err = g.FetchBatch(ctx, remote, "main", ""); err != nil || len(refs) != 1 || refs["refs/heads/main"] != two {
+		t.Errorf("fetched %v, %v", refs, err)
+	}
+	must(t, Git{Path: g.Path, Globals: []string{"-C", remote}}, "config", "receive.advertiseAtomic", "false")
+	if got, said := g.PushLeased(ctx, remote, LeasedRef{ref, "", marker}); got == Pushed {
+		t.Errorf("pushed to a server that knows no atomic push: %s", said)
+	}
+	if !g.SameCommit(ctx, two, two) || g.SameCommit(ctx, one, two) {
+		t.Error("SameCommit")
+	}
+	if got, _ := g.PushLeased(ctx, filepath.Join(dir, "nowhere"), LeasedRef{ref, "", marker}); got != Unanswered {
+		t.Errorf("no server: %v", got)
+	}
+}
