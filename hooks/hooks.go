@@ -253,6 +253,12 @@ func Installed(dir string) bool {
 	return isOurs(filepath.Join(dir, "pre-push"))
 }
 
+// OnlyOurs reports whether the pre-push hook of a folder is ours and calls no other one.
+func OnlyOurs(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "pre-push"+Chained))
+	return Installed(dir) && !ForAll(dir) && errors.Is(err, fs.ErrNotExist)
+}
+
 // ForAll reports whether a folder is InstallAll's, which hides the hooks of repositories.
 func ForAll(dir string) bool {
 	return isOurs(filepath.Join(dir, known[0]))

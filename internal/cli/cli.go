@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/git-gitops/git-gitops/hooks"
 	"github.com/git-gitops/git-gitops/internal/config"
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/gitops"
@@ -156,6 +157,7 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 	c.endWith(ctx, owner.Owner)
 	store := openStore(cfg.Redis)
 	flows.Store, flows.Connect, flows.Config, flows.Session = store, store.Connect, cfg, owner
+	flows.Offers, flows.OwnHook = store, hooks.OnlyOurs
 	flows.StartKeeper = c.starter(owner.Owner)
 	return flows, func() { _ = store.Close() }, nil
 }

@@ -147,7 +147,7 @@ func TestReference_exitCodes(t *testing.T) {
 }
 
 func TestReference_keys(t *testing.T) {
-	source := read(t, "../lock/redisstore/redisstore.go")
+	source := read(t, "../lock/redisstore/*.go")
 	keys := append(found(source, `kindKey\("(\w+)"`), found(source, `s\.prefix \+ ":(\w+):`)...)
 	keys = append(keys, found(strings.Join(found(source, `range \[\]string(\{"meta".*\})`), ""), `"(\w+)"`)...)
 	same(t, "keys", found(section(t, "Keys in Redis"), "(?m)^\\| `P:(\\w+):"), keys)

@@ -31,6 +31,7 @@ type eventJSON struct {
 	Hold   float64   `json:"hold_seconds"`
 	Place  int       `json:"place"`
 	Queue  int       `json:"queue"`
+	Batch  int       `json:"batch,omitempty"`
 	By     string    `json:"by,omitempty"`
 	Reason string    `json:"reason,omitempty"`
 }
@@ -115,7 +116,7 @@ func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 	if asJSON {
 		err := json.NewEncoder(w).Encode(eventJSON{
 			Time: e.Time.UTC(), Lock: term.Clean(e.Key.String()), Key: term.Clean(e.Lock), Type: term.Clean(e.Type), Who: term.Clean(e.Who), Run: term.Clean(e.Run),
-			Fence: term.Clean(e.Fence), Wait: e.Wait.Seconds(), Hold: e.Hold.Seconds(), Place: e.Place, Queue: e.Queue,
+			Fence: term.Clean(e.Fence), Wait: e.Wait.Seconds(), Hold: e.Hold.Seconds(), Place: e.Place, Queue: e.Queue, Batch: e.Batch,
 			By: term.Clean(e.By), Reason: term.Clean(e.Reason),
 		})
 		if err != nil {
@@ -157,6 +158,9 @@ type lockStats struct {
 	HoldP50  float64 `json:"hold_p50_seconds"`
 	HoldP95  float64 `json:"hold_p95_seconds"`
 	HoldMax  float64 `json:"hold_max_seconds"`
+	Batches  int     `json:"batches"`
+	Largest  int     `json:"largest_batch"` // how many pushes went together
+	Saved    int     `json:"pushes_saved"`
 	waits    []time.Duration
 	holds    []time.Duration
 }
@@ -177,6 +181,10 @@ func summarize(events []redisstore.Event) []*lockStats {
 		case "released":
 			s.Released++
 			s.holds = append(s.holds, e.Hold)
+		case "batch_pushed":
+			s.Batches++
+			s.Largest = max(s.Largest, e.Batch)
+			s.Saved += max(0, e.Batch-1)
 		case "lost", "expired", "gone", "broken", "timed_out", "push_rejected":
 			s.Failures++
 		}

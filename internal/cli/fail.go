@@ -56,6 +56,7 @@ func explain(err error) (int, []term.Message) {
 		moved   *gitops.MovedError
 		unseen  *gitops.UnseenError
 		same    *gitops.SameChangeError
+		unknown *gitops.UnknownError
 		waited  *gitops.WaitedError
 		install *installError
 		asked   *git.Error
@@ -145,6 +146,12 @@ func explain(err error) (int, []term.Message) {
 			What: "not pushed: " + same.Error(),
 			Why:  "a rebase would drop this commit without a word, and with it the update that it meant",
 			Do:   []string{"look at what is there now, make the edit anew, and push: git gitops pull"},
+		}}
+	case errors.As(err, &unknown):
+		return exitLost, []term.Message{{
+			What: unknown.Error(),
+			Why:  "the batch ref that would tell is gone, or the git server does not answer",
+			Do:   []string{"look whether the commits are there, and push only if they are not: git fetch && git log @{u}"},
 		}}
 	case errors.As(err, &waited):
 		return exitFailed, []term.Message{{

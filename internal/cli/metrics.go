@@ -195,7 +195,8 @@ func (m *metrics) count(e redisstore.Event) {
 		m.waits.observe(e.Wait.Seconds())
 	case "released", "expired", "gone", "broken":
 		m.holds.observe(e.Hold.Seconds())
-	case "handed_over", "taken_over", "reasserted", "lost", "timed_out", "cancelled", "push_rejected":
+	case "handed_over", "taken_over", "reasserted", "lost", "timed_out", "cancelled", "push_rejected",
+		"batch_joined", "batch_pushed", "batch_landed":
 	default:
 		e.Type = "other"
 	}

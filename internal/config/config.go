@@ -73,6 +73,10 @@ type Lock struct {
 type Push struct {
 	Retries int  // 0 to 100
 	Rebase  bool // rebase when somebody outside the lock moved the branch
+
+	Batch       bool   // push together with others that wait for the branch
+	BatchSecret Secret // that they share; empty: nothing is pushed together
+	BatchMax    int    // how many one push takes along, 1 to 1,000
 }
 
 // Webhook says where the events of our locks are sent.
@@ -116,6 +120,10 @@ func Load(env, git func(string) (string, bool)) (Config, error) {
 		Push: Push{
 			Retries: r.number("GITOPS_PUSH_RETRIES", 100),
 			Rebase:  r.boolean("GITOPS_PUSH_REBASE"),
+
+			Batch:       r.boolean("GITOPS_PUSH_BATCH"),
+			BatchSecret: NewSecret(r.text("GITOPS_PUSH_BATCH_SECRET")),
+			BatchMax:    r.batchMax(),
 		},
 		Webhook: r.webhook(),
 		Log: Log{
@@ -161,6 +169,14 @@ func (r *reader) lock() Lock {
 		r.forbid("GITOPS_LOCK_NAME is set", "GITOPS_LOCK_KEY")
 	}
 	return l
+}
+
+func (r *reader) batchMax() int {
+	n := r.number("GITOPS_PUSH_BATCH_MAX", 1000)
+	if n == 0 && r.ok("GITOPS_PUSH_BATCH_MAX") {
+		r.fail("GITOPS_PUSH_BATCH_MAX", "a number from 1 to 1000", nil)
+	}
+	return n
 }
 
 func (r *reader) webhook() Webhook {

@@ -72,7 +72,7 @@ func TestLoad_defaults(t *testing.T) {
 		Lock: Lock{
 			TTL: 300 * time.Second, Timeout: 2000 * time.Second, MaxHold: time.Hour, OnLost: "warn", Clone: true, Ahead: true,
 		},
-		Push: Push{Retries: 3},
+		Push: Push{Retries: 3, BatchMax: 50},
 		Log:  Log{Level: "info", Format: "text"},
 	}
 	if !reflect.DeepEqual(cfg, want) {
@@ -166,6 +166,9 @@ func TestLoad_good(t *testing.T) {
 		{vars{"GITOPS_PURPOSE": strings.Repeat("é", 300)}, purpose, strings.Repeat("é", 256)},
 		{vars{"GITOPS_PUSH_RETRIES": "0"}, func(c Config) any { return c.Push.Retries }, 0},
 		{vars{"GITOPS_PUSH_REBASE": "Yes"}, func(c Config) any { return c.Push.Rebase }, true},
+		{vars{"GITOPS_PUSH_BATCH": "on"}, func(c Config) any { return c.Push.Batch }, true},
+		{vars{"GITOPS_PUSH_BATCH_SECRET": " s "}, func(c Config) any { return c.Push.BatchSecret.Reveal() }, " s "},
+		{vars{"GITOPS_PUSH_BATCH_MAX": "1000"}, func(c Config) any { return c.Push.BatchMax }, 1000},
 		{vars{"GITOPS_WEBHOOK_URL": "https://u:p@hooks.example/T0/B0?x=1"}, hook, "https://u:p@hooks.example/T0/B0?x=1"},
 		{vars{"GITOPS_WEBHOOK_URL": "HTTP://[::1]:8080"}, hook, "HTTP://[::1]:8080"},
 		{vars{"GITOPS_WEBHOOK_SECRET": " s "}, func(c Config) any { return c.Webhook.Secret.Reveal() }, " s "},
@@ -321,6 +324,9 @@ func TestLoad_bad(t *testing.T) {
 		{vars{"GITOPS_CLONE_AHEAD": "maybe"}, "GITOPS_CLONE_AHEAD"},
 		{vars{"GITOPS_PUSH_RETRIES": "101"}, "GITOPS_PUSH_RETRIES"},
 		{vars{"GITOPS_PUSH_REBASE": "true "}, "GITOPS_PUSH_REBASE"},
+		{vars{"GITOPS_PUSH_BATCH": "both"}, "GITOPS_PUSH_BATCH"},
+		{vars{"GITOPS_PUSH_BATCH_MAX": "1001"}, "GITOPS_PUSH_BATCH_MAX"},
+		{vars{"GITOPS_PUSH_BATCH_MAX": "0"}, "GITOPS_PUSH_BATCH_MAX"},
 		{vars{"GITOPS_WEBHOOK_URL": "hooks.example/x"}, "GITOPS_WEBHOOK_URL"},
 		{vars{"GITOPS_WEBHOOK_URL": "ftp://hooks.example/x"}, "GITOPS_WEBHOOK_URL"},
 		{vars{"GITOPS_WEBHOOK_URL": "https:///x"}, "GITOPS_WEBHOOK_URL"},
@@ -344,7 +350,7 @@ func TestLoad_bad(t *testing.T) {
 		}
 	}
 	for _, v := range Variables() {
-		free := v.Name == "GITOPS_PURPOSE" || v.Name == "GITOPS_WEBHOOK_SECRET" || strings.HasPrefix(v.Name, "REDIS_TLS_") // those: tls_test.go
+		free := v.Name == "GITOPS_PURPOSE" || v.Name == "GITOPS_WEBHOOK_SECRET" || v.Name == "GITOPS_PUSH_BATCH_SECRET" || strings.HasPrefix(v.Name, "REDIS_TLS_") // those: tls_test.go
 		if !tried[v.Name] && !free && v.Name != "REDIS_SENTINEL_USERNAME" {
 			t.Errorf("no row for %s", v.Name)
 		}

@@ -48,6 +48,11 @@ type Flows struct {
 	// what needs no lock needs no configuration. Config and Store are not set then.
 	Misconfigured error
 
+	// Offers is where pushes that wait for their turn meet; nil: each goes alone.
+	Offers lock.Offers
+	// OwnHook reports whether the pre-push hook in a folder is ours, and calls no other.
+	OwnHook func(dir string) bool
+
 	// StartKeeper starts a keeper for an entry, in the background, and returns its process id.
 	StartKeeper func(workspace.Dir, workspace.Entry, *PushWatch) (int, error)
 
@@ -63,10 +68,20 @@ func (f *Flows) acquire(ctx context.Context, k lock.Key, command string) (*lock.
 
 // acquireWhile waits for a lock, and calls waits with the place in line at every news of a wait.
 func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, waits func(place int)) (*lock.Lease, error) {
-	r := lock.Request{
+	return f.acquireRequest(ctx, f.request(k, command), waits)
+}
+
+// request asks for a lock.
+func (f *Flows) request(k lock.Key, command string) lock.Request {
+	return lock.Request{
 		Key: k, Token: lock.NewToken(), Record: f.record(k, command), TTL: f.Config.Lock.TTL,
 		Judge: f.judge(k),
 	}
+}
+
+// acquireRequest is acquireWhile for a request that was made before.
+func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(place int)) (*lock.Lease, error) {
+	k := r.Key
 	if f.taken == nil {
 		f.taken, f.waited = map[string]bool{}, map[string]bool{}
 	}
@@ -81,7 +96,7 @@ func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, wa
 		return nil, err
 	}
 	f.Notes.Waited(k)
-	f.Notes.Debug("%s has the lock on %s, fence %d, for the session of %v", command, k, lease.Fence(), f.Session.Owner)
+	f.Notes.Debug("%s has the lock on %s, fence %d, for the session of %v", r.Record.Command, k, lease.Fence(), f.Session.Owner)
 	f.taken[k.ID()] = true
 	return lease, nil
 }

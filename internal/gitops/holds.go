@@ -14,6 +14,8 @@ type holds struct {
 	f    *Flows
 	dir  workspace.Dir
 	list []*hold
+
+	batch *batch // of a push that may go together with others; else nil
 }
 
 type hold struct {
@@ -53,7 +55,7 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 	// Narrow locks let several clones of one branch live side by side. Their pushes still take
 	// turns: the branch's own lock, for just the push, and always after the narrow ones.
 	for _, k := range keys {
-		lease, err := h.acquire(ctx, k.WholeBranch())
+		lease, err := h.turn(ctx, k.WholeBranch())
 		if err != nil {
 			return err
 		}
@@ -63,9 +65,21 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 }
 
 // acquire waits for a lock. Once this push has a lock, Redis was there just now, and may restart.
-func (h *holds) acquire(ctx context.Context, k lock.Key) (lease *lock.Lease, err error) {
+func (h *holds) acquire(ctx context.Context, k lock.Key) (*lock.Lease, error) {
+	return h.waitWith(ctx, func() (*lock.Lease, error) { return h.f.acquire(ctx, k, "push") })
+}
+
+// turn waits for the branch's own lock.
+func (h *holds) turn(ctx context.Context, branch lock.Key) (*lock.Lease, error) {
+	if h.batch == nil {
+		return h.acquire(ctx, branch)
+	}
+	return h.waitWith(ctx, func() (*lock.Lease, error) { return h.batch.turn(ctx, branch) })
+}
+
+func (h *holds) waitWith(ctx context.Context, wait func() (*lock.Lease, error)) (lease *lock.Lease, err error) {
 	err = h.f.patiently(ctx, len(h.list) > 0, func() error {
-		lease, err = h.f.acquire(ctx, k, "push")
+		lease, err = wait()
 		return err
 	})
 	return lease, err

@@ -2,6 +2,7 @@ package gitops
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -52,16 +53,30 @@ func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
 	}
 	keys = append(keys, f.clonedElsewhere(target.Remote, entries, keys)...)
 
-	if err := held.authorize(ctx, entries, keys); err != nil {
-		held.giveUp(ctx)
-		return git.Exit{}, err
+	p := &pushing{f: f, git: f.Git, held: held, args: args, place: place, target: target, url: urls[0]}
+	held.batch = p.newBatch(words)
+	err = held.authorize(ctx, entries, keys)
+	p.sight = f.newSight(held, place, target.Remote, urls)
+	if err != nil {
+		if err = held.batch.end(ctx, err); err != nil {
+			held.giveUp(ctx)
+			return git.Exit{}, err
+		}
+		held.landed(ctx)
+		held.batch.finish(ctx)
+		return git.Exit{}, nil
 	}
 	if err := os.Setenv(guardedBy, strconv.Itoa(os.Getpid())); err != nil { // for the pre-push hook
 		return git.Exit{}, fmt.Errorf("mark the push: %w", err)
 	}
-	p := &pushing{
-		f: f, git: f.Git, held: held, args: args, place: place, target: target, url: urls[0],
-		sight: f.newSight(held, place, target.Remote, urls),
+	switch err := held.batch.run(ctx); {
+	case err == nil:
+		held.landed(ctx)
+		held.batch.finish(ctx)
+		return git.Exit{}, nil
+	case !errors.Is(err, errAlone):
+		held.retain(ctx)
+		return git.Exit{}, err
 	}
 	exit, err := p.run(ctx, words)
 	if err == nil && exit.OK() {

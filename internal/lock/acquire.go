@@ -115,6 +115,9 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			err = sleep(ctx, min(retry.next(last.Place), left))
 		} else {
 			err = s.Wait(ctx, r.Key, r.Token, min(patience(attempt), left))
+			if err == nil && r.Woken != nil {
+				err = r.Woken(ctx)
+			}
 			if err != nil && ctx.Err() == nil && Passing(err) {
 				err = sleep(ctx, min(retry.next(last.Place), left)) // the next try tells what the trouble is
 			}

@@ -191,6 +191,8 @@ type Request struct {
 
 	// Judge is asked after each try that was not granted. nil: wait.
 	Judge func(context.Context, Attempt) (Verdict, error)
+	// Woken is asked each time that a wait was interrupted, and may end it with an error. nil: go on.
+	Woken func(context.Context) error
 }
 
 // Own is the token of our part of the lock, by which it is renewed and released.

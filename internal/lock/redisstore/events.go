@@ -15,7 +15,8 @@ import (
 )
 
 // Event is something that happened to a lock. The types are acquired, released, handed_over,
-// joined, taken_over, reasserted, expired, gone, lost, broken, timed_out, cancelled, push_rejected.
+// joined, taken_over, reasserted, expired, gone, lost, broken, timed_out, cancelled, push_rejected,
+// batch_joined, batch_pushed, batch_landed.
 type Event struct {
 	ID     string    // of the stream entry: milliseconds of the server's clock, and a number
 	Time   time.Time // by the server's clock
@@ -29,6 +30,7 @@ type Event struct {
 	Place  int           // acquired: the first place in the queue, 0 for no wait
 	Hold   time.Duration // released, expired, gone, broken: how long it was held
 	Queue  int           // how many waited at that time
+	Batch  int           // batch_pushed: how many pushes went together
 	By     string        // broken: who did it
 	Reason string
 }
@@ -74,7 +76,7 @@ func parseEvent(m redis.XMessage) Event {
 		Who: text("who"), Run: text("run"), Fence: text("fence"),
 		Wait: time.Duration(number("wait_ms")) * time.Millisecond, Place: int(number("place")),
 		Hold: time.Duration(number("hold_ms")) * time.Millisecond, Queue: int(number("queue")),
-		By: text("by"), Reason: text("reason"),
+		Batch: int(number("batch")), By: text("by"), Reason: text("reason"),
 	}
 }
 

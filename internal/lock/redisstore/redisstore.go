@@ -19,6 +19,7 @@
 //	P:events:{ID}        stream of what happened to the lock, capped and expiring (see Event)
 //	P:alive:{ID}         never there, see common.lua
 //	P:alive:{ID}:TOKEN   no key but a channel, of which a holder's processes are subscribers
+//	P:offers:{ID}        hash: the commits that waiters offer to the push of the holder (see lua/offer.lua)
 //	P:blocked:{SESSION}  what a session that holds a lock waits for (JSON), expiring
 //
 // P is the prefix, "gitops" unless configured. A verbatim key with a hash tag of its own, as a{TAG}b, has
@@ -257,11 +258,17 @@ func (s *Store) wakeKey(k lock.Key, t lock.Token) string {
 // run is one script, with the time it may take.
 // known is the greatest fence that the client knows of.
 func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key, t lock.Token, known lock.Fence, more ...any) (any, error) {
+	return s.runWith(ctx, script, k, t, known, nil, more...)
+}
+
+// runWith is run for a script that touches more keys than those of every lock.
+func (s *Store) runWith(ctx context.Context, script func() *redis.Script, k lock.Key, t lock.Token, known lock.Fence, extra []string, more ...any) (any, error) {
 	type answer struct {
 		reply any
 		err   error
 	}
 	keys, args := s.keys(k)
+	keys = append(keys, extra...)
 	answered := make(chan answer, 1)
 	patience := s.patience()
 	s.mu.Lock()

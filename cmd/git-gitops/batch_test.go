@@ -1,0 +1,398 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const bare = "srv/org/repo.git"
+
+// batching is a world whose pushes go together, and a repository with the file "many" of 40 lines.
+func batching(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t).with("GITOPS_PUSH_REBASE=true", "GITOPS_PUSH_BATCH=true", "GITOPS_PUSH_BATCH_SECRET=s3cret-of-all",
+		"GITOPS_LOCK_SESSION", "GITOPS_LOG=debug", "GITOPS_LOCK_REPO=git.example.com/org/repo")
+	w.seed(bare)
+	w.must(".", `git clone -q srv/org/repo.git s && cd s && seq -f 'line %g' 40 >many && git add . && git commit -qm many && git push -q && rm -rf ../s
+		cd ../srv/org/repo.git && git config core.logAllRefUpdates always && mkdir -p logs/refs/heads && touch logs/refs/heads/main`)
+	return w
+}
+
+// cloned has n pipelines that have cloned and committed: the files file$i, or what the script edits.
+func (w *world) cloned(url string, n int, edit string) {
+	w.t.Helper()
+	w.must(".", `set -e; for i in $(seq 0 $(($2 - 1))); do git clone -q "$1" "work$i"; cd "work$i"; `+edit+`
+		git add -A; git commit -q -m "change $i" --author="Author $i <a$i@example.com>"; cd ..; done`, url, fmt.Sprint(n))
+}
+
+const ownFile = `echo "$i" >"file$i"`
+
+// pushes starts the pushes of n pipelines. Before that, the turn is taken, so that all must wait
+// for it; the returned function gives it back.
+func (w *world) pushes(n int) (all []*process, free func()) {
+	w.t.Helper()
+	free = w.takeTurn()
+	for i := range n {
+		all = append(all, w.push(i))
+	}
+	return all, free
+}
+
+func (w *world) push(i int) *process {
+	return w.with(fmt.Sprint("GITOPS_LOCK_NAME=svc", i)).start(fmt.Sprint("work", i), "bash", "-c", "git gitops push -u origin main; exit $?")
+}
+
+// takeTurn takes the branch's own lock, by hand.
+func (w *world) takeTurn() (free func()) {
+	w.t.Helper()
+	w.must(".", `git clone -q srv/org/repo.git turn`)
+	alone := w.with("GITOPS_LOCK_SESSION=workspace")
+	alone.must("turn", "git gitops lock")
+	return func() { alone.must("turn", "git gitops unlock") }
+}
+
+// offers is how many have offered their commits.
+func (w *world) offers() int {
+	n := 0
+	for _, key := range w.scan("gitops:offers:*") {
+		for field := range w.keys.HGetAll(w.t.Context(), key).Val() {
+			if len(field) == 32 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (w *world) lines(name string) int { return strings.Count(w.read(name), "\n") }
+
+// wantOnce wants the change of each pipeline exactly once, and nothing left behind.
+func (w *world) wantOnce(n int) {
+	w.t.Helper()
+	log := w.must(bare, "git log --format='%s by %an' main")
+	for i := range n {
+		if c := strings.Count("\n"+log+"\n", fmt.Sprintf("\nchange %d by Author %d\n", i, i)); c != 1 {
+			w.t.Errorf("change %d is %d times in the history:\n%s", i, c, log)
+		}
+	}
+	w.wantNothingLeft()
+}
+
+func (w *world) wantNothingLeft() {
+	w.t.Helper()
+	if refs := w.must(bare, "git for-each-ref --format='%(refname)' refs/gitops"); refs != "" {
+		w.t.Errorf("batch refs left behind:\n%s", refs)
+	}
+	w.wantLocks()
+	if n := w.queued(); n != 0 {
+		w.t.Errorf("%d still wait", n)
+	}
+	if n := w.offers(); n != 0 {
+		w.t.Errorf("%d offers left behind", n)
+	}
+}
+
+// TestBatch: thirty pushes that wait for the branch go out with far fewer pushes, each change is there
+// once, and each clone is where a rebase and a push would have left it.
+func TestBatch(t *testing.T) {
+	t.Parallel()
+	for name, over := range map[string]func(*world) (served *world, url string){
+		"path": func(w *world) (*world, string) { return w, w.path(bare) },
+		"file": func(w *world) (*world, string) { return w, "file://" + w.path(bare) },
+		"https": func(w *world) (*world, string) {
+			w = overHTTPS(w)
+			return w, "https://git:" + pat + "@" + w.env["HOST"] + "/org/repo.git"
+		},
+		"ssh": func(w *world) (*world, string) { return overSSH(w), "git@127.0.0.1:org/repo.git" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, url := over(batching(t))
+			n := 30
+			if name == "file" || name == "ssh" { // like the others, and processes are dear
+				n = 10
+			}
+			allTogether(t, w, url, n)
+		})
+	}
+}
+
+func allTogether(t *testing.T, w *world, url string, n int) {
+	t.Helper()
+	w.cloned(url, n, ownFile)
+	before := w.lines(bare + "/logs/refs/heads/main")
+	all, free := w.pushes(n)
+	w.until("all have offered", func() bool { return w.offers() == n })
+	free()
+	together := 0
+	for i, p := range all {
+		r := p.wait()
+		if r.code != 0 {
+			t.Errorf("pipeline %d: %s", i, r)
+		}
+		together += strings.Count(r.stderr, "pushed to main together with")
+		if r.stdout != "branch 'main' set up to track 'origin/main'.\n" {
+			t.Errorf("stdout: %q", r.stdout)
+		}
+		if got := w.must(fmt.Sprint("work", i), `git status --porcelain && git log -1 --format=%s && cat "file`+fmt.Sprint(i)+`" &&
+			git merge-base --is-ancestor HEAD origin/main && git for-each-ref --format='%(refname)' refs/gitops && git config branch.main.merge`); got != fmt.Sprintf("change %d\n%d\nrefs/heads/main", i, i) {
+			t.Errorf("the clone %d: %s", i, got)
+		}
+	}
+	w.wantOnce(n)
+	if pushes := w.lines(bare+"/logs/refs/heads/main") - before; pushes > 4 {
+		t.Errorf("%d pushes to the branch", pushes)
+	}
+	if together < n-4 {
+		t.Errorf("%d say that they went together", together)
+	}
+	events := w.must("turn", `git gitops events --json | grep -o '"type":"batch[^,]*' | sort | uniq -c | tr -s ' '`)
+	wantText(t, events, fmt.Sprintf(` %d "type":"batch_joined"`, n), `"type":"batch_landed"`, `"type":"batch_pushed"`)
+}
+
+// TestBatch_alone: when nobody else pushes, the server sees nothing of batches.
+func TestBatch_alone(t *testing.T) {
+	t.Parallel()
+	w := batching(t)
+	w.cloned(w.path(bare), 1, ownFile)
+	w.write(bare+"/hooks/pre-receive", "#!/bin/sh\ncat >>../../../received\n")
+	r := w.push(0).wait()
+	wantCode(t, r, 0)
+	if got := w.lines("received"); got != 1 || strings.Contains(w.read("received"), "refs/gitops") || strings.Contains(r.ours(), "together") {
+		t.Errorf("received:\n%s%s", w.read("received"), r)
+	}
+	w.wantOnce(1)
+}
+
+// TestBatch_conflicts: who cannot go along goes in a turn of its own, and only that one fails.
+func TestBatch_conflicts(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		edit string
+		code int
+		text string
+	}{
+		"a conflict":      {`sed -i "7s/\$/ of $i/" many`, 1, "conflicts with what is at the remote"},
+		"the same change": {`sed -i "7s/\$/ more/" many`, 73, "the same change"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := batching(t)
+			w.cloned(w.path(bare), 6, `echo "$i" >"file$i"; if [ $i = 2 ] || [ $i = 4 ]; then rm file$i; `+c.edit+`; fi`)
+			all, free := w.pushes(6)
+			w.until("all have offered", func() bool { return w.offers() == 6 })
+			free()
+			failed := []int{}
+			for i, p := range all {
+				if r := p.wait(); r.code != 0 {
+					failed = append(failed, i)
+					wantCode(t, r, c.code)
+					wantText(t, r.stderr, c.text)
+				}
+			}
+			if len(failed) != 1 || failed[0] != 2 && failed[0] != 4 {
+				t.Fatalf("failed: %v", failed)
+			}
+			w.must(fmt.Sprint("work", failed[0]), "git gitops unlock")
+			if got := w.must(bare, "git log --format=%s main | sort | uniq | wc -l; git rev-list --count main"); strings.Join(strings.Fields(got), " ") != "7 7" {
+				t.Errorf("subjects, commits: %s", got)
+			}
+			w.wantNothingLeft()
+		})
+	}
+}
+
+// killedAt is a git that does what its first word says once, to the git-gitops that called it and before or after
+// the call, when a command's words match a pattern.
+const gitWrapper = `#!/bin/bash
+real=REAL
+if [[ " $* " == *WHEN* ]] && mkdir DIR/struck 2>/dev/null; then
+	if [ BEFORE = after ]; then "$real" "$@" >/dev/null 2>&1; fi
+	DO
+fi
+exec "$real" "$@"
+`
+
+// striking has the git of a world do something once.
+func (w *world) striking(when, before, do string) *world {
+	w.t.Helper()
+	text := strings.NewReplacer("REAL", w.must(".", "command -v git"), "WHEN", when, "BEFORE", before, "DIR", w.dir, "DO", strings.ReplaceAll(do, "DIR", w.dir)).Replace(gitWrapper)
+	return w.with("GITOPS_GIT=" + w.write("striking-git", text))
+}
+
+// TestBatch_killed: whatever step a leader is killed at, nobody else loses or doubles a commit, and all end.
+func TestBatch_killed(t *testing.T) {
+	t.Parallel()
+	const n = 6
+	for name, c := range map[string]struct {
+		when, before string
+		landed       bool // the killed one's change must be there
+	}{
+		"before its fetch": {"' fetch '*refs/gitops/batch/main/\\**", "before", false},
+		"after its fetch":  {"' fetch '*refs/gitops/batch/main/\\**", "after", false},
+		"before its push":  {"' push '*:refs/heads/main*", "before", false},
+		"after its push":   {"' push '*:refs/heads/main*", "after", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := batching(t).with("GITOPS_LOCK_TTL=5")
+			w.cloned(w.path(bare), n, ownFile)
+			victim := w.striking(c.when, c.before, "kill -9 $PPID; exit 1")
+			free := w.takeTurn()
+			var all []*process
+			all = append(all, victim.push(0))
+			w.until("the leader has offered", func() bool { return w.offers() == 1 })
+			for i := 1; i < n; i++ {
+				all = append(all, w.push(i))
+			}
+			w.until("all have offered", func() bool { return w.offers() == n })
+			free()
+			for i, p := range all {
+				if r := p.wait(); i > 0 && r.code != 0 || i == 0 && r.code == 0 {
+					t.Errorf("pipeline %d: %s", i, r)
+				}
+			}
+			if !w.exists("struck") {
+				t.Fatal("nobody was killed")
+			}
+			log := w.must(bare, "git log --format=%s main")
+			for i := range n {
+				if c := strings.Count("\n"+log+"\n", fmt.Sprintf("\nchange %d\n", i)); c > 1 || i > 0 && c != 1 {
+					t.Errorf("change %d is %d times in the history:\n%s", i, c, log)
+				}
+			}
+			if c.landed && !strings.Contains(log, "change 0") {
+				t.Errorf("what was pushed is not there:\n%s", log)
+			}
+			if refs := w.must(bare, "git for-each-ref --format='%(refname)' refs/gitops | wc -l"); refs != "1" {
+				t.Errorf("%s batch refs, want that of the killed one", refs)
+			}
+			w.until("the locks of the killed one end", func() bool { return len(w.locks()) == 0 })
+		})
+	}
+}
+
+// TestBatch_followers: one that is killed, and one that is interrupted, do not hold up the others. The
+// interrupted one has not landed.
+func TestBatch_followers(t *testing.T) {
+	t.Parallel()
+	w := batching(t)
+	w.cloned(w.path(bare), 5, ownFile)
+	all, free := w.pushes(5)
+	w.until("all have offered", func() bool { return w.offers() == 5 })
+	all[1].signal(syscall.SIGKILL)
+	all[2].signal(syscall.SIGINT)
+	if r := all[2].wait(); r.code != 130 {
+		t.Errorf("interrupted: %s", r)
+	}
+	free()
+	for _, i := range []int{0, 3, 4} {
+		wantCode(t, all[i].wait(), 0)
+	}
+	log := "\n" + w.must(bare, "git log --format=%s main") + "\n"
+	for i, most := range []int{1, 1, 0, 1, 1} {
+		if c := strings.Count(log, fmt.Sprintf("\nchange %d\n", i)); c > most || i != 1 && c != most {
+			t.Errorf("change %d is %d times in the history:%s", i, c, log)
+		}
+	}
+}
+
+// TestBatch_lostAnswer: a push whose answer is lost has landed once, and everybody is told so.
+func TestBatch_lostAnswer(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ when, before, do string }{
+		"of the batch":              {"' push '*:refs/heads/main*", "after", "exit 128"},
+		"of the offer":              {"' push '*' :refs/gitops'*", "after", "exit 128"},
+		"a batch that never began":  {"' push '*:refs/heads/main*", "before", "exit 128"},
+		"an offer that never began": {"' push '*refs/gitops/batch/*", "before", "exit 128"},
+		"of a fetch":                {"' fetch '*refs/gitops/batch/*", "before", "exit 128"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := batching(t)
+			w.cloned(w.path(bare), 5, ownFile)
+			w = w.striking(c.when, c.before, c.do)
+			all, free := w.pushes(5)
+			w.until("all wait", func() bool { return w.queued() == 5 && w.offers() >= 4 })
+			free()
+			for i, p := range all {
+				if r := p.wait(); r.code != 0 {
+					t.Errorf("pipeline %d: %s", i, r)
+				}
+			}
+			w.wantOnce(5)
+		})
+	}
+}
+
+// TestBatch_servers: on servers that do not take batches, or only parts of them, each push goes in its own turn.
+func TestBatch_servers(t *testing.T) {
+	t.Parallel()
+	for name, config := range map[string]string{
+		"no atomic pushes":     "git config receive.advertiseAtomic false",
+		"refuses batch refs":   `printf '#!/bin/sh\ncase $1 in refs/gitops/*) exit 1; esac\n' >hooks/update; chmod +x hooks/update`,
+		"hides batch refs":     "git config uploadpack.hideRefs refs/gitops",
+		"hides from all":       "git config transfer.hideRefs refs/gitops",
+		"keeps deleted refs":   "git config receive.denyDeletes true",
+		"only fast-forwards":   "git config receive.denyNonFastForwards true",
+		"refuses one change":   `printf '#!/bin/sh\nwhile read o n r; do git log --format=%%s $n --not --all | grep -q "change 3" && exit 1; done; exit 0\n' >hooks/pre-receive; chmod +x hooks/pre-receive`,
+		"one author at a time": `printf '#!/bin/sh\nwhile read o n r; do case $r in refs/heads/*) test $(git log --format=%%an $o..$n | sort -u | wc -l) -le 1 || { echo "you may push commits of one author only"; exit 1; }; esac; done; exit 0\n' >hooks/pre-receive; chmod +x hooks/pre-receive`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := batching(t)
+			w.must(bare, config)
+			w.cloned(w.path(bare), 5, ownFile)
+			all, free := w.pushes(5)
+			w.until("all wait", func() bool { return w.queued() == 5 })
+			if !strings.Contains(config, "Atomic") && !strings.Contains(config, "transfer") && !strings.Contains(config, "update") && !strings.Contains(config, "change 3") {
+				w.until("all have offered", func() bool { return w.offers() == 5 })
+			}
+			free()
+			landed := 0
+			for i, p := range all {
+				r := p.wait()
+				if refused := name == "refuses one change" && i == 3; refused != (r.code != 0) {
+					t.Errorf("pipeline %d: %s", i, r)
+				}
+				landed++
+			}
+			log := "\n" + w.must(bare, "git log --format=%s main") + "\n"
+			for i := range 5 {
+				want := 1
+				if name == "refuses one change" && i == 3 {
+					want = 0
+				}
+				if c := strings.Count(log, fmt.Sprintf("\nchange %d\n", i)); c != want {
+					t.Errorf("change %d is %d times in the history:%s", i, c, log)
+				}
+			}
+			if name != "keeps deleted refs" && name != "refuses one change" {
+				w.wantNothingLeft()
+			}
+		})
+	}
+}
+
+// TestBatch_outsider: somebody who pushes in between, without any lock, costs a try.
+func TestBatch_outsider(t *testing.T) {
+	t.Parallel()
+	w := batching(t)
+	w.cloned(w.path(bare), 5, ownFile)
+	w.must(".", "git clone -q srv/org/repo.git outside && cd outside && echo x >x && git add . && git commit -qm outside")
+	w = w.striking("' push '*:refs/heads/main*", "before", `(unset GIT_INDEX_FILE; cd DIR/outside && "$real" push -q)`)
+	all, free := w.pushes(5)
+	w.until("all have offered", func() bool { return w.offers() == 5 })
+	free()
+	for i, p := range all {
+		if r := p.wait(); r.code != 0 {
+			t.Errorf("pipeline %d: %s", i, r)
+		}
+	}
+	w.wantOnce(5)
+	wantText(t, w.must(bare, "git log --format=%s main"), "outside")
+}

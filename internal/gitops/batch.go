@@ -1,0 +1,559 @@
+package gitops
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/lock"
+)
+
+const (
+	// leaderTries is how often a leader pushes a batch of which something has moved meanwhile.
+	leaderTries = 3
+	// offersPause is for how long nobody offers after a server has shown that it is no use.
+	offersPause = time.Hour
+	// batchRefLife is after how long a batch ref may be deleted by others than its owner.
+	batchRefLife = 24 * time.Hour
+	batchRefTime = "20060102T150405Z"
+)
+
+var (
+	errWoken  = errors.New("a leader says that the commits were pushed")
+	errLanded = errors.New("the commits were pushed by a leader")
+)
+
+// UnknownError says that nobody can tell whether a push has landed.
+type UnknownError struct{ Branch string }
+
+func (e *UnknownError) Error() string {
+	return "it is unknown whether the push to " + e.Branch + " has landed"
+}
+
+// batch is a push that goes together with others when it has to wait for its turn
+// (docs/design.md, "Pushing together"). As a follower it offers its commits on a batch ref. When it
+// gets the turn it is the leader and pushes for all. What has become of it is read from the remote
+// alone: its batch ref holds the marker until the same push that moves the branch moves it.
+//
+// Its commits are pushed only by a push that moves the batch ref, with a lease on the marker. Before it
+// pushes in any other way, or ends, it deletes the batch ref with the same lease.
+type batch struct {
+	p      *pushing
+	branch string // short name
+	tip    string // HEAD: what is offered
+	base   string // what it is built on and the remote has
+	ref    string
+	marker string
+
+	asks    lock.Request  // of the wait for the turn
+	decided chan struct{} // closed when offering is over; nil: not begun
+	tried   bool          // a batch ref may be there; these two are read when decided is closed
+	made    bool          // it surely is
+
+	own    string // replayed tip, when it landed
+	tipNow string // of the branch, when it landed
+	others int    // went in the same push; -1: not known
+	old    []git.LeasedRef
+}
+
+// allowedWords are the options of push that a batch knows to do the same.
+var allowedWords = []string{"-u", "--set-upstream", "-q", "--quiet", "-v", "--verbose", "--progress", "--no-progress", "--"}
+
+// plainRemote are the settings of a remote with which its URL says all.
+var plainRemote = []string{"url", "pushurl", "fetch", "tagopt", "prune", "prunetags", "followremotehead"}
+
+// newBatch is nil for a push that goes alone in any case.
+func (p *pushing) newBatch(words []string) *batch {
+	cfg := p.f.Config
+	if !cfg.Push.Batch || !cfg.Push.Rebase || cfg.Lock.Name == "" || p.f.Offers == nil {
+		return nil
+	}
+	if cfg.Push.BatchSecret.Reveal() == "" {
+		p.f.Notes.Debug("not pushing together: GITOPS_PUSH_BATCH_SECRET is not set")
+		return nil
+	}
+	if why := p.aloneByConfig(words); why != "" {
+		p.f.Notes.Debug("not pushing together: %s", why)
+		return nil
+	}
+	return &batch{p: p, branch: strings.TrimPrefix(p.target.Branches[0], "refs/heads/")}
+}
+
+// aloneByConfig says why words and configuration ask for more than a batch does.
+func (p *pushing) aloneByConfig(words []string) string {
+	for _, w := range words {
+		if strings.HasPrefix(w, "-") && !slices.Contains(allowedWords, w) {
+			return "an option of this push"
+		}
+	}
+	config := p.f.GitConfig
+	on := func(key string) bool {
+		value, ok := config.Get(key)
+		return ok && !slices.Contains([]string{"", "false", "no", "off", "0"}, strings.ToLower(value))
+	}
+	switch {
+	case len(p.target.Branches) != 1 || !p.rebasable() || len(config.PushURLs(p.target.Remote)) != 1 || !p.f.Git.Unbound():
+		return "it is not the checked-out branch that goes to one branch of one repository"
+	case len(config["remote."+p.target.Remote+".fetch"]) == 0:
+		return "the remote has no remote-tracking branches"
+	case on("push.gpgsign") || on("push.followtags") || on("push.recursesubmodules") || on("submodule.recurse") || on("push.autosetupremote"):
+		return "a push.* setting"
+	case len(config["push.pushoption"]) > 0:
+		return "push.pushOption"
+	}
+	for key := range config {
+		last := key[strings.LastIndexByte(key, '.')+1:]
+		rest, ours := strings.CutPrefix(key, "remote."+p.target.Remote+".")
+		switch {
+		case ours && !slices.Contains(plainRemote, rest):
+			return key
+		case strings.HasPrefix(key, "merge.") && last == "driver":
+			return "a merge driver"
+		case strings.HasPrefix(key, "hook.") && last == "event":
+			return "a hook in the configuration"
+		}
+	}
+	return ""
+}
+
+// aloneByClone says why the clone cannot take part. It finds out what is offered.
+func (b *batch) aloneByClone(ctx context.Context) string {
+	g := b.p.f.Git
+	if !g.AtLeast(ctx, 2, 32) {
+		return "git is older than 2.32"
+	}
+	out, err := g.Output(ctx, "rev-parse", "--is-shallow-repository", "--is-inside-work-tree")
+	if err != nil || out != "false\ntrue\n" {
+		return "the clone is shallow or has no work tree"
+	}
+	hooks, err := g.HooksDir(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	if info, err := os.Stat(filepath.Join(hooks, "pre-push")); err == nil && info.Mode()&0o111 != 0 && !b.p.f.OwnHook(hooks) {
+		return "there is a pre-push hook"
+	}
+	if _, err := os.Stat(filepath.Join(b.p.place.CommonDir, "lfs")); err == nil {
+		return "the clone has content of Git LFS"
+	}
+	if !g.Untouched(ctx) {
+		return "something in the work tree is not committed"
+	}
+	b.tip = g.Tip(ctx, "HEAD")
+	base, err := g.Output(ctx, "merge-base", "HEAD", b.tracking())
+	if err != nil {
+		return "nothing is known of the remote's branch"
+	}
+	b.base = strings.TrimSpace(base)
+	if err := g.Offerable(ctx, b.base, b.tip); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func (b *batch) tracking() string { return "refs/remotes/" + b.p.target.Remote + "/" + b.branch }
+
+// turn waits for the turn to push. errLanded says that a leader was faster, and has pushed for us.
+func (b *batch) turn(ctx context.Context, k lock.Key) (*lock.Lease, error) {
+	for {
+		if b.decided != nil { // not while an offer is made with the token before
+			<-b.decided
+		}
+		b.asks = b.p.f.request(k, "push")
+		b.asks.Woken = b.woken
+		lease, err := b.p.f.acquireRequest(ctx, b.asks, func(int) { b.begin(ctx) })
+		if !errors.Is(err, errWoken) {
+			return lease, err
+		}
+		landed, err := b.outcome(ctx)
+		if landed {
+			return nil, errLanded
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// begin offers, beside the wait for the turn.
+func (b *batch) begin(ctx context.Context) {
+	if b.decided != nil {
+		return
+	}
+	b.decided = make(chan struct{})
+	go func() {
+		defer close(b.decided)
+		if err := b.offer(ctx); err != nil {
+			b.p.f.Notes.Debug("not pushing together: %v", err)
+		}
+	}()
+}
+
+func (b *batch) offer(ctx context.Context) error {
+	f := b.p.f
+	if why := b.aloneByClone(ctx); why != "" {
+		return errors.New(why)
+	}
+	if status, err := f.Offers.Offer(ctx, b.asks, lock.Offer{}); err != nil || status != lock.Offered {
+		return errors.Join(err, errors.New("the server was found to be no use for it"))
+	}
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	b.ref = git.BatchRef(b.branch, time.Now().UTC().Format(batchRefTime)+"-"+hex.EncodeToString(id[:]))
+	var err error
+	if b.marker, err = f.Git.Marker(ctx, b.tip, b.ref); err != nil {
+		return err
+	}
+	b.tried = true
+	result, said := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
+	if result != git.Pushed {
+		return fmt.Errorf("the batch ref was %v: %s", result, strings.TrimSpace(said))
+	}
+	b.made = true
+	_, err = f.Offers.Offer(ctx, b.asks, b.record())
+	return err // Redis may answer the next time: it is written again at each wake
+}
+
+func (b *batch) record() lock.Offer {
+	o := lock.Offer{Ref: b.ref, Marker: b.marker, Base: b.base, Who: b.asks.Record.User + "@" + b.asks.Record.Host}
+	o.Sign(b.asks.Key, b.p.f.Config.Push.BatchSecret.Reveal())
+	return o
+}
+
+// woken is asked at each wake of a wait.
+func (b *batch) woken(ctx context.Context) error {
+	select {
+	case <-b.decided:
+		if !b.made {
+			return nil
+		}
+	default:
+		return nil
+	}
+	if status, err := b.p.f.Offers.Offer(ctx, b.asks, b.record()); err == nil && status == lock.OfferLanded {
+		return errWoken
+	}
+	return nil // trouble with Redis shows at the next try for the turn
+}
+
+// run pushes as the leader, now that the turn is ours. errAlone says that it has not, and that the
+// push goes as without batches.
+func (b *batch) run(ctx context.Context) error {
+	if b == nil || b.decided == nil { // nobody else was pushing
+		return errAlone
+	}
+	<-b.decided
+	err := errAlone
+	if b.made {
+		landed, stopped := b.lead(ctx)
+		if landed {
+			return nil
+		}
+		if stopped != nil {
+			err = stopped
+		}
+	}
+	if landed, unknown := b.revoke(ctx); landed || unknown != nil {
+		return unknown
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// errAlone says that nothing has landed and nothing is on its way: the push goes as without batches.
+var errAlone = errors.New("this push goes alone")
+
+// lead pushes the own commits and those of followers. An error is one that ends the push.
+func (b *batch) lead(ctx context.Context) (landed bool, err error) {
+	f := b.p.f
+	k := b.asks.Key
+	offers, err := f.Offers.ClaimOffers(ctx, k, b.asks.Token, f.Config.Push.BatchMax)
+	if err != nil {
+		f.Notes.Debug("cannot ask for the commits of others: %v", err)
+	}
+	offers = slices.DeleteFunc(offers, func(o lock.Offer) bool {
+		return o.Token == b.asks.Token || !isOID(o.Marker) || !isOID(o.Base) || !o.Signed(k, f.Config.Push.BatchSecret.Reveal())
+	})
+	var sent map[lock.Token]git.LeasedRef
+	for range leaderTries {
+		refs, err := f.Git.FetchBatch(ctx, b.p.url, b.branch, "")
+		if err != nil {
+			f.Notes.Debug("%v", err)
+			return false, nil
+		}
+		b.noteOld(refs)
+		tip := refs["refs/heads/"+b.branch]
+		if refs[b.ref] == "" {
+			b.pause(ctx, "the server does not show batch refs")
+			return false, nil
+		}
+		if refs[b.ref] != b.marker { // a push without an answer has landed, of ours or of another leader
+			if landed, err := b.judge(ctx, refs); !landed {
+				return false, err
+			}
+			b.wake(ctx, sent, refs)
+			return true, nil
+		}
+		moves, riders, err := b.replay(ctx, tip, refs, offers)
+		if err != nil {
+			f.Notes.Debug("not pushing together: %v", err)
+			return false, nil
+		}
+		if err := b.p.held.again(ctx); err != nil { // never push without the turn
+			return false, err
+		}
+		b.others, sent = len(riders), riders
+		result, said := f.Git.PushLeased(ctx, b.p.url, moves...)
+		switch result {
+		case git.Pushed:
+			b.own, b.tipNow = moves[1].New, moves[0].New
+			for _, r := range riders {
+				refs[r.Ref] = r.New
+			}
+			b.wake(ctx, riders, refs)
+			return true, nil
+		case git.Refused:
+			if refusesBatches(said) {
+				b.pause(ctx, "the server refuses to move batch refs, or commits of others")
+			}
+			f.Notes.Debug("the server refused to take %d pushes together: %s", len(riders)+1, strings.TrimSpace(said))
+			return false, nil
+		default: // read again what is there
+			f.Notes.Debug("the push of %d together was %v: %s", len(riders)+1, result, strings.TrimSpace(said))
+		}
+	}
+	return false, nil
+}
+
+// replay puts all commits on the tip. moves begin with the branch and the own batch ref.
+func (b *batch) replay(ctx context.Context, tip string, refs map[string]string, offers []lock.Offer) (moves []git.LeasedRef, riders map[lock.Token]git.LeasedRef, err error) {
+	f := b.p.f
+	r, err := f.Git.NewReplay(ctx, tip)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.Close()
+	if err := r.Add(ctx, b.base, b.tip); err != nil {
+		return nil, nil, err
+	}
+	moves = []git.LeasedRef{{Ref: "refs/heads/" + b.branch, Old: tip}, {Ref: b.ref, Old: b.marker, New: r.Tip}}
+	riders = map[lock.Token]git.LeasedRef{}
+	for _, o := range offers {
+		if refs[o.Ref] != o.Marker || slices.ContainsFunc(moves, func(m git.LeasedRef) bool { return m.Ref == o.Ref }) {
+			continue
+		}
+		if err := r.Add(ctx, o.Base, f.Git.Tip(ctx, o.Marker+"^")); err != nil {
+			if ctx.Err() != nil {
+				return nil, nil, ctx.Err()
+			}
+			f.Notes.Debug("the commits of %s go in a turn of their own: %v", o.Who, err)
+			continue
+		}
+		move := git.LeasedRef{Ref: o.Ref, Old: o.Marker, New: r.Tip}
+		moves, riders[o.Token] = append(moves, move), move
+	}
+	moves[0].New = r.Tip
+	if !f.Git.Contains(ctx, r.Tip, tip) {
+		return nil, nil, fmt.Errorf("%s would not be in the history of %s", short(tip), short(r.Tip))
+	}
+	return moves, riders, nil
+}
+
+// wake has those go on whose commits have landed.
+func (b *batch) wake(ctx context.Context, sent map[lock.Token]git.LeasedRef, refs map[string]string) {
+	var landed []lock.Token
+	for t, move := range sent {
+		if refs[move.Ref] == move.New {
+			landed = append(landed, t)
+		}
+	}
+	if len(landed) == 0 {
+		return
+	}
+	slices.Sort(landed)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+	defer cancel()
+	if err := b.p.f.Offers.Landed(ctx, b.asks, landed); err != nil {
+		b.p.f.Notes.Debug("cannot wake those whose commits were pushed: %v", err) // they look for themselves at their turn
+	}
+}
+
+// judge reads the outcome from what the remote has: landed is only what is in the branch.
+func (b *batch) judge(ctx context.Context, refs map[string]string) (landed bool, err error) {
+	ctx = context.WithoutCancel(ctx)
+	own, tip := refs[b.ref], refs["refs/heads/"+b.branch]
+	switch {
+	case own == b.marker:
+		return false, nil
+	case own != "" && b.p.f.Git.Contains(ctx, tip, own) && b.p.f.Git.SameCommit(ctx, own, b.tip):
+		b.own, b.tipNow = own, tip
+		return true, nil
+	default:
+		return false, &UnknownError{Branch: b.branch}
+	}
+}
+
+// outcome asks the remote what has become of the offer.
+func (b *batch) outcome(ctx context.Context) (landed bool, err error) {
+	b.others = -1
+	refs, err := b.p.f.Git.FetchBatch(ctx, b.p.url, b.branch, b.name())
+	if err != nil {
+		return false, err
+	}
+	return b.judge(ctx, refs)
+}
+
+func (b *batch) name() string { return strings.TrimPrefix(b.ref, git.BatchRef(b.branch, "")) }
+
+// revoke makes sure that nobody pushes the commits any more. Either it has landed, or that is
+// unknown, or it has not and will not.
+func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
+	if !b.tried {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
+	defer cancel()
+	f := b.p.f
+	defer func() { _ = f.Offers.Withdraw(ctx, b.asks.Key, b.asks.Token) }() // else it expires
+	if !b.made {                                                            // no leader knows of it
+		result, said := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: b.marker})
+		f.Notes.Debug("deleting what may be the batch ref: %v: %s", result, strings.TrimSpace(said))
+		return false, nil
+	}
+	drop := git.LeasedRef{Ref: b.ref, Old: b.marker}
+	for pause := 100 * time.Millisecond; ; pause *= 2 {
+		result, said := f.Git.PushLeased(ctx, b.p.url, drop)
+		if result == git.Pushed {
+			return false, nil
+		}
+		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(said))
+		landed, err := b.outcome(ctx)
+		var gone *UnknownError
+		if landed || errors.As(err, &gone) {
+			return landed, err
+		}
+		if result == git.Refused && drop.New == "" { // a server that keeps all refs: what is offered is then no marker any more
+			if drop.New, err = f.Git.Marker(ctx, b.marker, b.ref); err != nil {
+				drop.New = ""
+			}
+			b.pause(ctx, "the server does not let batch refs be deleted")
+			continue
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false, &UnknownError{Branch: b.branch}
+		}
+	}
+}
+
+// end is the end of a wait that did not bring the turn. nil: a leader has pushed for us.
+func (b *batch) end(ctx context.Context, err error) error {
+	switch {
+	case b == nil || b.decided == nil:
+		return err
+	case errors.Is(err, errLanded):
+		return nil
+	}
+	<-b.decided
+	landed, unknown := b.revoke(ctx)
+	switch {
+	case landed:
+		return nil
+	case unknown != nil:
+		return unknown
+	}
+	return err
+}
+
+// finish brings the clone to where a rebase and a push would have left it.
+func (b *batch) finish(ctx context.Context) {
+	if b == nil || b.own == "" {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	f := b.p.f
+	switch {
+	case b.others > 0:
+		f.Notes.Say("pushed to %s together with %d others, in one push", b.branch, b.others)
+	case b.others < 0:
+		f.Notes.Say("pushed to %s together with others, by one of them", b.branch)
+	}
+	if b.own == b.tip {
+		b.p.sight.see(b.branch, b.own)
+	} else {
+		err := errors.New("something was edited or committed meanwhile")
+		if f.Git.Tip(ctx, "HEAD") == b.tip && f.Git.Untouched(ctx) {
+			err = f.Git.MoveTo(ctx, b.own)
+		}
+		if err == nil {
+			b.p.sight.see(b.branch, b.own)
+		} else {
+			f.Notes.Warn("the push has landed as %s, but the clone could not be moved to it: %v", short(b.own), err)
+		}
+	}
+	upstream := b.p.args.SetUpstream && b.p.place.Head != ""
+	said, err := f.Git.Track(ctx, b.p.target.Remote, b.branch, b.tipNow, upstream)
+	if err != nil {
+		f.Notes.Warn("the push has landed, but its remote-tracking branch could not be updated: %v", err)
+	}
+	if !b.p.args.Quiet {
+		fmt.Print(said)
+	}
+	ctx, cancel := context.WithTimeout(ctx, afterwards)
+	defer cancel()
+	_ = f.Offers.Withdraw(ctx, b.asks.Key, b.asks.Token)
+	if result, said := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: b.own}); result != git.Pushed {
+		f.Notes.Debug("the batch ref stays behind: %s", strings.TrimSpace(said))
+	}
+	for _, ref := range b.old {
+		_, _ = f.Git.PushLeased(ctx, b.p.url, ref) // another may be faster
+	}
+}
+
+// noteOld remembers the batch refs of pipelines that have ended without deleting theirs.
+func (b *batch) noteOld(refs map[string]string) {
+	b.old = nil
+	for ref, oid := range refs {
+		date, _, _ := strings.Cut(strings.TrimPrefix(ref, git.BatchRef(b.branch, "")), "-")
+		if made, err := time.Parse(batchRefTime, date); err == nil && time.Since(made) > batchRefLife && ref != b.ref {
+			b.old = append(b.old, git.LeasedRef{Ref: ref, Old: oid})
+		}
+	}
+}
+
+// pause has nobody offer for a while: the server has shown that it would be in vain.
+func (b *batch) pause(ctx context.Context, why string) {
+	b.p.f.Notes.Debug("nobody pushes together to %s for %v: %s", b.branch, offersPause, why)
+	_ = b.p.f.Offers.PauseOffers(ctx, b.asks.Key, b.asks.Token, offersPause) // the next one finds out as well
+}
+
+// refusesBatches reports whether a refusal would meet every batch: of batch refs, or of commits that
+// another than their committer pushes.
+func refusesBatches(said string) bool {
+	for line := range strings.Lines(said) {
+		if strings.Contains(line, "[remote rejected]") && strings.Contains(line, "refs/gitops/") && !strings.Contains(line, "atomic") {
+			return true
+		}
+		lower := strings.ToLower(line)
+		if strings.HasPrefix(line, "remote:") && (strings.Contains(lower, "committer") || strings.Contains(lower, "author")) {
+			return true
+		}
+	}
+	return false
+}
+
+var oidForm = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+
+func isOID(text string) bool { return oidForm.MatchString(text) }

@@ -1,0 +1,60 @@
+-- Keeps what followers offer to the holder of the lock.
+-- KEYS: 9 offers, a hash: TOKEN its offer (JSON), landed:TOKEN when it was pushed, paused until when (µs);
+-- from 10 on, the wake lists of the tokens that have landed
+-- ARGV: 7 what to do  8 and 9 by what is done
+local OFFERS, DO = KEYS[9], ARGV[7]
+local function time(field) return tonumber(redis.call('HGET', OFFERS, field) or '') or 0 end
+
+if DO == 'offer' then -- 8 offer or empty  9 record. Returns 0 paused, 1 offered, 2 landed
+	if time('landed:' .. TOKEN) > 0 then return 2 end
+	if time('paused') > NOW then return 0 end
+	if ARGV[8] == '' then return 1 end
+	if redis.call('HSETNX', OFFERS, TOKEN, ARGV[8]) == 1 then event('batch_joined', ARGV[9]) end
+	redis.call('PEXPIRE', OFFERS, DAY)
+	return 1
+end
+
+if DO == 'withdraw' then
+	redis.call('HDEL', OFFERS, TOKEN, 'landed:' .. TOKEN)
+	return 0
+end
+
+if DO == 'pause' then -- 8 ms
+	redis.call('HSET', OFFERS, 'paused', int(NOW + ARGV[8] * 1000))
+	redis.call('PEXPIRE', OFFERS, DAY)
+	return 0
+end
+
+if DO == 'claim' then -- 8 at most. Returns {token, offer, …} in line order
+	if redis.call('GET', LOCK) ~= TOKEN then return {} end
+	local waits, claimed = {}, {}
+	for _, token in ipairs(redis.call('ZRANGE', QUEUE, 0, -1)) do
+		waits[token] = true
+		local offer = #claimed < 2 * tonumber(ARGV[8]) and redis.call('HGET', OFFERS, token)
+		if offer then
+			claimed[#claimed + 1] = token
+			claimed[#claimed + 1] = offer
+		end
+	end
+	for _, field in ipairs(redis.call('HKEYS', OFFERS)) do -- of those who wait no more
+		local landed = string.sub(field, 1, 7) == 'landed:'
+		if landed and time(field) < NOW - 600000000 or not landed and field ~= 'paused' and field ~= TOKEN and not waits[field] then
+			redis.call('HDEL', OFFERS, field)
+		end
+	end
+	return claimed
+end
+
+if DO == 'landed' then -- 8 record of the leader  9… tokens
+	event('batch_pushed', ARGV[8], 'batch', #ARGV - 7)
+	for i = 9, #ARGV do
+		local token = ARGV[i]
+		event('batch_landed', alive(token) or '')
+		redis.call('HDEL', OFFERS, token)
+		redis.call('HSET', OFFERS, 'landed:' .. token, int(NOW))
+		leave_queue(token)
+		wake(token)
+	end
+	redis.call('PEXPIRE', OFFERS, DAY)
+	return 0
+end
