@@ -169,8 +169,10 @@ func (c *command) readConfig(ctx context.Context) (git.ScopedConfig, error) {
 	return c.git.ReadScopedConfig(ctx)
 }
 
-func openStore(r config.Redis) *redisstore.Store {
-	return redisstore.Open(redisstore.Options{
+func openStore(r config.Redis) *redisstore.Store { return redisstore.Open(redisOptions(r)) }
+
+func redisOptions(r config.Redis) redisstore.Options {
+	return redisstore.Options{
 		Network:          r.Network,
 		Addrs:            r.Addrs,
 		Username:         r.Username,
@@ -184,7 +186,7 @@ func openStore(r config.Redis) *redisstore.Store {
 		Prefix:           r.Prefix,
 		Events:           r.Events,
 		MinReplicas:      r.MinReplicas,
-	})
+	}
 }
 
 // interrupted is the end of a command by a signal.

@@ -18,6 +18,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/keeper"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/internal/webhook"
@@ -34,12 +35,13 @@ type order struct {
 	Owner    *session.Process  `json:"owner"`
 	GitPath  string            `json:"git"`
 	Pushing  *gitops.PushWatch `json:"pushing"`
+	Present  bool              `json:"present"` // descriptor 3 is the command's subscription
 }
 
 // starter starts keepers that work with the same settings and for the same session as this command.
-func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.Entry, *gitops.PushWatch) (int, error) {
-	return func(dir workspace.Dir, e workspace.Entry, pushing *gitops.PushWatch) (int, error) {
-		o := order{Settings: map[string]string{}, Dir: dir, Entry: e, Owner: owner, GitPath: c.git.Path, Pushing: pushing}
+func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.Entry, *gitops.PushWatch, *os.File) (int, error) {
+	return func(dir workspace.Dir, e workspace.Entry, pushing *gitops.PushWatch, present *os.File) (int, error) {
+		o := order{Settings: map[string]string{}, Dir: dir, Entry: e, Owner: owner, GitPath: c.git.Path, Pushing: pushing, Present: present != nil}
 		for _, v := range config.Variables() {
 			if value, ok := os.LookupEnv(v.Name); ok && value != "" {
 				o.Settings[v.Name] = value
@@ -55,7 +57,7 @@ func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.
 		if err != nil {
 			return 0, fmt.Errorf("find this program: %w", err)
 		}
-		return git.Detach(self, []string{"git-gitops", "keeper", e.Key.String()}, input)
+		return git.Detach(self, []string{"git-gitops", "keeper", e.Key.String()}, input, present)
 	}
 }
 
@@ -95,10 +97,16 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 	if err != nil {
 		return nil, nil, err
 	}
-	store := openStore(cfg.Redis)
+	options := redisOptions(cfg.Redis)
+	options.Sparing = o.Owner != nil // it rests on the connection by which it is present
+	store := redisstore.Open(options)
 	k := &keeper.Keeper{
 		Store: store, Dir: o.Dir, Entry: o.Entry, Owner: o.Owner,
 		TTL: cfg.Lock.TTL, MaxHold: cfg.Lock.MaxHold, Log: log,
+	}
+	if o.Present {
+		closeOnExec(presentFD)
+		k.Before = os.NewFile(presentFD, "the command's connection to Redis")
 	}
 	if o.Pushing != nil {
 		g := git.Git{Path: o.GitPath}.In(o.Pushing.CommonDir)
@@ -128,6 +136,9 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 		hook.Close(webhookFlush)
 	}, nil
 }
+
+// presentFD is where a keeper finds the connection of the command that started it.
+const presentFD = 3
 
 // webhookFlush is how long a keeper goes on after its lock has ended, to get its last events out.
 const webhookFlush = 15 * time.Second

@@ -183,7 +183,7 @@ func (c *cloning) remember(ctx context.Context, place git.Place) {
 	ctx = context.WithoutCancel(ctx)
 	entry := c.f.newEntry(workspace.Clone, c.lease)
 	entry.Base, entry.Based = place.Tip, true
-	if err := c.f.entrust(workspace.At(place.CommonDir), entry); err != nil {
+	if err := c.f.entrust(ctx, workspace.At(place.CommonDir), entry, c.lease); err != nil {
 		c.f.Notes.Warn("cannot remember the lock in the new clone, so it is released and push will take it again: %v", err)
 		c.release(ctx)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sort"
 	"strings"
 	"time"
@@ -53,8 +54,9 @@ type Flows struct {
 	// OwnHook reports whether the pre-push hook in a folder is ours, and calls no other.
 	OwnHook func(dir string) bool
 
-	// StartKeeper starts a keeper for an entry, in the background, and returns its process id.
-	StartKeeper func(workspace.Dir, workspace.Entry, *PushWatch) (int, error)
+	// StartKeeper starts a keeper for an entry, in the background, and returns its process id. The
+	// file, if any, is the connection by which we are present: the keeper holds it until it has its own.
+	StartKeeper func(workspace.Dir, workspace.Entry, *PushWatch, *os.File) (int, error)
 
 	taken   map[string]bool // IDs of locks that this command holds and no clone remembers yet
 	blocked bool            // others were told what this session waits for
@@ -75,7 +77,7 @@ func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, wa
 func (f *Flows) request(k lock.Key, command string) lock.Request {
 	return lock.Request{
 		Key: k, Token: lock.NewToken(), Record: f.record(k, command), TTL: f.Config.Lock.TTL,
-		Judge: f.judge(k),
+		Judge: f.judge(k), Present: f.Session.Owner != nil,
 	}
 }
 
@@ -222,8 +224,8 @@ type PushWatch struct {
 	Always    bool            `json:"always"`     // the lock is for just this push, whatever becomes of it
 }
 
-// entrust saves an entry and leaves the lock to a keeper, unless one has it already.
-func (f *Flows) entrust(dir workspace.Dir, e workspace.Entry) error {
+// entrust saves an entry and leaves its lock to a keeper, unless one has it already.
+func (f *Flows) entrust(ctx context.Context, dir workspace.Dir, e workspace.Entry, l *lock.Lease) error {
 	if err := dir.Save(e); err != nil {
 		return err
 	}
@@ -233,12 +235,28 @@ func (f *Flows) entrust(dir workspace.Dir, e workspace.Entry) error {
 	if kept(e) || f.orphaned() {
 		return nil
 	}
-	pid, err := f.StartKeeper(dir, e, nil)
+	pid, err := f.startKeeper(ctx, dir, e, nil, l)
 	if err != nil {
 		f.Notes.Warn("cannot renew the lock on %s in the background, it expires within %s: %v", e.Key, f.Config.Lock.TTL, err)
 		return nil
 	}
 	return f.noteKeeper(dir, e, pid)
+}
+
+// startKeeper starts a keeper that is present in our place from the start, so that nobody judges the
+// lock by the end of this command.
+func (f *Flows) startKeeper(ctx context.Context, dir workspace.Dir, e workspace.Entry, watch *PushWatch, l *lock.Lease) (int, error) {
+	present := l.Subscription()
+	if present != nil {
+		defer func() { _ = present.Close() }()
+	}
+	pid, err := f.StartKeeper(dir, e, watch, present)
+	if err != nil && l.Claimed() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+		defer cancel()
+		_ = l.Unclaim(ctx, f.Store) // nobody will be there, so the TTL counts
+	}
+	return pid, err
 }
 
 // orphaned reports whether nobody's end would end our locks: the script that ran us is gone, or none is to be

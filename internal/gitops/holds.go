@@ -40,6 +40,9 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 		if one.lease, err = h.f.resume(ctx, h.dir, one.entry); err != nil {
 			return err
 		}
+		if one.lease != nil {
+			one.lease.Present = h.f.Session.Owner != nil && !kept(one.entry)
+		}
 		if one.lease == nil {
 			one.lease, err = h.acquire(ctx, k)
 			if err != nil {
@@ -171,8 +174,8 @@ func (h *holds) landed(ctx context.Context) {
 	for _, one := range h.list {
 		one.stop()
 		if one.entry.Kind == workspace.Lock {
-			if one.taken {
-				h.save(ctx, one) // lost and taken again: the bracket goes on with the new token
+			if one.taken || !kept(one.entry) {
+				h.save(ctx, one) // lost and taken again, or without a keeper: the bracket goes on
 			}
 			// What was pushed is now what the clone builds on, and git notes that itself.
 			err := h.dir.Update(h.entry(one), func(e *workspace.Entry) { e.Base, e.Based, e.Broken = "", false, false })
@@ -230,7 +233,7 @@ func (h *holds) entry(one *hold) workspace.Entry {
 
 // save has the clone remember a lock that this push took or took back, and a keeper renew it.
 func (h *holds) save(ctx context.Context, one *hold) {
-	if err := h.f.entrust(h.dir, h.entry(one)); err != nil {
+	if err := h.f.entrust(ctx, h.dir, h.entry(one), one.lease); err != nil {
 		h.f.Notes.Warn("cannot remember the lock on %s, so it is released: %v", one.lease.Key, err)
 		h.f.release(ctx, one.lease)
 	}

@@ -45,7 +45,7 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 	if e.Token == held.Token {
 		held.Since, held.Keeper = e.Since, e.Keeper
 	}
-	if err := f.entrust(dir, held); err != nil {
+	if err := f.entrust(ctx, dir, held, lease); err != nil {
 		f.release(ctx, lease)
 		return nil, err
 	}

@@ -122,15 +122,18 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 	}
 	for _, one := range held.list {
 		one.stop()
-		if one.entry.Kind == workspace.Lock && !one.taken {
-			continue // by hand: only unlock ends it
+		if one.entry.Kind == workspace.Lock && !one.taken { // by hand: only unlock ends it
+			if !kept(one.entry) {
+				held.save(ctx, one)
+			}
+			continue
 		}
 		u := byLock[one.lease.Key.ID()]
 		watch := &PushWatch{Git: push, CommonDir: place.CommonDir, Remote: remote, URL: url, Ref: u.RemoteRef, OID: u.LocalOID, Always: one.pushOnly}
 		if len(seen.repos) > 0 {
 			watch.Repo = seen.repos[0]
 		}
-		if err := held.entrustPush(one, watch); err != nil {
+		if err := held.entrustPush(ctx, one, watch); err != nil {
 			f.Notes.Warn("cannot watch this push, so its lock on %s ends with its TTL or with this script: %v", one.lease.Key, err)
 		}
 	}
@@ -173,7 +176,7 @@ func (f *Flows) unmoved(ctx context.Context, one *hold, seen *sight, url string,
 }
 
 // entrustPush has the clone remember a lock, and a keeper watch the push under it.
-func (h *holds) entrustPush(one *hold, watch *PushWatch) error {
+func (h *holds) entrustPush(ctx context.Context, one *hold, watch *PushWatch) error {
 	e := one.entry
 	if one.taken || e.Token == "" || one.lease.Broken() {
 		e = h.entry(one)
@@ -185,7 +188,7 @@ func (h *holds) entrustPush(one *hold, watch *PushWatch) error {
 		}
 	}
 	watch.Only = !kept(e) && !h.f.orphaned()
-	pid, err := h.f.StartKeeper(h.dir, e, watch)
+	pid, err := h.f.startKeeper(ctx, h.dir, e, watch, one.lease)
 	if err != nil || !watch.Only {
 		return err
 	}

@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -45,7 +47,11 @@ type Keeper struct {
 	Landed  func(context.Context) bool
 	Only    bool
 
-	renewed bool // at least once, so that the lease tells how long it lasts
+	// Before is the connection by which the command that started us is present, until we are. May be nil.
+	Before io.Closer
+
+	leave   func() // ends our presence
+	renewed bool   // at least once, so that the lease tells how long it lasts
 }
 
 // Run keeps the lock until it has ended. ctx's end means that the keeper is told to go: it then
@@ -53,6 +59,13 @@ type Keeper struct {
 func (k *Keeper) Run(ctx context.Context) {
 	defer workspace.Dismiss(k.Entry)
 	lease := k.Entry.Hold(k.TTL)
+	k.leave = func() {}
+	if k.Owner != nil {
+		stop := lease.Attend(context.WithoutCancel(ctx), k.Store)
+		k.leave = sync.OnceFunc(stop)
+	}
+	defer lease.Leave()
+	defer func() { k.leave() }()
 	gone, stop := watch(k.Owner)
 	defer stop()
 	pushed, stop := watch(k.Pushing)
@@ -100,6 +113,8 @@ func (k *Keeper) Run(ctx context.Context) {
 				k.release(lease, "its clone was deleted")
 				return
 			}
+		case <-lease.Changed():
+			renew.Reset(0)
 		case <-renew.C:
 			if k.forgotten() { // also when we were stopped for long
 				k.release(lease, "its clone was deleted")
@@ -163,6 +178,10 @@ func (k *Keeper) renew(ctx context.Context, lease *lock.Lease) (time.Duration, e
 		k.Log("renew: %v", err)
 	}
 	k.renewed = k.renewed || err == nil
+	if lease.Claimed() && k.Before != nil {
+		_ = k.Before.Close()
+		k.Before = nil
+	}
 	if lease.Broken() && !wasBroken {
 		k.Log("the lock was gone and untaken, and is ours again")
 		k.note(func(e *workspace.Entry) { e.Broken, e.Fence = true, lease.Fence() })
@@ -196,6 +215,7 @@ func (k *Keeper) end(lease *lock.Lease, why string) {
 
 // release tries until the lease would have expired anyway.
 func (k *Keeper) release(lease *lock.Lease, why string) {
+	k.leave()
 	left := lease.Left()
 	if !k.renewed { // the command that took the lock had it for as long at most
 		left = k.TTL

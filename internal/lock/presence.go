@@ -129,6 +129,12 @@ func (l *Lease) unclaim() {
 	}
 }
 
+// Unclaim takes back what was claimed, for who leaves the lease to nobody.
+func (l *Lease) Unclaim(ctx context.Context, s Store) error {
+	l.unclaim()
+	return l.Renew(ctx, s)
+}
+
 func (l *Lease) change() {
 	select {
 	case l.changed <- struct{}{}:

@@ -126,7 +126,7 @@ func (s *subscription) identify(ctx context.Context) (server, command string, er
 func (s *subscription) ask(ctx context.Context, words ...any) ([]any, error) {
 	cmd := redis.NewSliceCmd(ctx, words...)
 	err := s.conn.Process(ctx, cmd)
-	return cmd.Val(), err //nolint:wrapcheck // the caller does
+	return cmd.Val(), err
 }
 
 func (s *subscription) Server() string { return s.server }
@@ -181,7 +181,7 @@ func (w *wire) quiet(ctx context.Context, d time.Duration) error {
 	stop := context.AfterFunc(ctx, func() { _ = w.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var b [1]byte
-	n, err := w.Conn.Read(b[:])
+	n, err := w.Read(b[:])
 	switch {
 	case n > 0:
 		return errors.New("something came that was not asked for")

@@ -1,0 +1,106 @@
+//go:build linux
+
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// namespace runs a script as the first process of a process table of its own, as a container does: all
+// that is left in it dies with that process.
+var namespace = []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c"}
+
+func needNamespaces(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command(namespace[0], append(namespace[1:], "true")...).CombinedOutput(); err != nil {
+		t.Skipf("no namespaces here: %v: %s", err, out)
+	}
+}
+
+// TestPresence: however a pipeline ends, and whatever ends with it, the next in line has the lock long
+// before the TTL of five minutes.
+func TestPresence(t *testing.T) {
+	t.Parallel()
+	life := newLifeWorld(t).with("GITOPS_LOCK_TTL=300", "GITOPS_LOCK_TIMEOUT=600")
+	const (
+		clone = "git gitops clone -q $REMOTE work && touch ready && read -r _ <gate"
+		open  = "exec 3<>gate; echo go >&3"
+	)
+	for name, tc := range map[string]struct {
+		script    string
+		contained bool
+		ends      string // what ends it; "" for a kill -9 of its process group
+		name      bool   // it waits for the branch in a push under a lock name
+	}{
+		"PID 1 fails":                  {script: clone + "; exit 1", contained: true, ends: open},
+		"PID 1 removes its clone":      {script: clone + "; rm -rf work; exit 0", contained: true, ends: open},
+		"PID 1 is killed":              {script: clone, contained: true},
+		"an entrypoint as PID 1":       {script: "bash -c '" + clone + "; exit 1' & wait $!; exit 1", contained: true, ends: open},
+		"killed in the edit":           {script: clone + "; exit 1"},
+		"killed in the clone":          {script: "git gitops clone -q -c core.hooksPath=$PWD/hooks $REMOTE work; exit 1"},
+		"killed in a push with a name": {script: "GITOPS_LOCK_NAME=one git gitops clone -q $REMOTE work && cd work && git commit -q --allow-empty -m one && GITOPS_LOCK_NAME=one git -c core.hooksPath=$PWD/../hooks gitops push -q; exit 1", name: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if tc.contained {
+				needNamespaces(t)
+			}
+			w := life.in(t, name)
+			hook := "#!/bin/sh\ntouch " + w.path("ready") + "\nsleep 600\n"
+			w.write("hooks/pre-push", hook)
+			w.write("hooks/post-checkout", hook)
+			words := []string{"bash", "-c"}
+			if tc.contained {
+				words = namespace
+			}
+			holder := w.start(".", append(words, tc.script)...)
+			w.until("it holds the lock", func() bool { return w.exists("ready") })
+			next := w.start(".", "bash", "-c", "git gitops clone -q $REMOTE next; exit $?")
+			if tc.name {
+				next.signal(syscall.SIGKILL) // the branch's own lock is held too, but for a push only
+				next = w.with("GITOPS_LOCK_NAME=two").start(".", "bash", "-c", "git gitops clone -q $REMOTE next && git -C next commit -q --allow-empty -m two && git gitops -C next push -q; exit $?")
+			}
+			w.until("the next one waits, and the holder shows itself", func() bool {
+				return w.waitsHere() && w.claimed()
+			})
+			ended := time.Now()
+			if tc.ends == "" {
+				holder.signal(syscall.SIGKILL)
+			} else {
+				w.must(".", tc.ends)
+			}
+			wantCode(t, next.wait(), 0)
+			t.Logf("the next one has the lock %s after the end", time.Since(ended).Round(10*time.Millisecond))
+		})
+	}
+}
+
+// waitsHere reports whether anybody waits for a lock of this room.
+func (w *world) waitsHere() bool {
+	w.t.Helper()
+	for _, key := range w.scan("gitops:queue:*") {
+		if strings.Contains(key, w.dir+"/") && w.keys.ZCard(w.t.Context(), key).Val() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// claimed reports whether the holders of all locks of this room show that they live.
+func (w *world) claimed() bool {
+	w.t.Helper()
+	for _, key := range w.scan("gitops:meta:*") {
+		if !strings.Contains(key, w.dir+"/") {
+			continue
+		}
+		meta := w.keys.HGetAll(w.t.Context(), key).Val()
+		if owner := meta["owner"]; owner != "" && !strings.Contains(meta["s:"+owner], " ") {
+			return false
+		}
+	}
+	return true
+}
