@@ -16,7 +16,7 @@ import (
 // owns reports whether a subcommand is one of our own verbs, without building them.
 func owns(verb string) bool {
 	switch verb {
-	case "lock", "unlock", "locks", "run", "events", "stats", "metrics", "serve", "install", "uninstall", "doctor", "migrate", "upgrade", "completion", "pre-push", "keeper":
+	case "lock", "unlock", "locks", "run", "events", "stats", "metrics", "serve", "install", "uninstall", "doctor", "migrate", "upgrade", "completion", "pre-push", "pre-receive", "keeper":
 		return true
 	default:
 		return false
@@ -38,6 +38,8 @@ func (c *command) admin(words []string) int {
 		return keep()
 	case "pre-push":
 		return c.prePush(words[1:])
+	case "pre-receive":
+		return c.preReceive(words[1:])
 	}
 	ctx, stop := c.interruptible()
 	defer stop()

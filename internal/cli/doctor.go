@@ -104,6 +104,7 @@ func (c *command) doctor(u *ucli.Context) error {
 		d.redis(u.Context, store)
 	}
 	d.repository(u.Context)
+	d.guard(u.Context)
 	d.shim()
 	d.session()
 	if err := u.Err(); err != nil {

@@ -54,6 +54,7 @@ func explain(err error) (int, []term.Message) {
 		lost    *lock.LostError
 		dead    *lock.DeadlockError
 		moved   *gitops.MovedError
+		fenced  *gitops.FencedError
 		unseen  *gitops.UnseenError
 		same    *gitops.SameChangeError
 		unknown *gitops.UnknownError
@@ -141,6 +142,15 @@ func explain(err error) (int, []term.Message) {
 			m.Do = append(m.Do, overwriteAdvice(b)...)
 		}
 		return exitFailed, []term.Message{m}
+	case errors.As(err, &fenced):
+		return exitLost, []term.Message{{
+			What: "not pushed: " + fenced.Error(),
+			Why:  "it lets in only what the holder of the lock has declared, and the lock that this push holds is none that it knows",
+			Do: []string{
+				"if other pipelines can push: set GITOPS_LOCK_REPO here to what the server calls this repository (gitops.lockRepo there)",
+				"if nobody can push: who runs the server: git gitops doctor, in the repository",
+			},
+		}}
 	case errors.As(err, &same):
 		return exitLost, []term.Message{{
 			What: "not pushed: " + same.Error(),

@@ -27,12 +27,15 @@ func (c *command) installCommands(out *term.Printer) []*ucli.Command {
 		&ucli.BoolFlag{Name: "global", Usage: "every repository of this user, through core.hooksPath"},
 		&ucli.StringFlag{Name: "template", Usage: "the hooks of a template `DIR` for new repositories"},
 		&ucli.StringFlag{Name: "shim", Usage: "a link named git in `DIR`, and print the line that puts it first on PATH"},
+		&ucli.BoolFlag{Name: "server", Usage: "the pre-receive hook of a bare repository: the one named after the flags, or the one here"},
+		&ucli.StringFlag{Name: "hooks-path", Usage: "with --server: the `DIR` where this server looks for hooks, such as custom_hooks"},
 	}
 	return []*ucli.Command{
 		{
 			Name:  "install",
 			Usage: "guard plain git push with a hook, or plain git with a link on PATH",
 			UsageText: `git gitops install [--local | --global | --template DIR]
+git gitops install --server [--hooks-path DIR] [DIR]
 eval "$(git gitops install --shim DIR)"`,
 			Flags:  append(where, &ucli.StringFlag{Name: "shell", Usage: "the `SHELL` that the line is for (default: $SHELL)"}),
 			Action: func(u *ucli.Context) error { return c.place(u, out, true) },
@@ -49,15 +52,18 @@ eval "$(git gitops install --shim DIR)"`,
 // place installs or uninstalls at the one place that the flags name.
 func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error {
 	n := 0
-	for _, name := range []string{"local", "global", "template", "shim"} {
+	for _, name := range []string{"local", "global", "template", "shim", "server"} {
 		if u.IsSet(name) {
 			n++
 		}
 	}
-	if n > 1 || u.Args().Present() {
-		return &usageError{verb: u.Command.Name, err: errors.New("say one of --local, --global, --template DIR, --shim DIR")}
+	server := u.Bool("server")
+	if n > 1 || u.NArg() > 1 || u.Args().Present() && !server || u.IsSet("hooks-path") && !server {
+		return &usageError{verb: u.Command.Name, err: errors.New("say one of --local, --global, --template DIR, --shim DIR, --server [--hooks-path DIR] [DIR]")}
 	}
 	switch {
+	case server:
+		return c.placeServer(u, out, install)
 	case u.IsSet("shim"):
 		return placeShim(u, out, install)
 	case u.Bool("global"):

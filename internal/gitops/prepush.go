@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
@@ -116,6 +117,18 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 	seen := f.newSight(held, place, remote, []string{url})
 	for _, one := range held.list {
 		if err := f.unmoved(ctx, one, seen, url, byLock[one.lease.Key.ID()]); err != nil {
+			held.retain(ctx)
+			return err
+		}
+	}
+	for _, one := range held.list {
+		var intent []lock.Update
+		for _, u := range updates {
+			if u.RemoteRef == "refs/heads/"+one.lease.Key.Branch {
+				intent = append(intent, lock.Update{Ref: u.RemoteRef, Old: u.RemoteOID, New: u.LocalOID})
+			}
+		}
+		if err := one.lease.Declare(ctx, f.Store, intent); err != nil {
 			held.retain(ctx)
 			return err
 		}

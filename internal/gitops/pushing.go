@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/fence"
 	"github.com/git-gitops/git-gitops/internal/git"
 )
 
@@ -59,6 +60,8 @@ type pushing struct {
 	leases  map[string]git.Lease // of branches, by their full names
 	refused []git.RefStatus      // what the last look after a failure found
 	rebased bool
+	fenced  bool              // the server has refused a push as not under its lock
+	actual  map[string]string // tips that the server has, where they are not what this clone believes
 }
 
 // run pushes until it landed, or has failed for good. The exit is git's own; it is a success
@@ -79,6 +82,9 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 	}
 	pause := time.Second
 	for try := 0; ; try++ {
+		if err := p.declare(ctx); err != nil {
+			return git.Exit{}, err
+		}
 		exit, said, err := p.push(words)
 		if err != nil || exit.OK() && !strings.Contains(said, "Everything up-to-date") {
 			return exit, err
@@ -86,6 +92,17 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 		interrupted := exit.Signal != 0 && exit.Signal != syscall.SIGPIPE // that one is a cut connection
 		if interrupted || exit.Code == 128 && said == "" {
 			return exit, nil // nobody to ask: it was interrupted, or could not reach the remote
+		}
+		if word := fence.Word(said); word != "" {
+			p.held.note(ctx, "push_rejected", "by the server: "+string(word))
+			if p.fenced || p.args.Porcelain || ctx.Err() != nil {
+				return exit, &FencedError{Branch: strings.Join(shortNames(p.target.Branches), ", "), Word: word}
+			}
+			p.fenced = true
+			if err := p.heed(ctx, word, words); err != nil {
+				return exit, err
+			}
+			continue
 		}
 		next := p.diagnose(ctx, words, exit, said)
 		if next != landed {

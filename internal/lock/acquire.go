@@ -67,7 +67,9 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		took := time.Since(sent.mono)
 		switch {
 		case err == nil && attempt.Granted:
-			return newLease(r, attempt.Fence, sent), nil
+			lease := newLease(r, attempt.Fence, sent)
+			lease.guarded = attempt.Guarded
+			return lease, nil
 		case err == nil:
 			contacted, last, unconfirmed = true, attempt, time.Time{}
 			slowest = max(slowest, took)

@@ -10,10 +10,11 @@ import (
 // Lease is a lock that we hold, and until when we may believe so.
 type Lease struct {
 	Request
-	mu     sync.Mutex
-	fence  Fence
-	until  moment // from before the command was sent
-	broken bool
+	mu      sync.Mutex
+	fence   Fence
+	until   moment // from before the command was sent
+	broken  bool
+	guarded bool // a server asks what is declared
 
 	sub     Subscription       // nil: none was made yet
 	server  string             // what a renewal says of it
@@ -49,6 +50,13 @@ func (l *Lease) Broken() bool {
 	return l.broken
 }
 
+// Guarded reports whether the last renewal found that a server asks what is declared under this lock.
+func (l *Lease) Guarded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.guarded
+}
+
 // Left is the time for which the lock is surely ours; negative when that is over.
 func (l *Lease) Left() time.Duration {
 	l.mu.Lock()
@@ -58,9 +66,13 @@ func (l *Lease) Left() time.Duration {
 
 // Renew extends the lease by its full TTL. The error is a *LostError when another has the
 // lock, or it was ended; a *StoreError when the store could not be asked.
-func (l *Lease) Renew(ctx context.Context, s Store) error {
+func (l *Lease) Renew(ctx context.Context, s Store) error { return l.Declare(ctx, s, nil) }
+
+// Declare renews the lease, and tells a server that asks what a push under it will do.
+func (l *Lease) Declare(ctx context.Context, s Store, intent []Update) error {
 	l.mu.Lock()
 	r := l.Request
+	r.Intent = intent
 	r.Known, r.Server = l.fence, l.server
 	l.mu.Unlock()
 	sent := now()
@@ -76,7 +88,7 @@ func (l *Lease) Renew(ctx context.Context, s Store) error {
 	if got.Fence != l.fence { // by this renewal, one whose answer was lost, or another who shares the lock
 		l.broken = true
 	}
-	l.fence, l.until = got.Fence, sent.add(l.TTL)
+	l.fence, l.until, l.guarded = got.Fence, sent.add(l.TTL), got.Guarded
 	if r.Server == l.server {
 		l.claimed = got.Claimed
 		if !l.claimed && l.again != nil && l.server != "" && l.server != noPresence {

@@ -182,6 +182,10 @@ type Request struct {
 	// Known is the greatest fence of this lock that we have seen: the next one is greater.
 	Known Fence
 
+	// Intent is what a push under this lock will do, for a server that lets nothing else in. A renewal
+	// without one leaves what was declared before.
+	Intent []Update
+
 	// Share is the token of our share when Token is another's, who lets us share; else "".
 	Share Token
 	// Present: the holder shows that its process lives (Lease.Keep). Server is the one that counts its
@@ -224,6 +228,28 @@ type Blocked struct {
 	Who    string `json:"who"`    // for people
 }
 
+// Update is what a push does to one ref, by object ids. A ref that does not exist has zeros.
+type Update struct {
+	Ref      string // full name
+	Old, New string
+}
+
+// Permit is what a server is told about an update of a branch that it protects.
+type Permit struct {
+	Refusal Refusal
+	Holder  Holder // who has the lock, if anybody
+}
+
+// Refusal is why an update may not be made. The words are fixed: clients know them.
+type Refusal string
+
+// The refusals; "" is none.
+const (
+	RefusedNotHeld     Refusal = "not-held"     // nobody of ours holds the lock
+	RefusedNotDeclared Refusal = "not-declared" // its holder has not declared this update
+	RefusedMoved       Refusal = "moved"        // its holder has declared it for another old tip
+)
+
 // Attempt is the answer to one try.
 type Attempt struct {
 	Granted bool
@@ -231,6 +257,8 @@ type Attempt struct {
 	Place   int    // 1 is next in line; 0 when granted
 	Ticket  int64  // the place in the queue, to be kept by the waiter over a loss of the store's data
 	Holder  Holder // who holds it, when not granted
+
+	Guarded bool // as in Renewal, when granted
 }
 
 // RenewStatus is what a renewal found.
@@ -253,6 +281,9 @@ type Renewal struct {
 	Ended  string // how it was ended, when lost and the store remembers
 
 	Claimed bool // the store counts the subscription that the request names
+
+	// Guarded: a server asks what is declared under this lock, or did so lately.
+	Guarded bool
 }
 
 // ReleaseResult is what a release did.

@@ -89,6 +89,9 @@ var breakLua string
 //go:embed lua/note.lua
 var noteLua string
 
+//go:embed lua/check.lua
+var checkLua string
+
 //go:embed lua/inspect.lua
 var inspectLua string
 
@@ -100,6 +103,7 @@ var (
 	joinScript    = script(joinLua)
 	breakScript   = script(breakLua)
 	noteScript    = script(noteLua)
+	checkScript   = script(checkLua)
 	inspectScript = script(inspectLua)
 )
 
@@ -365,7 +369,7 @@ func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, e
 	p := parser{reply: reply}
 	switch status := p.int(); status {
 	case 1:
-		a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int())}
+		a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int()), Guarded: p.int() == 1}
 		return a, errors.Join(s.check(&p), s.confirm(ctx, r))
 	case 0:
 		a := lock.Attempt{Place: int(p.int()), Ticket: p.int(), Holder: p.holder()}
@@ -548,7 +552,7 @@ func (s *Store) Note(ctx context.Context, k lock.Key, event string, by lock.Reco
 
 // Renew implements lock.Store.
 func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error) {
-	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.Known, r.TTL.Milliseconds(), encode(r.Record), string(r.Own()), r.Server)
+	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.Known, r.TTL.Milliseconds(), encode(r.Record), string(r.Own()), r.Server, intent(r.Intent))
 	if err != nil {
 		return lock.Renewal{}, err
 	}
@@ -557,7 +561,7 @@ func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error)
 	if status == 0 {
 		return lock.Renewal{Status: lock.Lost, Holder: p.holder(), Ended: p.text()}, s.check(&p)
 	}
-	renewal := lock.Renewal{Status: lock.Renewed, Fence: lock.Fence(p.int()), Claimed: p.int() == 1}
+	renewal := lock.Renewal{Status: lock.Renewed, Fence: lock.Fence(p.int()), Claimed: p.int() == 1, Guarded: p.int() == 1}
 	if status == 2 {
 		renewal.Status = lock.Reasserted
 	}
@@ -565,6 +569,27 @@ func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error)
 		return renewal, err
 	}
 	return renewal, s.confirm(ctx, r) // a grant like any other, also when we ask for the second time
+}
+
+// intent is what is declared, a line for each ref.
+func intent(updates []lock.Update) string {
+	lines := make([]string, len(updates))
+	for i, u := range updates {
+		lines[i] = u.Ref + " " + u.Old + " " + u.New
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Check asks for a server whether the holder of a lock has declared an update. If so, the lease lasts for
+// least from now on, so that it does not end while the server works.
+func (s *Store) Check(ctx context.Context, k lock.Key, u lock.Update, least time.Duration) (lock.Permit, error) {
+	reply, err := s.run(ctx, checkScript, k, "", 0, u.Ref, u.Old, u.New, least.Milliseconds())
+	if err != nil {
+		return lock.Permit{}, err
+	}
+	p := parser{reply: reply}
+	permit := lock.Permit{Refusal: lock.Refusal(p.text()), Holder: p.holder()}
+	return permit, s.check(&p)
 }
 
 // Inspect reads one lock.

@@ -1,9 +1,11 @@
 -- Takes the lock, or a place in the queue.
 -- ARGV: 7 ttl, ms  8 ticket or 0  9 record  10 first place in the queue  11 the holder that was seen last,
 -- or empty  12 for how long it may still be believed in, ms  13 its record
--- Returns {1, fence}, {0, place, ticket, holder, whether the holder is there}, or {-1} when the token was ended before.
+-- Returns {1, fence, whether a server asks what is declared}, {0, place, ticket, holder, whether the holder is there}, or {-1} when the token was ended before.
 local TTL, TICKET, RECORD, PLACE = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local HOLDER, BELIEVED, HELD = ARGV[11], tonumber(ARGV[12]), ARGV[13]
+
+local function granted(fence) return {1, fence, how_ended(GUARDED) and 1 or 0} end
 
 if how_ended(TOKEN) then return {-1} end
 local owner = redis.call('GET', LOCK)
@@ -15,7 +17,7 @@ if owner and owner ~= TOKEN then
 end
 if owner == TOKEN then
 	local m = redis.call('HMGET', META, 'owner', 'fence', 'waited')
-	if m[1] ~= TOKEN then return {1, grant(TOKEN, RECORD, TTL)} end
+	if m[1] ~= TOKEN then return granted(grant(TOKEN, RECORD, TTL)) end
 	redis.call('PEXPIRE', META, DAY) -- a full server allows this, and after it the rest
 	if m[3] then
 		event('acquired', RECORD, 'fence', m[2], 'wait_ms', m[3], 'place', PLACE)
@@ -24,7 +26,7 @@ if owner == TOKEN then
 	extend(TTL)
 	leave_queue(TOKEN)
 	redis.call('DEL', WAKE .. TOKEN)
-	return {1, tonumber(m[2])}
+	return granted(tonumber(m[2]))
 end
 
 local ticket = tonumber(redis.call('ZSCORE', QUEUE, TOKEN) or '')
@@ -50,7 +52,7 @@ if not owner then
 	local head = first_alive()
 	if not head or head == TOKEN then
 		local waited = head and ms(NOW - tonumber(redis.call('ZSCORE', QUEUE, TOKEN))) or '0'
-		return {1, grant(TOKEN, RECORD, TTL, nil, 'acquired', 'wait_ms', waited, 'place', PLACE)}
+		return granted(grant(TOKEN, RECORD, TTL, nil, 'acquired', 'wait_ms', waited, 'place', PLACE))
 	end
 	hand_over()
 end

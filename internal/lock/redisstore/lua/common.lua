@@ -74,6 +74,9 @@ local function how_ended(owner)
 	return us and us >= NOW and how or nil
 end
 
+-- Stands among the tokens that were ended, for a branch of which a server asks what is declared.
+local GUARDED = '!guarded'
+
 -- Remembers how the token's hold or wait was ended, so that nothing late revives it. A few that have
 -- lapsed are dropped each time.
 local function remember_end(owner, how, for_ms)

@@ -1,8 +1,9 @@
 -- Extends the holder's lease; takes the lock back when it is gone, untaken and was not ended.
 -- ARGV: 7 ttl, ms  8 record  9 token of our share, the holder's own unless we joined it
 -- 10 the server that counts our subscription, "none" for no presence, or empty: as it was claimed before
--- Returns {1, fence, claimed} renewed, {2, fence, claimed} reasserted, {0, holder, how it was ended}; claimed
--- is 1 when our subscription is counted here.
+-- 11 what a push will do, a line "ref old new" for each ref, or empty: as it was declared before
+-- Returns {1, fence, claimed, guarded} renewed, {2, fence, claimed, guarded} reasserted, {0, holder, how it was
+-- ended}; claimed is 1 when our subscription is counted here, guarded is 1 when a server asks what is declared.
 FREEING = true
 local TTL, RECORD, SHARE, SERVER = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local owner = redis.call('GET', LOCK)
@@ -40,5 +41,6 @@ if SERVER ~= '' then
 	end
 end
 redis.call('HSET', META, 's:' .. SHARE, claim)
+if ARGV[11] ~= '' then redis.call('HSET', META, 'intent', ARGV[11]) end
 extend(TTL)
-return {status, fence, claimed}
+return {status, fence, claimed, how_ended(GUARDED) and 1 or 0}

@@ -1,0 +1,267 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/git-gitops/git-gitops/hooks"
+	"github.com/git-gitops/git-gitops/internal/config"
+	"github.com/git-gitops/git-gitops/internal/fence"
+	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/giturl"
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/term"
+)
+
+// The server's side: a pre-receive hook that lets in only what the holder of a branch's lock has declared.
+
+// fenceLog is where a repository keeps the last decisions; fenceLogMost is how many bytes of them.
+const (
+	fenceLog     = "gitops-fence.log"
+	fenceLogMost = 64 << 10
+)
+
+// fenceRules are the settings of the repository here. They may come from its own configuration: on a server it belongs to
+// who runs it.
+func fenceRules(c git.Config, gitDir string) (fence.Rules, error) {
+	rules := fence.Rules{Protect: c["gitops.protect"], Exempt: c["gitops.protectexempt"]}
+	if rules.Repo, _ = c.Get("gitops.lockrepo"); rules.Repo == "" {
+		u, err := giturl.Parse(gitDir, gitDir)
+		if err != nil {
+			return rules, fmt.Errorf("identify the repository: %w", err)
+		}
+		rules.Repo = u.Identity()
+	}
+	return rules, nil
+}
+
+// preReceive is the hook: `git-gitops pre-receive HOOK`, with what is pushed on stdin. A hook that ours stands in for
+// comes first.
+func (c *command) preReceive(words []string) int {
+	out := term.New(os.Stderr)
+	if len(words) != 1 {
+		return fail(out, &usageError{verb: "pre-receive", err: errors.New("git runs this, from the hook that install --server writes")})
+	}
+	input, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return fail(out, fmt.Errorf("read what is pushed: %w", err))
+	}
+	exit, err := git.RunHook(words[0]+hooks.Chained, nil, input)
+	if err != nil {
+		return fail(out, err)
+	}
+	if !exit.OK() {
+		return exit.Code
+	}
+	updates, err := fence.ReadUpdates(bytes.NewReader(input))
+	if err != nil {
+		return fail(out, err)
+	}
+	ctx, stop := c.interruptible()
+	defer stop()
+	return c.receive(ctx, updates, out)
+}
+
+func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.Printer) int {
+	settings, err := c.git.ReadConfig(ctx)
+	if err != nil {
+		return fail(out, err)
+	}
+	var protected []lock.Update
+	rules := fence.Rules{Protect: settings["gitops.protect"]}
+	for _, u := range updates {
+		if rules.Protects(u.Ref) {
+			protected = append(protected, u)
+		}
+	}
+	if len(protected) == 0 {
+		return 0
+	}
+	gitDir, err := filepath.Abs(".") // where git runs this hook
+	if err != nil {
+		return fail(out, fmt.Errorf("find the repository: %w", err))
+	}
+	if rules, err = fenceRules(settings, gitDir); err != nil {
+		return fail(out, err)
+	}
+	if rule := rules.Exempts(os.Getenv); rule != "" {
+		noteDecision(gitDir, protected[0], "allowed: exempt by "+rule)
+		return 0
+	}
+	refused, err := c.ask(ctx, rules, settings, protected)
+	switch {
+	case err != nil && settings.IsTrue("gitops.protectfailopen"):
+		noteDecision(gitDir, protected[0], "allowed without a look, by gitops.protectFailOpen: "+err.Error())
+		return 0
+	case err != nil:
+		noteDecision(gitDir, protected[0], "refused: "+err.Error())
+		out.Fail(term.Message{
+			What: "refused: this server cannot ask who holds the lock on " + strings.TrimPrefix(protected[0].Ref, "refs/heads/"),
+			Why:  giturl.Redact(err.Error()),
+			Do:   []string{"try again when Redis is back; who runs this server: git gitops doctor, in the repository"},
+		})
+		return exitFailed
+	case refused != nil:
+		noteDecision(gitDir, refused.Update, "refused: "+string(refused.Refusal))
+		out.Fail(refusal(refused))
+		return exitFailed
+	}
+	for _, u := range protected {
+		noteDecision(gitDir, u, "allowed")
+	}
+	return 0
+}
+
+// ask asks Redis about what is protected.
+func (c *command) ask(ctx context.Context, rules fence.Rules, settings git.Config, updates []lock.Update) (*fence.Refused, error) {
+	cfg, err := config.Load(os.LookupEnv, settings.Get)
+	if err != nil {
+		return nil, fmt.Errorf("read the settings: %w", err)
+	}
+	store := openStore(cfg.Redis)
+	defer func() { _ = store.Close() }()
+	return rules.Check(ctx, store, updates)
+}
+
+// refusal is what a client is told, in its words. The fixed word at the end is for a client of ours.
+func refusal(r *fence.Refused) term.Message {
+	branch := strings.TrimPrefix(r.Ref, "refs/heads/")
+	m := term.Message{Do: []string{"push with git gitops, or under git gitops run"}}
+	switch {
+	case r.Refusal == lock.RefusedMoved:
+		m.What = fmt.Sprintf("refused: the holder of the lock on %s has declared this push for another tip", branch)
+		m.Do = []string{"fetch what is there, and push again"}
+	case r.Refusal == lock.RefusedNotDeclared:
+		m.What = fmt.Sprintf("refused: the holder of the lock on %s has not declared this push", branch)
+	case r.Holder.Token != "":
+		m.What = fmt.Sprintf("refused: the lock on %s is held by a script that is not known to git-gitops", branch)
+	default:
+		m.What = fmt.Sprintf("refused: nobody holds the lock on %s", branch)
+	}
+	if r.Holder.Token != "" {
+		m.Why = "held by " + holderText(r.Holder)
+	}
+	m.What += " " + fence.Mark + string(r.Refusal) + "]"
+	return m
+}
+
+// noteDecision keeps the last decisions, for doctor. That it cannot is no reason to refuse a push.
+func noteDecision(gitDir string, u lock.Update, decision string) {
+	name := filepath.Join(gitDir, fenceLog)
+	if info, err := os.Stat(name); err == nil && info.Size() > fenceLogMost {
+		if text, err := os.ReadFile(name); err == nil { //nolint:gosec // the server's own log
+			_, text, _ = bytes.Cut(text[len(text)/2:], []byte("\n"))
+			_ = os.WriteFile(name, text, 0o600)
+		}
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // the server's own log
+	if err != nil {
+		return
+	}
+	_, _ = fmt.Fprintf(f, "%s %s %.10s..%.10s %s\n", time.Now().UTC().Format(time.RFC3339), term.Clean(u.Ref), u.Old, u.New, term.Clean(decision))
+	_ = f.Close()
+}
+
+// lastDecisions are the newest lines of the log.
+func lastDecisions(gitDir string, most int) []string {
+	text, err := os.ReadFile(filepath.Join(gitDir, fenceLog)) //nolint:gosec // the server's own log
+	if err != nil {
+		return nil
+	}
+	all := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return all[max(0, len(all)-most):]
+}
+
+// placeServer installs the hook of a server, or takes it out.
+func (c *command) placeServer(u *ucli.Context, out *term.Printer, install bool) error {
+	g := c.git
+	if dir := u.Args().First(); dir != "" {
+		g = g.In(dir)
+	}
+	answer, err := g.Output(u.Context, "rev-parse", "--is-bare-repository", "--absolute-git-dir")
+	var asked *git.Error
+	if errors.As(err, &asked) {
+		return &installError{what: asked.Error(), do: "git gitops install --server DIR, of a bare repository"}
+	}
+	if err != nil {
+		return err
+	}
+	bare, gitDir, _ := strings.Cut(strings.TrimSpace(answer), "\n")
+	if bare != "true" {
+		return &installError{what: gitDir + " is no bare repository: nobody pushes to a clone with a work tree", do: "git gitops install --server DIR"}
+	}
+	dir := u.String("hooks-path")
+	if dir == "" {
+		dir, err = g.HooksDir(u.Context)
+	} else {
+		dir, err = filepath.Abs(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("find the folder of hooks: %w", err)
+	}
+	if !install {
+		changed, err := hooks.UninstallServer(dir)
+		return say(out, changed, err, "removed the pre-receive hook from "+dir, "no pre-receive hook of git-gitops in "+dir)
+	}
+	changed, err := hooks.InstallServer(dir)
+	if err := say(out, changed, err, "installed the pre-receive hook in "+dir, "the pre-receive hook is already in "+dir); err != nil {
+		return err
+	}
+	settings, err := g.ReadConfig(u.Context)
+	if err == nil && len(settings["gitops.protect"]) == 0 {
+		out.Say("nothing is protected yet: git -C %s config --add gitops.protect main", gitDir)
+	}
+	return nil
+}
+
+// guard looks at the hook of a bare repository, if it has one.
+func (d *checkup) guard(ctx context.Context) {
+	answer, err := d.git.Output(ctx, "rev-parse", "--is-bare-repository", "--absolute-git-dir")
+	bare, gitDir, _ := strings.Cut(strings.TrimSpace(answer), "\n")
+	if err != nil || bare != "true" {
+		return
+	}
+	dir, err := d.git.HooksDir(ctx)
+	if err != nil {
+		return
+	}
+	settings := d.gitConfig.Config
+	protect := settings["gitops.protect"]
+	switch installed := hooks.ServerInstalled(dir); {
+	case !installed && len(protect) == 0:
+		return
+	case !installed:
+		d.fail("server", "git gitops install --server", "branches like %s are to be protected, and there is no pre-receive hook in %s", strings.Join(protect, " or "), dir)
+		return
+	case len(protect) == 0:
+		d.warn("server", "git config --add gitops.protect main", "the pre-receive hook is there, and protects no branch")
+	default:
+		d.ok("server", "branches like %s take only what the holder of their lock has declared", strings.Join(protect, " or "))
+	}
+	rules, err := fenceRules(settings, gitDir)
+	if err != nil {
+		d.fail("server", "git config gitops.lockRepo IDENTITY", "%v", err)
+		return
+	}
+	if _, set := settings.Get("gitops.lockrepo"); set {
+		d.ok("server", "clients know this repository as %s", rules.Repo)
+	} else {
+		d.warn("server", "set what clients know it as, such as git.example.com/org/repo: git config gitops.lockRepo IDENTITY",
+			"gitops.lockRepo is not set, so clients must reach this repository as %s", rules.Repo)
+	}
+	if settings.IsTrue("gitops.protectfailopen") {
+		d.warn("server", "git config --unset gitops.protectFailOpen", "while Redis cannot be asked, every push is let in")
+	}
+	for _, line := range lastDecisions(gitDir, 3) {
+		d.ok("server", "%s", line)
+	}
+}

@@ -1,0 +1,123 @@
+// Package fence is the server's side: it lets an update of a protected branch in only if the holder of the branch's
+// lock has declared exactly this update.
+//
+// git itself compares the old object id when it updates the ref, so that what was declared is what happens, or nothing.
+package fence
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+)
+
+// leaseAtLeast is how long a lock lasts from the decision on: the time that the server may take to finish.
+const leaseAtLeast = time.Minute
+
+// Mark begins the fixed word of a refusal, by which a client knows it: "[gitops: not-declared]".
+const Mark = "[gitops: "
+
+// Store says what was declared.
+type Store interface {
+	Check(ctx context.Context, k lock.Key, u lock.Update, least time.Duration) (lock.Permit, error)
+}
+
+// Rules are the settings of a server's repository.
+type Rules struct {
+	Repo    string   // the identity by which clients know this repository
+	Protect []string // patterns of branches, as "main" or "release/*", or of full names of refs
+	Exempt  []string // "NAME=value": who has this in the environment is not asked for a lock
+}
+
+// Protects reports whether a ref is protected. Only branches have locks.
+func (r Rules) Protects(ref string) bool {
+	branch, ok := strings.CutPrefix(ref, "refs/heads/")
+	return ok && slices.ContainsFunc(r.Protect, func(pattern string) bool {
+		return matches(strings.TrimPrefix(pattern, "refs/heads/"), branch)
+	})
+}
+
+// Exempts is the rule by which whoever pushes is exempt, by the environment that the server gives its hooks; "" for none.
+func (r Rules) Exempts(env func(string) string) string {
+	for _, rule := range r.Exempt {
+		name, value, ok := strings.Cut(rule, "=")
+		if ok && value != "" && env(name) == value {
+			return rule
+		}
+	}
+	return ""
+}
+
+// matches is a pattern against a whole name: "*" stands for any characters, also slashes.
+func matches(pattern, name string) bool {
+	head, tail, star := strings.Cut(pattern, "*")
+	name, ok := strings.CutPrefix(name, head)
+	if !ok || !star {
+		return ok && name == ""
+	}
+	for i := range len(name) + 1 {
+		if matches(tail, name[i:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// Refused is an update that may not be made.
+type Refused struct {
+	lock.Update
+	lock.Permit
+}
+
+// Check finds the first update that may not be made; nil when all may. Whatever is not protected is not looked at.
+func (r Rules) Check(ctx context.Context, store Store, updates []lock.Update) (*Refused, error) {
+	for _, u := range updates {
+		if !r.Protects(u.Ref) {
+			continue
+		}
+		k := lock.Key{Repo: r.Repo, Branch: strings.TrimPrefix(u.Ref, "refs/heads/")}
+		permit, err := store.Check(ctx, k, u, leaseAtLeast)
+		if err != nil {
+			return nil, err
+		}
+		if permit.Refusal != "" {
+			return &Refused{u, permit}, nil
+		}
+	}
+	return nil, nil
+}
+
+// ReadUpdates reads what git gives a pre-receive hook on stdin (githooks(5)): lines of
+//
+//	<old-oid> SP <new-oid> SP <ref-name> LF
+func ReadUpdates(r io.Reader) ([]lock.Update, error) {
+	var all []lock.Update
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		words := strings.SplitN(lines.Text(), " ", 3)
+		if len(words) != 3 || words[2] == "" {
+			return nil, fmt.Errorf("unexpected line %q from git", lines.Text())
+		}
+		all = append(all, lock.Update{Old: words[0], New: words[1], Ref: words[2]})
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read what is pushed: %w", err)
+	}
+	return all, nil
+}
+
+// Word is the fixed word of a refusal in what a server said; "" when there is none.
+func Word(said string) lock.Refusal {
+	_, rest, ok := strings.Cut(said, Mark)
+	word, _, closed := strings.Cut(rest, "]")
+	if r := lock.Refusal(word); ok && closed && (r == lock.RefusedNotHeld || r == lock.RefusedNotDeclared || r == lock.RefusedMoved) {
+		return r
+	}
+	return ""
+}

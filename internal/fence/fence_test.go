@@ -1,0 +1,65 @@
+package fence_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/fence"
+	"github.com/git-gitops/git-gitops/internal/lock"
+)
+
+func TestRules_Protects(t *testing.T) {
+	t.Parallel()
+	r := fence.Rules{Protect: []string{"main", "release/*", "refs/heads/prod"}}
+	for ref, want := range map[string]bool{
+		"refs/heads/main": true, "refs/heads/release/1.2": true, "refs/heads/release/a/b": true, "refs/heads/prod": true,
+		"refs/heads/maintenance": false, "refs/heads/feature/main": false, "refs/heads/release": false,
+		"refs/tags/main": false, "main": false, "refs/gitops/batch/main/x": false,
+	} {
+		if got := r.Protects(ref); got != want {
+			t.Errorf("%s: %v", ref, got)
+		}
+	}
+	if (fence.Rules{}).Protects("refs/heads/main") {
+		t.Error("something is protected without a pattern")
+	}
+}
+
+func TestRules_Exempts(t *testing.T) {
+	t.Parallel()
+	r := fence.Rules{Exempt: []string{"GL_USERNAME=admin", "BROKEN", "EMPTY="}}
+	for name, want := range map[string]string{"admin": "GL_USERNAME=admin", "somebody": "", "": ""} {
+		if got := r.Exempts(func(v string) string { return map[string]string{"GL_USERNAME": name}[v] }); got != want {
+			t.Errorf("%q: %q", name, got)
+		}
+	}
+}
+
+func TestReadUpdates(t *testing.T) {
+	t.Parallel()
+	got, err := fence.ReadUpdates(strings.NewReader("a b refs/heads/main\nc d refs/heads/x y\n"))
+	if err != nil || len(got) != 2 || got[0] != (lock.Update{Old: "a", New: "b", Ref: "refs/heads/main"}) || got[1].Ref != "refs/heads/x y" {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{"a b\n", "a\n", "a b \n"} {
+		if _, err := fence.ReadUpdates(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q is read", bad)
+		}
+	}
+}
+
+func TestWord(t *testing.T) {
+	t.Parallel()
+	for said, want := range map[string]lock.Refusal{
+		"remote: gitops: error: refused [gitops: not-held]": lock.RefusedNotHeld,
+		"remote: x [gitops: moved] y":                       lock.RefusedMoved,
+		"[gitops: not-declared]":                            lock.RefusedNotDeclared,
+		"[gitops: something]":                               "",
+		"[gitops: moved":                                    "",
+		"":                                                  "",
+	} {
+		if got := fence.Word(said); got != want {
+			t.Errorf("%q: %q", said, got)
+		}
+	}
+}
