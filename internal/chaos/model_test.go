@@ -94,6 +94,12 @@ type record struct {
 
 func (r *record) now() time.Duration { return time.Since(r.started) }
 
+func (r *record) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.ops)
+}
+
 func (r *record) note(client int, input any, fence lock.Fence, call, ret time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -119,12 +125,20 @@ func runModel(t *testing.T, seed uint64, model porcupine.Model, forgetful bool) 
 	const clients = 16
 	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	proxies := []*redistest.Proxy{redistest.NewProxy(t, server.Addr()), redistest.NewProxy(t, server.Addr())}
-	ctx, calm := context.WithTimeout(t.Context(), 6*time.Second)
+	// Six seconds, or as long as a busy machine needs for enough operations.
+	ctx, calm := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer calm()
+	r := &record{started: time.Now()}
+	enough := time.AfterFunc(6*time.Second, func() {
+		for r.count() < 100 && ctx.Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+		calm()
+	})
+	defer enough.Stop()
 	var weather, all sync.WaitGroup
 	strikes := 0
 	weather.Go(func() { strikes = storm(ctx, t, rand.New(rand.NewPCG(seed, 100)), server, proxies, forgetful) })
-	r := &record{started: time.Now()}
 	for id := range clients {
 		all.Go(func() {
 			c := client{

@@ -245,7 +245,7 @@ func TestStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.web.Do(req)
+	r, err := new(http.Client).Do(req) // no limit ends the stream
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +446,7 @@ func TestMany(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := s.web.Do(req)
+		r, err := new(http.Client).Do(req) // no limit ends the streams
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -457,6 +457,9 @@ func TestMany(t *testing.T) {
 	}
 	before, began := s.store.lists.Load(), time.Now()
 	for s.store.lists.Load() < before+3 {
+		if time.Since(began) > 2*time.Minute {
+			t.Fatal("nobody reads")
+		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	if took := time.Since(began); took < 2*time.Second {
