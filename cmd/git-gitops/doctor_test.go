@@ -364,8 +364,8 @@ func wholeLife(t *testing.T, s *redisstore.Store) error {
 	add(s.Renew(ctx, holder))
 	add(s.Release(ctx, key, sharer.Token))
 	waiter.Ticket = try(waiter).Ticket
-	errs = append(errs, s.Wait(ctx, key, waiter.Token, time.Millisecond), s.Block(ctx, "session", lock.Blocked{}))
-	_, _, err := s.Blocked(ctx, "session")
+	errs = append(errs, s.Wait(ctx, key, waiter.Token, time.Millisecond), s.Block(ctx, holder.Token, lock.Blocked{}))
+	_, _, err := s.Blocked(ctx, holder.Token)
 	errs = append(errs, err)
 	add(s.Release(ctx, key, holder.Token))
 	errs = append(errs, s.Wait(ctx, key, waiter.Token, time.Minute))

@@ -53,6 +53,8 @@ func explain(err error) (int, []term.Message) {
 		timeout *lock.TimeoutError
 		lost    *lock.LostError
 		dead    *lock.DeadlockError
+		self    *gitops.SelfWaitError
+		foreign *gitops.ForeignError
 		moved   *gitops.MovedError
 		fenced  *gitops.FencedError
 		unseen  *gitops.UnseenError
@@ -186,6 +188,22 @@ func explain(err error) (int, []term.Message) {
 			Why:  sign.Error(),
 			Do: []string{"cosign is on PATH, so the signature must be right; a mirror holds it beside checksums.txt," +
 				" as checksums.txt.sigstore.json", "trust the checksum alone: git gitops upgrade --skip-signature"},
+		}}
+	case errors.As(err, &self):
+		do := "push or unlock it before you lock again; or let both share the lock: unset GITOPS_LOCK_SHARE"
+		if self.Workspace {
+			do = "push or unlock it before you lock again; or let both share the lock: without GITOPS_LOCK_SESSION=workspace"
+		}
+		return exitTimeout, []term.Message{{
+			What: self.Error(),
+			Why:  "it is held by " + holderText(self.Holder) + ", who goes on when this command has ended",
+			Do:   []string{do},
+		}}
+	case errors.As(err, &foreign):
+		return exitFailed, []term.Message{{
+			What: foreign.Error() + ", which goes on with it",
+			Why:  "it is held by " + holderText(foreign.Holder),
+			Do:   []string{"wait until it has ended; or break the lock: git gitops unlock --force " + foreign.Holder.ID()},
 		}}
 	case errors.As(err, &release):
 		return exitUnavailable, []term.Message{{

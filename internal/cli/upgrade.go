@@ -132,8 +132,8 @@ func (c *command) held(ctx context.Context) ([]lock.Key, error) {
 	var held []lock.Key
 	seen := map[string]bool{}
 	if owner, err := session.Detect(os.Getpid(), override); err == nil {
-		for _, k := range workspace.Held(owner.ID()) {
-			held, seen[k.ID()] = append(held, k), true
+		for _, e := range workspace.Held(owner.ID()) {
+			held, seen[e.Key.ID()] = append(held, e.Key), true
 		}
 	}
 	place, err := c.git.Place(ctx)

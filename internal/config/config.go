@@ -63,6 +63,7 @@ type Lock struct {
 	Key     string        // the Redis key, verbatim
 	Repo    string        // the repository's identity; a URL has lost its user and password
 	Session string        // "", "workspace", or a process id above 0
+	Share   bool          // whether commands below the holder share its lock, or take it over
 	OnLost  string        // "warn" or "term"
 	Clone   bool          // whether clone takes the lock
 	Ahead   bool          // whether a clone that waits is made meanwhile
@@ -157,6 +158,7 @@ func (r *reader) lock() Lock {
 		Key:     r.word("GITOPS_LOCK_KEY"),
 		Repo:    withoutUser(r.word("GITOPS_LOCK_REPO")),
 		Session: r.session(),
+		Share:   r.boolean("GITOPS_LOCK_SHARE"),
 		OnLost:  r.oneOf("GITOPS_ON_LOST", "warn", "term"),
 		Clone:   r.boolean("GITOPS_CLONE_LOCK"),
 		Ahead:   r.boolean("GITOPS_CLONE_AHEAD"),

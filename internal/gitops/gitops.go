@@ -58,9 +58,9 @@ type Flows struct {
 	// file, if any, is the connection by which we are present: the keeper holds it until it has its own.
 	StartKeeper func(workspace.Dir, workspace.Entry, *PushWatch, *os.File) (int, error)
 
-	taken   map[string]bool // IDs of locks that this command holds and no clone remembers yet
-	blocked bool            // others were told what this session waits for
-	waited  map[string]bool // IDs of locks that it had to wait for
+	taken   map[string]lock.Token // by ID, the locks that this command holds and no clone remembers yet
+	blocked []lock.Token          // of which others were told what they wait for
+	waited  map[string]bool       // IDs of locks that this command had to wait for
 }
 
 // acquire waits for a lock.
@@ -77,7 +77,7 @@ func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, wa
 func (f *Flows) request(k lock.Key, command string) lock.Request {
 	return lock.Request{
 		Key: k, Token: lock.NewToken(), Record: f.record(k, command), TTL: f.Config.Lock.TTL,
-		Judge: f.judge(k), Present: f.Session.Owner != nil,
+		Judge: f.policy(k).judge, Present: f.Session.Owner != nil,
 	}
 }
 
@@ -85,7 +85,7 @@ func (f *Flows) request(k lock.Key, command string) lock.Request {
 func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(place int)) (*lock.Lease, error) {
 	k := r.Key
 	if f.taken == nil {
-		f.taken, f.waited = map[string]bool{}, map[string]bool{}
+		f.taken, f.waited = map[string]lock.Token{}, map[string]bool{}
 	}
 	news := func(w lock.Waiting) {
 		f.waited[k.ID()] = true
@@ -95,11 +95,12 @@ func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(p
 	lease, err := lock.Acquire(ctx, f.Store, r, f.Config.Lock.Timeout, news)
 	f.unblock(ctx)
 	if err != nil {
-		return nil, err
+		return nil, f.forItself(err)
 	}
 	f.Notes.Waited(k)
+	f.tellShare(k, lease)
 	f.Notes.Debug("%s has the lock on %s, fence %d, for the session of %v", r.Record.Command, k, lease.Fence(), f.Session.Owner)
-	f.taken[k.ID()] = true
+	f.taken[k.ID()] = lease.Own()
 	return lease, nil
 }
 

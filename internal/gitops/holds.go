@@ -3,9 +3,11 @@ package gitops
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
@@ -35,8 +37,11 @@ func (h *hold) broken() bool {
 func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys []lock.Key) error {
 	for _, k := range keys {
 		one := &hold{}
-		one.entry, _ = find(entries, k)
+		e, _ := find(entries, k)
 		var err error
+		if one.entry, err = h.f.believed(ctx, h.dir, e); err != nil {
+			return err
+		}
 		if one.lease, err = h.f.resume(ctx, h.dir, one.entry); err != nil {
 			return err
 		}
@@ -106,6 +111,54 @@ func (h *holds) note(ctx context.Context, event, why string) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
 		_ = h.f.Store.Note(ctx, one.lease.Key, event, one.lease.Record, why) // for the operators only
 		cancel()
+	}
+}
+
+// claim is whose an entry of the clone is.
+type claim int
+
+const (
+	ours    claim = iota // of this session, of one that we are part of, or of the clone itself
+	theirs               // of a session that lives
+	nobodys              // of a session that has ended
+)
+
+func (f *Flows) claim(e workspace.Entry) claim {
+	s, ok := sessionOf(e.Record)
+	switch {
+	case !ok || s.Owner == nil || f.Config.Lock.Session == session.Workspace || s.Same(f.Session) || s.Runs(os.Getpid()):
+		return ours
+	case s.Alive():
+		return theirs
+	default:
+		return nobodys
+	}
+}
+
+// believed is the entry, if it is ours. The lock of another session that lives is waited for like
+// anybody's. What a session that has ended left behind is ended: its base is not what this one
+// builds on.
+func (f *Flows) believed(ctx context.Context, dir workspace.Dir, e workspace.Entry) (workspace.Entry, error) {
+	if e.Token == "" {
+		return e, nil
+	}
+	switch f.claim(e) {
+	case ours:
+		return e, nil
+	case theirs:
+		f.Notes.Debug("the lock on %s that this clone remembers is of another session, which lives", e.Key)
+		return workspace.Entry{}, nil
+	default:
+		why := e.Lost
+		if why == "" {
+			why = "its session ended"
+			if _, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, releaseBudget); err != nil {
+				return e, err
+			}
+		}
+		f.Notes.Warn("the lock on %s was lost since it was taken: %s; taking it again", e.Key, why)
+		workspace.Dismiss(e)
+		return workspace.Entry{}, dir.Remove(e)
 	}
 }
 

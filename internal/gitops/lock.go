@@ -3,7 +3,9 @@ package gitops
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -31,6 +33,9 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 		f.Notes.Warn("ignoring what cannot be read: %v", err)
 	}
 	e, _ := find(entries, keys[0])
+	if e, err = f.believed(ctx, dir, e); err != nil {
+		return nil, err
+	}
 	lease, err := f.resume(ctx, dir, e)
 	if err != nil {
 		return nil, err
@@ -58,8 +63,19 @@ type Unlocked struct {
 	Result lock.ReleaseResult
 }
 
+// ForeignError says that a lock of this clone was not released, because it is another session's.
+type ForeignError struct {
+	Key    lock.Key
+	Holder lock.Holder // as the clone remembers it
+}
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("the lock on %s is held by another script in this clone", e.Key)
+}
+
 // Unlock releases the lock that the request names, or all that this clone remembers, and forgets
-// them. A lock that was not held any more is no error, and Unlocked says so.
+// them. A lock that was not held any more is no error, and Unlocked says so. That of another session
+// which lives is left alone: a ForeignError, unless all are meant.
 func (f *Flows) Unlock(ctx context.Context, r LockRequest, all bool) ([]Unlocked, error) {
 	var (
 		dir  workspace.Dir
@@ -84,6 +100,12 @@ func (f *Flows) Unlock(ctx context.Context, r LockRequest, all bool) ([]Unlocked
 	var done []Unlocked
 	errs := []error{err}
 	for _, e := range entries {
+		if f.claim(e) == theirs {
+			if !all {
+				errs = append(errs, &ForeignError{Key: e.Key, Holder: lock.Holder{Record: e.Record, Token: e.Token, Fence: e.Fence, Known: true, Age: time.Since(e.Since)}})
+			}
+			continue
+		}
 		workspace.Dismiss(e)
 		result, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, releaseBudget)
 		if err != nil {

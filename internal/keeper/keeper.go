@@ -21,6 +21,10 @@ import (
 // Look is how often the keeper looks whether the clone is still there.
 const Look = time.Second
 
+// inherit is how long a part of a script may live on after the command, to count as one that was
+// there for just that command.
+const inherit = time.Second
+
 // farewell is how long a keeper that is told to end waits for the end of its session, which in a
 // container that stops comes at the same time.
 const farewell = 2 * time.Second
@@ -70,6 +74,8 @@ func (k *Keeper) Run(ctx context.Context) {
 	defer stop()
 	pushed, stop := watch(k.Pushing)
 	defer stop()
+	heirs, stop := k.heirs()
+	defer stop()
 	if k.first() {
 		k.tell(lease, "acquired", "")
 	}
@@ -104,6 +110,12 @@ func (k *Keeper) Run(ctx context.Context) {
 			}
 			if !k.Only {
 				return
+			}
+		case heir := <-heirs:
+			if record, err := json.Marshal(heir); err == nil { // plain data: cannot fail
+				lease.Record.Session = record
+				k.note(func(e *workspace.Entry) { e.Record.Session = record })
+				renew.Reset(0) // which tells the others
 			}
 		case <-maxHold.C:
 			k.end(lease, fmt.Sprintf("it was held for %s, the longest that GITOPS_LOCK_MAX_HOLD allows", k.MaxHold))
@@ -151,6 +163,41 @@ func watch(p *session.Process) (gone chan struct{}, stop func()) {
 		}
 	}()
 	return gone, func() {
+		cancel()
+		<-done
+	}
+}
+
+// heirs tells of the sessions that have the lock from now on, when the part of the script that took it
+// ends right after the command: the rest of the script goes on with it.
+func (k *Keeper) heirs() (<-chan session.Session, func()) {
+	heirs := make(chan session.Session)
+	ctx, cancel := context.WithTimeout(context.Background(), inherit)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var s session.Session
+		if json.Unmarshal(k.Entry.Record.Session, &s) != nil || s.Owner == nil || s.Heir {
+			return
+		}
+		for {
+			low, ok := s.Lowest()
+			if ok && len(s.Chain) > 0 && low == s.Chain[0] && low.Wait(ctx) != nil {
+				return
+			}
+			heir, ok := s.Inherit()
+			if !ok {
+				return // the whole script has ended
+			}
+			s = heir
+			select {
+			case heirs <- heir:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return heirs, func() {
 		cancel()
 		<-done
 	}

@@ -63,6 +63,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 	)
 	for contacted := false; ; {
 		sent := now() // the lease is judged from before the command, which is the safe side
+		var again time.Duration
 		attempt, err := s.TryAcquire(ctx, r)
 		took := time.Since(sent.mono)
 		switch {
@@ -79,13 +80,14 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 				r.Place = attempt.Place
 			}
 			retry.reset()
-			lease, err := judged(ctx, s, r, attempt)
+			lease, soon, err := judged(ctx, s, r, attempt)
 			if err != nil {
 				abandon(ctx, s, r, slowest)
 			}
 			if lease != nil || err != nil {
 				return lease, err
 			}
+			again = soon
 		case ctx.Err() != nil:
 			abandon(ctx, s, r, slowest)
 			return nil, ctx.Err()
@@ -116,7 +118,11 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		if err != nil {
 			err = sleep(ctx, min(retry.next(last.Place), left))
 		} else {
-			err = s.Wait(ctx, r.Key, r.Token, min(patience(attempt), left))
+			pause := patience(attempt)
+			if again > 0 {
+				pause = min(pause, again)
+			}
+			err = s.Wait(ctx, r.Key, r.Token, min(pause, left))
 			if err == nil && r.Woken != nil {
 				err = r.Woken(ctx)
 			}
@@ -146,30 +152,33 @@ func (r *Request) see(h Holder, sent time.Time) {
 }
 
 // judged does what the request's judge says about the holder. It returns a lease, an error that
-// ends the wait, or neither: wait.
-func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, error) {
+// ends the wait, or neither: wait, and when to judge again.
+func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, time.Duration, error) {
 	if r.Judge == nil || !a.Holder.Known {
-		return nil, nil
+		return nil, 0, nil
 	}
-	verdict, err := r.Judge(ctx, a)
+	j, err := r.Judge(ctx, a)
 	if Passing(err) { // judge again at the next try
-		return nil, nil
+		return nil, 0, nil
 	}
-	if verdict == Wait || err != nil {
-		return nil, err
+	if j.Verdict == Wait || err != nil {
+		return nil, j.Again, err
 	}
+	r.Ended = j.Ended
 	sent := now()
-	joined, err := s.Join(ctx, r, a.Holder.Token, verdict)
+	joined, err := s.Join(ctx, r, a.Holder.Token, j.Verdict)
 	if Passing(err) {
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err != nil || !joined.Granted { // it is another's by now, or others share it: they are waited for
-		return nil, err
+		return nil, 0, err
 	}
-	if verdict == Join {
+	if j.Verdict == Join {
 		r.Token, r.Share = a.Holder.Token, r.Token
 	}
-	return newLease(r, joined.Fence, sent), nil
+	lease := newLease(r, joined.Fence, sent)
+	lease.From = a.Holder
+	return lease, 0, nil
 }
 
 // patience is how long to wait before asking again. Only the first in line watches for the

@@ -128,14 +128,15 @@ func (e *LostError) Reason() string {
 	}
 }
 
-// DeadlockError says that sessions wait for each other in a circle.
+// DeadlockError says that scripts wait for each other in a circle.
 type DeadlockError struct {
 	Key   Key
-	Cycle []Blocked // who waits for what, from this session round to it
+	Who   string    // waits for it
+	Cycle []Blocked // who waits for what, from this script round to it
 }
 
 func (e *DeadlockError) Error() string {
-	msg := fmt.Sprintf("deadlock: waiting for the lock on %s", e.Key)
+	msg := fmt.Sprintf("deadlock: %s waits for the lock on %s", e.Who, e.Key)
 	for _, b := range e.Cycle {
 		msg += fmt.Sprintf(", which is held by %s, who waits for the lock on %s", b.Who, b.Lock)
 	}

@@ -10,6 +10,7 @@ import (
 // Lease is a lock that we hold, and until when we may believe so.
 type Lease struct {
 	Request
+	From    Holder // who let us share it, or from whom it was taken over; zero for nobody
 	mu      sync.Mutex
 	fence   Fence
 	until   moment // from before the command was sent

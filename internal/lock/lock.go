@@ -135,6 +135,13 @@ type Holder struct {
 	TTL   time.Duration // to which a renewal extends it; 0 when not Known
 
 	Presence Presence // of its processes, as far as the store was asked
+	Shares []Share // all who share it, the holder among them unless it has released its share
+}
+
+// Share is one who shares a lock.
+type Share struct {
+	Record
+	Token Token
 }
 
 // ID is what an operator names to break this hold, and no later one: the fence, or for a writer that
@@ -194,9 +201,11 @@ type Request struct {
 	Server  string
 
 	// Judge is asked after each try that was not granted. nil: wait.
-	Judge func(context.Context, Attempt) (Verdict, error)
+	Judge func(context.Context, Attempt) (Judgment, error)
 	// Woken is asked each time that a wait was interrupted, and may end it with an error. nil: go on.
 	Woken func(context.Context) error
+	// Ended are those whose shares end when this request takes the lock over.
+	Ended []Token
 }
 
 // Own is the token of our part of the lock, by which it is renewed and released.
@@ -219,13 +228,21 @@ const (
 	TakeOver
 )
 
-// Blocked is a session that holds a lock and waits for another: an edge of the graph in which a
-// deadlock is a cycle.
+// Judgment is what to do about a lock that somebody holds.
+type Judgment struct {
+	Verdict Verdict
+	Again   time.Duration // with Wait: judge again after this time at the latest; 0: when there is news
+	Ended   []Token       // with TakeOver: those whose shares end with it
+}
+
+// Blocked is a hold that cannot go on because its script waits for another lock: an edge of the
+// graph in which a deadlock is a cycle.
 type Blocked struct {
-	Lock   string `json:"lock"`   // what it waits for, for people
-	Holder string `json:"holder"` // the session that holds that
-	Ticket int64  `json:"ticket"` // since when it waits; the youngest of a cycle has the greatest
-	Who    string `json:"who"`    // for people
+	Lock    string  `json:"lock"`    // what it waits for, for people
+	Holders []Token `json:"holders"` // who share that
+	Ticket  int64   `json:"ticket"`  // since when it waits; the youngest of a cycle has the greatest
+	Who     string  `json:"who"`     // for people
+	Look    int64   `json:"look"`    // grows each time that this is told
 }
 
 // Update is what a push does to one ref, by object ids. A ref that does not exist has zeros.
@@ -324,10 +341,10 @@ type Store interface {
 	// Join makes the lock of a holder ours as well, or ours instead: v is Join or TakeOver. It is
 	// not granted when that holder does not have it any more.
 	Join(ctx context.Context, r Request, holder Token, v Verdict) (Attempt, error)
-	// Block tells the others, for the life of a waiter, what a session waits for, or with the zero
+	// Block tells the others, for the life of a waiter, what a hold waits for, or with the zero
 	// Blocked that it waits no more; Blocked reads that.
-	Block(ctx context.Context, session string, b Blocked) error
-	Blocked(ctx context.Context, session string) (b Blocked, ok bool, err error)
+	Block(ctx context.Context, hold Token, b Blocked) error
+	Blocked(ctx context.Context, hold Token) (b Blocked, ok bool, err error)
 	// Release ends what the token has: the lock, which passes to the next living waiter, its
 	// share of one, or a place in the queue.
 	Release(ctx context.Context, k Key, t Token) (ReleaseResult, error)

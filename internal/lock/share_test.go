@@ -14,7 +14,7 @@ import (
 // judge is a request that always judges the same.
 func judge(v lock.Verdict) lock.Request {
 	r := request()
-	r.Judge = func(context.Context, lock.Attempt) (lock.Verdict, error) { return v, nil }
+	r.Judge = func(context.Context, lock.Attempt) (lock.Judgment, error) { return lock.Judgment{Verdict: v}, nil }
 	return r
 }
 

@@ -83,12 +83,14 @@ func (p Process) poll(ctx context.Context, interval time.Duration) error {
 // pollInterval is how often Wait looks where it can't be told.
 const pollInterval = 500 * time.Millisecond
 
-// proc is a process as the rules need to see it. stat fills the first four
-// fields, and describe the rest as far as this user may know it.
+// proc is a process as the rules need to see it. stat fills the first fields, and describe the last
+// two as far as this user may know them.
 type proc struct {
 	Process
 	ppid   int
 	execed bool // it is known to run a program of its own, not a copy of its parent
+
+	ignores bool // interrupts (SIGINT), as a shell's background jobs do; false if unknown
 
 	exe  string   // path of the executable
 	args []string // command line, with the command's name first

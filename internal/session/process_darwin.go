@@ -39,8 +39,9 @@ func stat(pid int) (proc, error) {
 			Start: start.Sec*1_000_000 + int64(start.Usec),
 			Name:  unix.ByteSliceToString(k.Proc.P_comm[:]),
 		},
-		ppid:   int(k.Eproc.Ppid),
-		execed: k.Proc.P_flag&flagExec != 0,
+		ppid:    int(k.Eproc.Ppid),
+		execed:  k.Proc.P_flag&flagExec != 0,
+		ignores: k.Proc.P_sigignore&(1<<(unix.SIGINT-1)) != 0,
 	}, nil
 }
 

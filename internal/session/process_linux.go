@@ -82,10 +82,11 @@ func parseStat(line string) (p proc, state string, err error) {
 		return proc{}, "", errors.New("malformed stat: no name")
 	}
 	const ( // counted from the state, which is field 3
-		fieldState = 0
-		fieldPPID  = 4 - 3
-		fieldFlags = 9 - 3
-		fieldStart = 22 - 3
+		fieldState   = 0
+		fieldPPID    = 4 - 3
+		fieldFlags   = 9 - 3
+		fieldStart   = 22 - 3
+		fieldIgnored = 33 - 3
 	)
 	f := strings.Fields(line[end+1:])
 	if len(f) <= fieldStart {
@@ -100,6 +101,10 @@ func parseStat(line string) (p proc, state string, err error) {
 		return proc{}, "", fmt.Errorf("malformed stat: %w", err)
 	}
 	p.PID, p.ppid, p.Start = pid, ppid, start
+	if len(f) > fieldIgnored { // obsolete, and enough for old signals
+		ignored, _ := strconv.ParseUint(f[fieldIgnored], 10, 64)
+		p.ignores = ignored&(1<<(unix.SIGINT-1)) != 0
+	}
 
 	// The kernel marks a process as forked without exec until it does exec
 	// (PF_FORKNOEXEC in linux/sched.h). No flag at all is a /proc, such as

@@ -86,6 +86,31 @@ func find(up []proc) (from, owner int, ok bool) {
 	return from, owner, true
 }
 
+// Parallel reports whether the owner is a build tool that runs its jobs in parallel, as the
+// environment's MAKEFLAGS tell. Nothing tells its jobs apart then.
+func (s Session) Parallel(makeflags string) bool {
+	if s.Owner == nil {
+		return false
+	}
+	switch s.Owner.Name {
+	case "ninja", "samu":
+		return true
+	case "make", "gmake", "gnumake", "bmake", "remake":
+	default:
+		return false
+	}
+	words := strings.Fields(makeflags)
+	return slices.ContainsFunc(words, func(w string) bool {
+		return strings.HasPrefix(w, "-j") && w != "-j1" || strings.HasPrefix(w, "--jobs")
+	})
+}
+
+// IsShell reports whether the process is a shell, which runs one command after the other.
+func (p Process) IsShell() bool { return slices.Contains(shells, strings.TrimPrefix(p.Name, "-")) }
+
+// IsGit reports whether the process is git, or one of ours.
+func (p Process) IsGit() bool { return slices.Contains(gits, p.Name) }
+
 // mainShell goes up from up[i] as long as a process is a copy of its parent:
 // a fork without exec, with the same executable and the same command line.
 func mainShell(up []proc, i int) int {

@@ -37,6 +37,10 @@ type Session struct {
 	// there also if [Workspace] was asked for, and empty if nothing above git
 	// would do.
 	Chain []Process `json:"chain,omitempty"`
+
+	// Heir: the part of the script that ran git ended right after it, as $( ) does, and the chain is
+	// what was above it (see [Session.Inherit]).
+	Heir bool `json:"heir,omitempty"`
 }
 
 // Host identifies the process table that pids of this machine or container
@@ -112,27 +116,109 @@ func (s Session) Alive() bool {
 	return s.Owner == nil || s.Host != Host() || s.Owner.Alive()
 }
 
-// ChainAlive reports whether any process of the chain lives. A chain on
-// another host counts as living, because it can't be seen from here.
-func (s Session) ChainAlive() bool {
-	return s.Host != Host() || slices.ContainsFunc(s.Chain, Process.Alive)
+// rest is what lives of the part of a script that took a lock: the lowest living process of the
+// chain, or the owner. ended says that something below it has ended.
+func (s Session) rest() (p Process, ended, ok bool) {
+	if s.Host != Host() {
+		return Process{}, false, false
+	}
+	for i, p := range s.Chain {
+		if p.Alive() {
+			return p, i > 0, true
+		}
+	}
+	if s.Owner != nil && s.Owner.Alive() {
+		return *s.Owner, true, true
+	}
+	return Process{}, false, false
 }
 
-// Shares reports whether the process pid of the given host is, or descends
-// from, a living process of s's chain, so that it must not wait for s. It is
-// false for every host but this one.
-func (s Session) Shares(host string, pid int) bool {
-	if host != s.Host || host != Host() {
-		return false
+// Stand is how a command stands to the part of a script that took a lock.
+type Stand int
+
+// How a command can stand to a part of a script.
+const (
+	Beside Stand = iota // it is no part of it, or this can't be seen from here
+	Apart               // so it is, and the part has ended
+	Within              // it descends from the lowest living process of the chain
+	Behind              // it descends from what is left above a part that has ended
+)
+
+// Stand tells how the process pid of this host stands to s. Only who descends from the lowest
+// living process is within: what is above that runs the other jobs of the script as well.
+func (s Session) Stand(pid int) Stand {
+	p, ended, ok := s.rest()
+	switch {
+	case ok && ended && !p.Above(pid):
+		return Apart
+	case !ok || !p.Above(pid):
+		return Beside
+	case ended:
+		return Behind
+	default:
+		return Within
 	}
-	p, err := stat(pid)
+}
+
+// Lowest is the lowest living process of the chain, or the owner.
+func (s Session) Lowest() (p Process, ok bool) {
+	p, _, ok = s.rest()
+	return p, ok
+}
+
+// Runs reports whether the process pid of this host is the owner, or descends from it.
+func (s Session) Runs(pid int) bool {
+	return s.Host == Host() && s.Owner != nil && s.Owner.Above(pid)
+}
+
+// Inherit is the session of a lock whose part of the script has ended right after git: what is left
+// above it has the lock. It is false when nothing has ended, or nothing is left.
+func (s Session) Inherit() (Session, bool) {
+	p, ended, ok := s.rest()
+	if !ok || !ended {
+		return s, false
+	}
+	chain := []Process{p}
+	if i := slices.IndexFunc(s.Chain, p.same); i >= 0 {
+		chain = s.Chain[i:]
+	}
+	return Session{Host: s.Host, Owner: s.Owner, Chain: chain, Heir: true}, true
+}
+
+// Above reports whether the process pid of this host is p, or descends from it.
+func (p Process) Above(pid int) bool {
+	q, err := stat(pid)
 	for err == nil {
-		if slices.ContainsFunc(s.Chain, p.same) {
+		if p.same(q.Process) {
 			return true
 		}
-		p, err = parent(p)
+		q, err = parent(q)
 	}
 	return false
+}
+
+// Background reports whether the process pid may run in the background of p, which is above it: a
+// shell has its background jobs ignore interrupts. known is false when p ignores them as well, so
+// that nothing tells.
+func Background(pid int, p Process) (background, known bool) {
+	q, err := stat(pid)
+	for err == nil && !p.same(q.Process) {
+		background = background || q.ignores
+		q, err = parent(q)
+	}
+	return background || q.ignores, err == nil && !q.ignores
+}
+
+// Owners are the IDs of all sessions whose owner is above the process pid of this host.
+func Owners(pid int) []string {
+	var ids []string
+	p, err := stat(pid)
+	for err == nil && len(ids) < maxDepth {
+		if p, err = parent(p); err == nil {
+			ids = append(ids, Session{Host: Host(), Owner: &p.Process}.ID())
+		}
+	}
+	return ids
 }
 
 // ID names the session in a few characters that can be part of a file name or a Redis key; ""

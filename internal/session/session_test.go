@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,7 +45,7 @@ func TestMain(m *testing.M) {
 type note struct {
 	Session Session
 	Want    []int
-	Shares  bool
+	Stand   Stand
 	Took    time.Duration
 }
 
@@ -70,7 +71,7 @@ func command(dir string, args []string) error {
 		if err != nil {
 			return err
 		}
-		n.Shares = of.Session.Shares(Host(), os.Getpid())
+		n.Stand = of.Session.Stand(os.Getpid())
 	default:
 		return fmt.Errorf("unknown command %q", args)
 	}
@@ -443,8 +444,8 @@ GITOPS_LOCK_SESSION=workspace bash inner2.sh
 	if s.Owner != nil || len(s.Chain) != 1 || s.Chain[0].PID == w.note("workspace").Want[0] {
 		t.Errorf("workspace: %+v", s)
 	}
-	if !s.Alive() || s.ChainAlive() || s.Same(s) {
-		t.Errorf("workspace: alive %t, chain %t, same %t", s.Alive(), s.ChainAlive(), s.Same(s))
+	if !s.Alive() || s.chainAlive() || s.Same(s) {
+		t.Errorf("workspace: alive %t, chain %t, same %t", s.Alive(), s.chainAlive(), s.Same(s))
 	}
 
 	// A process that is no ancestor.
@@ -466,7 +467,7 @@ GITOPS_LOCK_SESSION=workspace bash inner2.sh
 
 // The job that has a lock is asked to share it by a script of its own and by
 // its sibling; then it ends before its script does.
-func TestSession_Shares(t *testing.T) {
+func TestSession_Stand(t *testing.T) {
 	w := newWorld(t)
 	w.file("nested.sh", "( git-gitops shares nested held; : )\n:\n")
 	w.file("script.sh", `
@@ -507,29 +508,29 @@ read -r _
 	expect("ready")
 	w.wants("held", script.PID, 1)
 	held := w.note("held").Session
-	if !held.Alive() || !held.ChainAlive() {
-		t.Errorf("while it runs: alive %t, chain %t", held.Alive(), held.ChainAlive())
+	if !held.Alive() || !held.chainAlive() {
+		t.Errorf("while it runs: alive %t, chain %t", held.Alive(), held.chainAlive())
 	}
-	if !held.Shares(Host(), held.Chain[0].PID) || held.Shares(Host(), script.PID) || held.Shares("elsewhere", held.Chain[0].PID) {
-		t.Error("Shares from outside")
+	if held.Stand(held.Chain[0].PID) != Within || held.Stand(script.PID) != Beside {
+		t.Error("Stand from outside")
 	}
 	if _, err := io.WriteString(stdin, "\n"); err != nil {
 		t.Fatal(err)
 	}
 	expect("ended")
-	for label, want := range map[string]bool{
-		"self": true, "nested": true, "end": true, "sibling": false, "main": false, "late": false,
+	for label, want := range map[string]Stand{
+		"self": Within, "nested": Within, "end": Within, "sibling": Beside, "main": Beside, "late": Behind,
 	} {
-		if got := w.note(label).Shares; got != want {
-			t.Errorf("%s: shares = %t, want %t", label, got, want)
+		if got := w.note(label).Stand; got != want {
+			t.Errorf("%s: stands %d, want %d", label, got, want)
 		}
 	}
 
 	next := w.note("next").Session
-	if !held.Alive() || held.ChainAlive() || !held.Same(next) {
-		t.Errorf("after the job: alive %t, chain %t, same %t", held.Alive(), held.ChainAlive(), held.Same(next))
+	if !held.Alive() || held.chainAlive() || !held.Same(next) {
+		t.Errorf("after the job: alive %t, chain %t, same %t", held.Alive(), held.chainAlive(), held.Same(next))
 	}
-	if whole := w.note("main").Session; !whole.ChainAlive() || !whole.Shares(Host(), script.PID) {
+	if whole := w.note("main").Session; !whole.chainAlive() || whole.Stand(script.PID) != Within {
 		t.Error("the script's own chain is not alive")
 	}
 	if err := stdin.Close(); err != nil {
@@ -537,7 +538,7 @@ read -r _
 	}
 	if err := cmd.Wait(); err == nil {
 		// The last read fails at the end of input, but : follows.
-		if held.Alive() || w.note("main").Session.ChainAlive() {
+		if held.Alive() || w.note("main").Session.chainAlive() {
 			t.Error("alive after the script's end")
 		}
 	} else {
@@ -548,7 +549,7 @@ read -r _
 func TestSession_otherHost(t *testing.T) {
 	gone := Process{PID: os.Getpid(), Start: 1}
 	s := Session{Host: "elsewhere", Owner: &gone, Chain: []Process{gone}}
-	if !s.Alive() || !s.ChainAlive() || s.Shares("elsewhere", os.Getpid()) {
+	if !s.Alive() || s.Stand(os.Getpid()) != Beside {
 		t.Error("a session of another host is judged by this host's processes")
 	}
 }
@@ -578,7 +579,7 @@ func TestDetect_orphan(t *testing.T) {
 	if s.Owner != nil && s.Owner.PID == 1 && !mayRunScripts(t) {
 		t.Errorf("owner is init: %+v", s)
 	}
-	if s.Owner == nil && (len(s.Chain) != 0 || s.ChainAlive() || s.Shares(Host(), os.Getpid())) {
+	if s.Owner == nil && (len(s.Chain) != 0 || s.chainAlive() || s.Stand(os.Getpid()) != Beside) {
 		t.Errorf("chain without an owner: %+v", s)
 	}
 }
@@ -594,6 +595,9 @@ func mayRunScripts(t *testing.T) bool {
 	p.describe()
 	return !p.isInit()
 }
+
+// chainAlive reports whether any process of the chain lives.
+func (s Session) chainAlive() bool { return slices.ContainsFunc(s.Chain, Process.Alive) }
 
 // until waits for a condition that nothing tells of.
 func until(t *testing.T, ok func() bool) {
@@ -624,7 +628,7 @@ func TestProcess_pidReused(t *testing.T) {
 		t.Errorf("Wait for it: %v", err)
 	}
 	s := Session{Host: Host(), Owner: &was, Chain: []Process{was}}
-	if s.Alive() || s.ChainAlive() || s.Shares(Host(), os.Getpid()) {
+	if s.Alive() || s.chainAlive() || s.Stand(os.Getpid()) != Beside {
 		t.Error("a session whose pid is reused lives on")
 	}
 }

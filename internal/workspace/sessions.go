@@ -6,9 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-
-	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
 // StateHome is the user's folder for what belongs to no repository (XDG Base Directory
@@ -25,60 +22,82 @@ func StateHome() (string, error) {
 }
 
 // A session's folder has one link for each lock that it holds, to the entry in the clone. It is
-// what tells a waiter that it could be part of a deadlock.
-func sessionDir(session string) (string, error) {
-	home, err := StateHome()
-	return filepath.Join(home, "sessions", session), err
+// what tells a waiter that it could be part of a deadlock. Who has no state folder, or none to write
+// to, has it among the temporary files.
+func sessionDirs(session string) []string {
+	var dirs []string
+	if home, err := StateHome(); err == nil {
+		dirs = append(dirs, filepath.Join(home, "sessions", session))
+	}
+	if tmp := tmpHome(); private(tmp) {
+		dirs = append(dirs, filepath.Join(tmp, session))
+	}
+	return dirs
+}
+
+func tmpHome() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("git-gitops-%d", os.Getuid()))
 }
 
 // Enrol notes that a session holds the lock of an entry. session is an ID that can be a file name.
 func (d Dir) Enrol(e Entry) error {
-	dir, err := sessionDir(e.Session)
-	if err != nil || e.Session == "" {
+	if e.Session == "" {
+		return nil
+	}
+	home, err := StateHome()
+	if err == nil {
+		err = d.link(e, filepath.Join(home, "sessions", e.Session))
+	}
+	if err == nil {
+		return nil
+	}
+	tmp := tmpHome()
+	_ = os.Mkdir(tmp, 0o700) // it may be there already
+	if private(tmp) && d.link(e, filepath.Join(tmp, e.Session)) == nil {
+		return nil
+	}
+	return fmt.Errorf("deadlocks of this script will not be noticed: %w", err)
+}
+
+func (d Dir) link(e Entry, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("note the session's lock: %w", err)
+	err := os.Symlink(d.file(e.Key), filepath.Join(dir, string(e.Own())+".json"))
+	if errors.Is(err, fs.ErrExist) {
+		return nil
 	}
-	link := filepath.Join(dir, string(e.Token)+".json")
-	if err := os.Symlink(d.file(e.Key), link); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("note the session's lock: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Dismiss undoes Enrol.
 func Dismiss(e Entry) {
-	if dir, err := sessionDir(e.Session); err == nil && e.Session != "" {
-		_ = os.Remove(filepath.Join(dir, string(e.Token)+".json"))
+	if e.Session == "" {
+		return
+	}
+	for _, dir := range sessionDirs(e.Session) {
+		_ = os.Remove(filepath.Join(dir, string(e.Own())+".json"))
 		_ = os.Remove(dir) // when that was the last
 	}
 }
 
-// Held are the locks that a session holds.
-func Held(session string) []lock.Key {
-	dir, err := sessionDir(session)
-	if err != nil || session == "" {
+// Held are the entries of the locks that a session holds.
+func Held(session string) []Entry {
+	if session == "" {
 		return nil
 	}
-	links, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
-	var keys []lock.Key
-	for _, l := range links {
-		e, err := read(filepath.Join(dir, l.Name()))
-		if err == nil {
-			keys = append(keys, e.Key)
+	var entries []Entry
+	for _, dir := range sessionDirs(session) {
+		links, _ := os.ReadDir(dir)
+		for _, l := range links {
+			e, err := read(filepath.Join(dir, l.Name()))
+			switch {
+			case err == nil && string(e.Own())+".json" == l.Name():
+				entries = append(entries, e)
+			case err == nil || errors.Is(err, fs.ErrNotExist): // its clone was deleted, or has another lock
+				_ = os.Remove(filepath.Join(dir, l.Name()))
+			}
 		}
-		if errors.Is(err, fs.ErrNotExist) { // its clone was deleted
-			_ = os.Remove(filepath.Join(dir, l.Name()))
-		}
 	}
-	return keys
-}
-
-// HoldsOther reports whether a session holds a lock other than k.
-func HoldsOther(session string, k lock.Key) bool {
-	return slices.ContainsFunc(Held(session), func(held lock.Key) bool { return held.ID() != k.ID() })
+	return entries
 }

@@ -64,6 +64,14 @@ type Entry struct {
 	Keeper json.RawMessage `json:"keeper,omitempty"`
 }
 
+// Own is the token of our part of the lock.
+func (e Entry) Own() lock.Token {
+	if e.Share != "" {
+		return e.Share
+	}
+	return e.Token
+}
+
 // Hold is the entry as a lock that can be renewed and released.
 func (e Entry) Hold(ttl time.Duration) *lock.Lease {
 	return lock.Resume(lock.Request{Key: e.Key, Token: e.Token, Share: e.Share, Record: e.Record, TTL: ttl}, e.Fence)

@@ -176,8 +176,7 @@ func (s *Store) Probe(ctx context.Context) error {
 	request := func(t lock.Token) lock.Request {
 		return lock.Request{Key: key, Token: t, Record: lock.Record{Command: "doctor"}, TTL: 10 * time.Second}
 	}
-	session := "doctor-" + string(holder)
-	defer s.erase(context.WithoutCancel(ctx), key, session, holder, waiter)
+	defer s.erase(context.WithoutCancel(ctx), key, holder, waiter)
 
 	acquire := func(t lock.Token) func() error {
 		return func() error { _, err := s.TryAcquire(ctx, request(t)); return err }
@@ -195,8 +194,10 @@ func (s *Store) Probe(ctx context.Context) error {
 		{"renew", func() error { _, err := s.Renew(ctx, request(holder)); return err }},
 		{"queue", acquire(waiter)},
 		{"wait", func() error { return s.Wait(ctx, key, waiter, time.Millisecond) }},
-		{"tell what we wait for", func() error { return s.Block(ctx, session, lock.Blocked{Lock: key.String()}) }},
-		{"ask what others wait for", func() error { _, _, err := s.Blocked(ctx, session); return err }},
+		{"tell what we wait for", func() error {
+			return s.Block(ctx, holder, lock.Blocked{Lock: key.String(), Holders: []lock.Token{waiter}})
+		}},
+		{"ask what others wait for", func() error { _, _, err := s.Blocked(ctx, holder); return err }},
 		{"hand over", release(holder)},
 		{"take what was handed over", acquire(waiter)},
 		{"list", func() error { _, err := s.List(ctx); return err }},
@@ -221,7 +222,7 @@ func (s *Store) Probe(ctx context.Context) error {
 func (s *Store) ProbePresence(ctx context.Context) error {
 	r := lock.Request{Token: lock.NewToken(), Record: lock.Record{Command: "doctor"}, TTL: 10 * time.Second}
 	r.Key = lock.Key{Repo: "doctor.invalid/" + string(r.Token[:8]), Branch: "probe"}
-	defer s.erase(context.WithoutCancel(ctx), r.Key, "doctor-"+string(r.Token), r.Token)
+	defer s.erase(context.WithoutCancel(ctx), r.Key, r.Token)
 	if _, err := s.TryAcquire(ctx, r); err != nil {
 		return err
 	}
@@ -267,7 +268,7 @@ func placed(err error) error {
 }
 
 // erase removes every key of a lock.
-func (s *Store) erase(ctx context.Context, k lock.Key, session string, tokens ...lock.Token) {
+func (s *Store) erase(ctx context.Context, k lock.Key, tokens ...lock.Token) {
 	ctx, cancel := context.WithTimeout(ctx, s.patience())
 	defer cancel()
 	all, _ := s.keys(k)
@@ -275,7 +276,7 @@ func (s *Store) erase(ctx context.Context, k lock.Key, session string, tokens ..
 		all = append(all, s.wakeKey(k, t))
 	}
 	_ = s.client.Del(ctx, all...).Err() // they expire anyway
-	_ = s.client.Del(ctx, s.blockedKey(session)).Err()
+	_ = s.client.Del(ctx, s.blockedKey(tokens[0])).Err()
 }
 
 //go:embed lua

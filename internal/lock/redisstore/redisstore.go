@@ -5,11 +5,11 @@
 //
 //	P:lock:{ID}          the owner's token, expiring: what a plain SET NX PX writer makes and respects
 //	P:meta:{ID}          hash: version (of this protocol), owner, fence, since (µs), record (JSON), key (the
-//	                     lock's own key), s:TOKEN for each who shares it, the owner being the first; restored
-//	                     when a waiter put back a lock of lost data; waited (ms) until a hand-over is
-//	                     confirmed. s:TOKEN has the server that counts its subscription, or 1; unsure says
-//	                     that not all of these are known, replicated that the server had a replica; absent
-//	                     (µs) and looks are since when, and how often, nobody was subscribed
+//	                     lock's own key), s:TOKEN for each who shares it, the owner being the first, and r:TOKEN,
+//	                     its record; restored when a waiter put back a lock of lost data; waited (ms) until a
+//	                     hand-over is confirmed. s:TOKEN has the server that counts its subscription, or 1;
+//	                     unsure says that not all of these are known, replicated that the server had a replica;
+//	                     absent (µs) and looks are since when, and how often, nobody was subscribed
 //	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
 //	P:waiters:{ID}       hash: a waiter's record by token, and until when (µs) it is a sign of life
 //	P:wake:{ID}:TOKEN    a list that the waiter blocks on
@@ -20,7 +20,7 @@
 //	P:alive:{ID}         never there, see common.lua
 //	P:alive:{ID}:TOKEN   no key but a channel, of which a holder's processes are subscribers
 //	P:offers:{ID}        hash: the commits that waiters offer to the push of the holder (see lua/offer.lua)
-//	P:blocked:{SESSION}  what a session that holds a lock waits for (JSON), expiring
+//	P:blocked:{TOKEN}    what the script of a hold waits for (JSON), expiring
 //
 // P is the prefix, "gitops" unless configured. A verbatim key with a hash tag of its own, as a{TAG}b, has
 // {TAG}:a{TAG}b in place of {ID}.
@@ -462,7 +462,11 @@ func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v l
 	if v == lock.TakeOver {
 		mode = "takeover"
 	}
-	reply, err := s.run(ctx, joinScript, r.Key, r.Token, r.Known, r.TTL.Milliseconds(), string(holder), mode, encode(r.Record))
+	args := []any{r.TTL.Milliseconds(), string(holder), mode, encode(r.Record)}
+	for _, t := range r.Ended {
+		args = append(args, string(t))
+	}
+	reply, err := s.run(ctx, joinScript, r.Key, r.Token, r.Known, args...)
 	if err != nil {
 		return lock.Attempt{}, err
 	}
@@ -474,20 +478,22 @@ func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v l
 	return a, errors.Join(s.check(&p), s.confirm(ctx, r))
 }
 
-func (s *Store) blockedKey(session string) string { return s.prefix + ":blocked:{" + session + "}" }
+func (s *Store) blockedKey(hold lock.Token) string {
+	return s.prefix + ":blocked:{" + string(hold) + "}"
+}
 
 // Block implements lock.Store.
-func (s *Store) Block(ctx context.Context, session string, b lock.Blocked) error {
+func (s *Store) Block(ctx context.Context, hold lock.Token, b lock.Blocked) error {
 	text, err := json.Marshal(b)
 	if err != nil {
 		return fmt.Errorf("encode %v: %w", b, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	if b == (lock.Blocked{}) {
-		err = s.client.Del(ctx, s.blockedKey(session)).Err()
+	if len(b.Holders) == 0 {
+		err = s.client.Del(ctx, s.blockedKey(hold)).Err()
 	} else {
-		err = s.client.Set(ctx, s.blockedKey(session), text, lock.Life).Err()
+		err = s.client.Set(ctx, s.blockedKey(hold), text, lock.Life).Err()
 	}
 	if err != nil {
 		return s.trouble(err)
@@ -496,10 +502,10 @@ func (s *Store) Block(ctx context.Context, session string, b lock.Blocked) error
 }
 
 // Blocked implements lock.Store.
-func (s *Store) Blocked(ctx context.Context, session string) (b lock.Blocked, ok bool, err error) {
+func (s *Store) Blocked(ctx context.Context, hold lock.Token) (b lock.Blocked, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	text, err := s.client.Get(ctx, s.blockedKey(session)).Result()
+	text, err := s.client.Get(ctx, s.blockedKey(hold)).Result()
 	if errors.Is(err, redis.Nil) {
 		return lock.Blocked{}, false, nil
 	}
@@ -818,6 +824,14 @@ func (p *parser) holder() lock.Holder {
 	h.Known = h.Fence != 0
 	h.Record = decode(q.text())
 	h.TTL = time.Duration(q.int()) * time.Millisecond
-	p.bad = p.bad || q.bad
+	parts := parser{reply: q.next()}
+	for !parts.done() {
+		share := lock.Share{Token: lock.Token(parts.text()), Record: decode(parts.text())}
+		if share.Token == h.Token {
+			share.Record = h.Record
+		}
+		h.Shares = append(h.Shares, share)
+	}
+	p.bad = p.bad || q.bad || parts.bad
 	return h
 }

@@ -198,15 +198,24 @@ local function pass_on()
 	return false
 end
 
--- Who holds the lock: token, ms left, fence, microseconds held, record, ttl in ms. A writer that is none
--- of ours left no record, or that of a holder before it.
+-- Who holds the lock: token, ms left, fence, microseconds held, record, ttl in ms, and all who share it,
+-- the holder among them unless it has released its share: {token, record, ...}. A writer that is none of
+-- ours left no record, or that of a holder before it.
 local function holder()
 	local owner = redis.call('GET', LOCK)
-	if not owner then return {'', 0, 0, 0, '', 0} end
+	if not owner then return {'', 0, 0, 0, '', 0, {}} end
 	local left = redis.call('PTTL', LOCK)
 	local m = redis.call('HMGET', META, 'owner', 'fence', 'since', 'record', 'ttl')
-	if m[1] ~= owner then return {owner, left, 0, 0, '', 0} end
-	return {owner, left, tonumber(m[2]), math.max(0, NOW - tonumber(m[3])), m[4] or '', tonumber(m[5] or '') or left}
+	if m[1] ~= owner then return {owner, left, 0, 0, '', 0, {}} end
+	local parts = {}
+	for _, field in ipairs(redis.call('HKEYS', META)) do
+		if string.sub(field, 1, 2) == 's:' then
+			local token = string.sub(field, 3)
+			parts[#parts + 1] = token
+			parts[#parts + 1] = redis.call('HGET', META, 'r:' .. token) or ''
+		end
+	end
+	return {owner, left, tonumber(m[2]), math.max(0, NOW - tonumber(m[3])), m[4] or '', tonumber(m[5] or '') or left, parts}
 end
 
 -- Remembers how the hold of everybody who shares the lock ended.

@@ -42,5 +42,7 @@ if SERVER ~= '' then
 end
 redis.call('HSET', META, 's:' .. SHARE, claim)
 if ARGV[11] ~= '' then redis.call('HSET', META, 'intent', ARGV[11]) end
+-- The record may have a new session.
+redis.call('HSET', META, SHARE == TOKEN and 'record' or 'r:' .. SHARE, RECORD)
 extend(TTL)
 return {status, fence, claimed, how_ended(GUARDED) and 1 or 0}
