@@ -279,3 +279,47 @@ func TestAhead_otherDefault(t *testing.T) {
 	w.must("clone", "git commit -q --allow-empty -m one && git gitops push -q")
 	w.wantLocks()
 }
+
+// TestAhead_configuredHook: a hook that the configuration defines runs once, as in a clone that does
+// not wait.
+func TestAhead_configuredHook(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must(".", `git config --global hook.count.command "echo ran >>$PWD/ran; :" && git config --global hook.count.event post-checkout
+		git clone -q remote.git plain`)
+	if !w.exists("ran") {
+		t.Skip("this git runs no hook that is defined in the configuration (2.54 and newer do)")
+	}
+	w.must(".", "rm ran; git gitops clone -q remote.git holder; rm ran")
+	p := w.with("GITOPS_LOG=debug").start(".", "bash", "-c", "git gitops clone -q remote.git late\nexit $?")
+	w.until("the clone waits", func() bool { return w.queued() == 1 })
+	w.until("it gives up cloning ahead", func() bool { return strings.Contains(p.stderr.String(), "no clone ahead") })
+	if w.exists("ran") || w.exists("late") {
+		t.Error("something was cloned before the turn")
+	}
+	w.must("holder", "git gitops unlock --all")
+	wantCode(t, p.wait(), 0)
+	if got := w.read("ran"); got != "ran\n" {
+		t.Errorf("the hook ran more than once: %q", got)
+	}
+}
+
+// TestClone_aliasCommand: an alias of git 2.54's new form is followed, where git knows it.
+func TestClone_aliasCommand(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must(".", "git config --global alias.c.command clone && git config --global alias.p.command 'push -q'")
+	if w.bash(".", "git c -q remote.git plain").code != 0 {
+		wantCode(t, w.bash(".", "git gitops c -q remote.git work"), 1)
+		t.Skip("this git does not know alias.<name>.command (2.54 and newer do)")
+	}
+	w.must(".", "git gitops c -q remote.git work")
+	w.wantLocks(lockKey(w.path("remote"), "main"))
+	w.must("work", "git commit -q --allow-empty -m one && git gitops p origin main")
+	w.wantLocks()
+	if n := len(w.scan("gitops:events:*")); n != 1 {
+		t.Errorf("%d locks have events", n)
+	}
+}

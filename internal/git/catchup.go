@@ -84,8 +84,14 @@ func (g Git) Snapshot(ctx context.Context, dir string, args CloneArgs) (Snapshot
 	if out, err := g.Output(ctx, "symbolic-ref", "--quiet", "refs/remotes/"+s.remote+"/HEAD"); err == nil {
 		s.head = strings.TrimSpace(out)
 	}
+	if config.HasHook(CloneHooks...) {
+		return s, &StaleError{"its configuration defines a hook"}
+	}
 	return s, s.noHooks(ctx)
 }
+
+// CloneHooks are the hooks that git runs in a clone.
+var CloneHooks = []string{"post-checkout", "post-index-change", "reference-transaction"}
 
 // noHooks makes sure that none of the hooks is there that git runs in a clone, and did not run in this one.
 func (s Snapshot) noHooks(ctx context.Context) error {
@@ -93,7 +99,7 @@ func (s Snapshot) noHooks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"post-checkout", "post-index-change", "reference-transaction"} {
+	for _, name := range CloneHooks {
 		if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
 			return &StaleError{"there is a hook " + name}
 		}

@@ -184,13 +184,40 @@ func (g Git) ReadConfig(ctx context.Context) (Config, error) {
 	return ParseConfig([]byte(out)), nil
 }
 
-// Alias is the value of alias.<name>.
+// Alias is the value of alias.<name>, in any case; since git 2.54 also of alias.<name>.command,
+// where case counts. The last one wins.
 func (g Git) Alias(ctx context.Context, name string) (string, bool) {
-	out, err := g.Output(ctx, "config", "-z", "--get", "alias."+name)
+	out, err := g.Output(ctx, "config", "-z", "--get-regexp", `^alias\.`)
 	if err != nil {
 		return "", false
 	}
-	return strings.TrimSuffix(out, "\x00"), true
+	var all, older []string
+	for entry := range strings.SplitSeq(out, "\x00") {
+		key, value, _ := strings.Cut(entry, "\n")
+		switch key = strings.TrimPrefix(key, "alias."); {
+		case key == name+".command":
+			all = append(all, value)
+		case strings.EqualFold(key, name):
+			all, older = append(all, value), append(older, value)
+		}
+	}
+	if len(all) > len(older) && !g.atLeast(ctx, 2, 54) {
+		all = older
+	}
+	if len(all) == 0 {
+		return "", false
+	}
+	return all[len(all)-1], true
+}
+
+func (g Git) atLeast(ctx context.Context, major, minor int) bool {
+	version, err := g.Version(ctx)
+	if err != nil {
+		return false
+	}
+	var x, y int
+	_, _ = fmt.Sscanf(version, "%d.%d", &x, &y)
+	return x > major || x == major && y >= minor
 }
 
 // HasProgram reports whether there is a program git-<verb>, which git would run for that subcommand.

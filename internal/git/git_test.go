@@ -59,6 +59,10 @@ func TestURLs(t *testing.T) {
 		{"url.nowhere.insteadOf=x: url.R.insteadOf=x:r url.nowhere.insteadOf=x", "x:r", []string{"R"}},
 		{"url.nowhere.insteadOf=x: url.R.pushInsteadOf=x:", "x:", []string{"R"}},
 		{"url.nowhere.pushInsteadOf=x: url.R.insteadOf=x: remote.up.pushurl=x:", "up", []string{"R"}},
+		{"url.R2.insteadOf=x: url.R.insteadOf=x:", "x:", []string{"R2"}}, // of equally long ones the first
+		{"url.R.insteadOf=x: url.R2.insteadOf=x:", "x:", []string{"R"}},
+		{"url.R.insteadOf=y: url.R2.insteadOf=x: url.R.insteadOf=x:", "x:", []string{"R"}},
+		{"url.R.pushInsteadOf=y: url.R2.insteadOf=x: url.R.insteadOf=x:", "x:", []string{"R2"}},
 		{"remote.up.url=R2 remote.up.url=x: url.R.pushInsteadOf=x:", "up", []string{"R"}},
 	} {
 		t.Run(tc.config+" "+tc.word, func(t *testing.T) {
@@ -103,6 +107,9 @@ func TestConfig_With(t *testing.T) {
 			t.Errorf("%s is %q, want %q", key, value, want)
 		}
 	}
+	if url := got.FetchURL("x:r"); url != "git@Host:r" {
+		t.Errorf("rewritten to %q", url)
+	}
 	if value, _ := c.Get("a.b"); value != "1" || len(c) != 1 {
 		t.Errorf("the first has changed: %v", c)
 	}
@@ -138,5 +145,25 @@ func TestNoSecretInArguments(t *testing.T) {
 	log, err := os.ReadFile(recorder + ".log")
 	if err != nil || strings.Contains(string(log), "SECRET") {
 		t.Errorf("%v\n%s", err, log)
+	}
+}
+
+// TestAlias holds the lookup against git, also for what only newer ones know.
+func TestAlias(t *testing.T) {
+	g, _, _ := repository(t)
+	for i, tc := range []string{
+		"alias.a=version", "alias.A=version", "alias.a.command=version", "alias.A.command=version", "alias.a.b=version",
+		"alias.a=version alias.a.command=log", "alias.a.command=version alias.a=log", "alias.a.command=log alias.a=version", "alias.b=version",
+	} {
+		g := g
+		g.Globals = slices.Clone(g.Globals)
+		for setting := range strings.FieldsSeq(tc) {
+			g.Globals = append(g.Globals, "-c", setting)
+		}
+		out, err := g.Output(t.Context(), "a")
+		want := err == nil && strings.HasPrefix(out, "git version")
+		if value, ok := g.Alias(t.Context(), "a"); (ok && value == "version") != want {
+			t.Errorf("%d: %s: %q, %v; git: %q, %v", i, tc, value, ok, out, err)
+		}
 	}
 }

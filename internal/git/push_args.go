@@ -132,6 +132,28 @@ func ParsePush(args []string) (PushArgs, error) {
 // are as git prints them: section and last part in lower case, the part between as it is.
 type Config map[string][]string
 
+// rewrites is a key beside git's own, which all have a dot: the keys of url.<base>, in the order
+// in which they first appear. Of bases of equal length git takes the first.
+const rewrites = "url"
+
+func (c Config) add(key, value string) {
+	if _, seen := c[key]; !seen && strings.HasPrefix(key, "url.") {
+		c[rewrites] = append(slices.Clip(c[rewrites]), key)
+	}
+	c[key] = append(slices.Clip(c[key]), value)
+}
+
+// HasHook reports whether the configuration defines a hook (since git 2.54) for one of the events.
+func (c Config) HasHook(events ...string) bool {
+	for key, values := range c {
+		if strings.HasPrefix(key, "hook.") && strings.HasSuffix(key, ".event") &&
+			slices.ContainsFunc(values, func(v string) bool { return slices.Contains(events, v) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // ParseConfig reads the output of `git config -z --list`. A key without a value, which git takes
 // as a true boolean, gets the value "true".
 func ParseConfig(z []byte) Config {
@@ -142,7 +164,7 @@ func ParseConfig(z []byte) Config {
 			value = "true"
 		}
 		if key != "" {
-			c[key] = append(c[key], value)
+			c.add(key, value)
 		}
 	}
 	return c
@@ -160,7 +182,7 @@ func (c Config) With(settings []string) Config {
 		if first >= 0 {
 			key = strings.ToLower(key[:first]) + key[first:last] + strings.ToLower(key[last:])
 		}
-		c[key] = append(slices.Clone(c[key]), value)
+		c.add(key, value)
 	}
 	return c
 }

@@ -18,10 +18,13 @@ type ScopedConfig struct {
 	scopes map[string][]string // for each key, as long as its values
 }
 
-// User is what the user and the machine set, without what the repository says.
+// User is what the user and the machine set for us, without what the repository says.
 func (c ScopedConfig) User() ScopedConfig {
 	user := ScopedConfig{Config: Config{}, scopes: map[string][]string{}}
 	for key, values := range c.Config {
+		if !strings.HasPrefix(key, "gitops.") {
+			continue
+		}
 		for i, value := range values {
 			if scope := c.scopes[key][i]; userScope(scope) {
 				user.add(key, value, scope)
@@ -56,7 +59,7 @@ func (c ScopedConfig) RepositoryScope(key string) string {
 }
 
 func (c ScopedConfig) add(key, value, scope string) {
-	c.Config[key] = append(c.Config[key], value)
+	c.Config.add(key, value)
 	c.scopes[key] = append(c.scopes[key], scope)
 }
 

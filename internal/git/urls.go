@@ -36,18 +36,18 @@ func (c Config) PushURLs(remote string) []string {
 	return rewritten
 }
 
-// rewrite replaces the longest prefix that one of the url.<base>.<how> names by its base, if there is one.
+// rewrite replaces the longest prefix that one of the url.<base>.<how> names by its base, if there
+// is one; of equally long ones that of the base that comes first.
 func (c Config) rewrite(url, how string) (string, bool) {
 	longest, base := "", ""
-	for key, prefixes := range c {
-		key, ours := strings.CutPrefix(key, "url.")
+	for _, key := range c[rewrites] {
 		to, ok := strings.CutSuffix(key, "."+how)
-		if !ours || !ok {
+		if !ok {
 			continue
 		}
-		for _, prefix := range prefixes {
+		for _, prefix := range c[key] {
 			if len(prefix) > len(longest) && strings.HasPrefix(url, prefix) {
-				longest, base = prefix, to
+				longest, base = prefix, strings.TrimPrefix(to, "url.")
 			}
 		}
 	}

@@ -42,6 +42,10 @@ func (f *Flows) cloneAhead(args git.CloneArgs, url string, words []string, cwd s
 	if args.Directory() == "" {
 		return nil
 	}
+	if f.GitConfig.With(args.Config).HasHook(git.CloneHooks...) { // not to be run before the turn
+		f.Notes.Debug("no clone ahead: the configuration defines a hook")
+		return nil
+	}
 	a := &ahead{f: f, args: args, words: words, mark: rand.Text(), spot: spotOf(args.Directory(), cwd)}
 	if info, err := os.Lstat(a.dir); err == nil {
 		if files, err := os.ReadDir(a.dir); !info.IsDir() || err != nil || len(files) > 0 {

@@ -170,7 +170,7 @@ func (s *Script) learn(n syntax.Node) {
 		}
 		for i, word := range set.Args[:max(len(set.Args)-1, 0)] {
 			if name, ok := strings.CutPrefix(word, "alias."); ok {
-				s.aliases[strings.ToLower(name)] = set.Args[i+1]
+				s.aliases[strings.ToLower(strings.TrimSuffix(name, ".command"))] = set.Args[i+1]
 			}
 		}
 	}
