@@ -69,7 +69,7 @@ var managers = []struct {
 	{"husky", "husky", `add to .husky/pre-push: git-gitops pre-push "$0" "$@"`, []string{".husky/pre-push"}, []string{".husky"}},
 	{"lefthook", "lefthook", "add to lefthook.yml, with use_stdin: true: pre-push: commands: gitops: run: git-gitops pre-push lefthook {0}", lefthookFiles, lefthookFiles},
 	{"pre-commit", "pre-commit.com", "let pre-commit find our hook, which it then runs as pre-push.legacy: pre-commit uninstall -t pre-push && git gitops install && pre-commit install -t pre-push", nil, []string{".pre-commit-config.yaml"}},
-	{"overcommit", "overcommit", "add to .overcommit.yml under PrePush a hook that runs git-gitops pre-push", []string{".overcommit.yml"}, []string{".overcommit.yml"}},
+	{"overcommit", "overcommit", "add to .overcommit.yml: PrePush: {Gitops: {enabled: true, command: [git-gitops, pre-push, overcommit]}}", []string{".overcommit.yml"}, []string{".overcommit.yml"}},
 }
 
 // Install writes the pre-push hook into a folder of hooks. A hook that is there already is kept

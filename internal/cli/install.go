@@ -349,7 +349,10 @@ func lfsUploader(place git.Place, dir string) string {
 
 // otherHooks are the pre-push hooks that git would have run without ours. The place is empty when it is not known.
 func otherHooks(place git.Place, hook string) []string {
-	others := []string{hook + hooks.Chained}
+	var others []string
+	if filepath.Base(hook) != hook { // a manager's name is no file, and a clone could bring one along
+		others = append(others, hook+hooks.Chained)
+	}
 	if strings.HasPrefix(filepath.Base(hook), "pre-push.") { // a hook manager has renamed ours
 		others = append(others, filepath.Join(filepath.Dir(hook), "pre-push"+hooks.Chained))
 	}

@@ -45,6 +45,11 @@ func (g Git) Integrate(ctx context.Context, remote, branch string) (bool, error)
 	if g.rebasing(ctx) { // somebody else's, which we must not abort
 		return false, &RebaseError{Reason: "another rebase is in progress here"}
 	}
+	if signed, err := g.signed(ctx, upstream, before); err != nil {
+		return false, err
+	} else if signed {
+		return false, &RebaseError{Reason: "there are signed commits, whose signatures a rebase would drop (with commit.gpgSign=true it signs again)"}
+	}
 	ours, err := g.edits(ctx, upstream, before)
 	if err != nil {
 		return false, err
@@ -74,6 +79,22 @@ func (g Git) Integrate(ctx context.Context, remote, branch string) (bool, error)
 		err = &RebaseError{Reason: "it would not keep every commit"}
 	}
 	return false, errors.Join(err, undone)
+}
+
+// signed reports whether a range has signed commits that a rebase would not sign again.
+func (g Git) signed(ctx context.Context, since, to string) (bool, error) {
+	config, err := g.ReadConfig(ctx)
+	if err != nil || config.IsTrue("commit.gpgsign") {
+		return false, err
+	}
+	out, err := g.Output(ctx, "rev-list", "--header", since+".."+to)
+	for commit := range strings.SplitSeq(out, "\x00") {
+		header, _, _ := strings.Cut(commit, "\n\n")
+		if strings.Contains(header, "\ngpgsig") {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // abort undoes a rebase that stopped with err, and says why it did.

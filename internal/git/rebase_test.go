@@ -186,3 +186,32 @@ func TestRehearse(t *testing.T) {
 		t.Errorf("the remote was changed:\n%s\n%s", refs, now)
 	}
 }
+
+// TestIntegrate_signed: a rebase that would drop a signature is not begun; with commit.gpgSign it
+// signs again.
+func TestIntegrate_signed(t *testing.T) {
+	g, dir, remote := repository(t)
+	signer := filepath.Join(t.TempDir(), "signer")
+	script := "#!/bin/sh\ncat >/dev/null\necho '[GNUPG:] SIG_CREATED ' >&2\necho -----BEGIN PGP SIGNATURE-----\necho -----END PGP SIGNATURE-----\n"
+	if err := os.WriteFile(signer, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	must(t, g, "config", "gpg.program", signer)
+	diverge(t, g, dir, map[string]string{"theirs": "1\n"}, map[string]string{"ours": "1\n"})
+	must(t, g, "commit", "-q", "--amend", "--no-edit", "-S")
+	before := must(t, g, "rev-parse", "HEAD")
+	var stopped *RebaseError
+	if _, err := g.Integrate(t.Context(), remote, "main"); !errors.As(err, &stopped) || !strings.Contains(stopped.Reason, "signed") {
+		t.Errorf("error %v", err)
+	}
+	if now := must(t, g, "rev-parse", "HEAD"); now != before {
+		t.Errorf("HEAD moved from %s to %s", before, now)
+	}
+	must(t, g, "config", "commit.gpgSign", "true")
+	if rebased, err := g.Integrate(t.Context(), remote, "main"); !rebased || err != nil {
+		t.Errorf("not rebased: %v", err)
+	}
+	if !strings.Contains(must(t, g, "cat-file", "commit", "HEAD"), "\ngpgsig ") {
+		t.Error("the signature is gone")
+	}
+}

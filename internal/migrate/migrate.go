@@ -245,6 +245,18 @@ func (s *Script) git(args []*syntax.Word, words []string, at int, in *function) 
 		s.lockNote(args[at], in, fmt.Sprintf("works on a lock branch (git %s), not changed: the lock on Redis takes its place, so this can go", sub.Verb))
 		return nil
 	}
+	s.unguarded(args[at], sub, in)
+	inner := slices.Index(sub.Args, "foreach") + 1
+	for inner > 0 && inner < len(sub.Args) && strings.HasPrefix(sub.Args[inner], "-") { // its own options
+		inner++
+	}
+	if sub.Verb == "submodule" && inner > 0 && inner < len(sub.Args) {
+		if rest := sub.Args[inner:]; len(rest) == 1 {
+			s.hides(operands[inner], rest[0], in)
+		} else if isGit(rest[0]) {
+			return s.git(args, words, len(words)-len(rest), in)
+		}
+	}
 	if in != nil && sub.Verb == "gitops" && s.guarded(sub.Args) { // already
 		in.changed = true
 	}
@@ -265,6 +277,19 @@ func (s *Script) git(args []*syntax.Word, words []string, at int, in *function) 
 		s.note(args[0], in, fmt.Sprintf("%s may take REDIS_* and GITOPS_* out of the environment: see that it keeps them", path.Base(words[0])))
 	}
 	return nil
+}
+
+// unguarded points at commands that push by git's own program, which no git gitops stands in for.
+func (s *Script) unguarded(n syntax.Node, sub shim.CommandLine, in *function) {
+	const byHook = "git %s pushes by git itself, not changed: only the pre-push hook locks it (git gitops install), or push with git gitops push"
+	switch pushes := slices.Contains(sub.Args, "push"); {
+	case sub.Verb == "send-pack":
+		s.note(n, in, "git send-pack takes no lock and runs no hook, not changed: use git gitops push")
+	case sub.Verb == "subtree" && pushes:
+		s.note(n, in, fmt.Sprintf(byHook, "subtree push"))
+	case sub.Verb == "for-each-repo" && pushes:
+		s.note(n, in, fmt.Sprintf(byHook, "for-each-repo"))
+	}
 }
 
 // guarded reports whether words after git are a clone or a push, by themselves or through an alias that the script sets.

@@ -59,7 +59,12 @@ func TestRead(t *testing.T) {
 		{`g() { git "$@"; }; git $OPTIONS push; git "${o[@]}" push`, `g() { git gitops "$@"; }; git gitops $OPTIONS push; git gitops "${o[@]}" push`},
 		{`git() { command git "$@"; }`, `git() { command git "$@"; }`},
 
+		// In submodules.
+		{`git submodule foreach git push; git -C d submodule --quiet foreach --recursive git push -q origin`, `git submodule foreach git gitops push; git -C d submodule --quiet foreach --recursive git gitops push -q origin`},
+		{`git submodule foreach git pull; git submodule update; git submodule foreach`, ``},
+
 		// Aliases of the script.
+		{"git config alias.p.command push\ngit p", "git config alias.p.command push\ngit gitops p"},
 		{"git config --global alias.p push\ngit p", "git config --global alias.p push\ngit gitops p"},
 		{"git P\ngit config alias.p 'push -u'", "git gitops P\ngit config alias.p 'push -u'"},
 		{"git config alias.s status\ngit s", "git config alias.s status\ngit s"},
@@ -232,4 +237,23 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%q: notes out of order: %+v", text, s.Notes)
 		}
 	})
+}
+
+// TestRead_unguarded: what pushes by itself, and by no git of the script, is pointed at.
+func TestRead_unguarded(t *testing.T) {
+	for text, want := range map[string]string{
+		"git subtree push --prefix=lib origin lib":          "git subtree push pushes by git itself",
+		"git for-each-repo --config=some.repo push":         "git for-each-repo pushes by git itself",
+		"git send-pack origin main":                         "git send-pack takes no lock and runs no hook",
+		"git submodule foreach 'git push origin HEAD'":      "in a string that a shell reads",
+		"git submodule foreach --recursive 'git push || :'": "in a string that a shell reads",
+		"git subtree pull --prefix=lib origin lib":          "",
+		"git for-each-repo --config=some.repo fetch":        "",
+		"git submodule foreach 'git fetch'":                 "",
+	} {
+		s := migrated(t, text)
+		if s.Edits != 0 || (len(s.Notes) == 0) != (want == "") || want != "" && !strings.Contains(s.Notes[0].Text, want) {
+			t.Errorf("%s: %d edits, notes %v, want %q", text, s.Edits, s.Notes, want)
+		}
+	}
 }
