@@ -104,3 +104,22 @@ func (w *world) claimed() bool {
 	}
 	return true
 }
+
+// TestPresence_shown: locks shows that a holder is gone also when nobody waits, and events, stats and
+// metrics tell that its hold ended so.
+func TestPresence_shown(t *testing.T) {
+	t.Parallel()
+	needNamespaces(t)
+	w := newLifeWorld(t).with("GITOPS_LOCK_TTL=300", "GITOPS_LOCK_TIMEOUT=600")
+	holder := w.start(".", append(namespace, "git gitops clone -q $REMOTE work && touch ready && read -r _ <gate")...)
+	w.until("it holds the lock and shows itself", func() bool { return w.exists("ready") && w.claimed() })
+	wantText(t, w.must(".", "git gitops locks --json"), `"presence":"present"`)
+	holder.signal(syscall.SIGKILL)
+	w.until("locks says that it is gone", func() bool { return strings.Contains(w.must(".", "git gitops locks"), ", gone ") })
+	wantText(t, w.must(".", "git gitops locks --json"), `"presence":"gone"`)
+
+	wantCode(t, w.bash(".", "git gitops clone -q $REMOTE next"), 0)
+	wantText(t, w.must(".", "git gitops events"), "  gone ")
+	wantText(t, w.must(".", "git gitops stats --json"), `"failures":1`)
+	wantText(t, w.must(".", "git gitops metrics --once"), `gitops_events_total{type="gone"} 1`)
+}

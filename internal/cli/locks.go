@@ -47,13 +47,17 @@ type personJSON struct {
 }
 
 type holderJSON struct {
-	ID      string  `json:"id"` // for unlock --force
-	Known   bool    `json:"known"`
-	Fence   int64   `json:"fence,omitempty"`
-	Held    float64 `json:"held_seconds"`
-	Expires float64 `json:"expires_in_seconds"` // -1: never
+	ID       string  `json:"id"` // for unlock --force
+	Known    bool    `json:"known"`
+	Fence    int64   `json:"fence,omitempty"`
+	Held     float64 `json:"held_seconds"`
+	Expires  float64 `json:"expires_in_seconds"` // -1: never
+	Presence string  `json:"presence,omitempty"` // present or gone; not there when it is not known
 	personJSON
 }
+
+// presenceJSON is what is known of a holder's processes.
+var presenceJSON = map[lock.Presence]string{lock.Present: "present", lock.Absent: "gone"}
 
 type waiterJSON struct {
 	Place  int     `json:"place"`
@@ -77,7 +81,7 @@ func toJSON(s lock.State) lockJSON {
 	if h := s.Holder; h != nil {
 		j.Holder = &holderJSON{
 			ID: h.ID(), Known: h.Known, Fence: int64(h.Fence), Held: h.Age.Seconds(), Expires: max(-1, h.Left.Seconds()),
-			personJSON: person(h.Record),
+			Presence: presenceJSON[h.Presence], personJSON: person(h.Record),
 		}
 		if h.Left < 0 {
 			j.Holder.Expires = -1
@@ -205,7 +209,7 @@ func printTable(w io.Writer, states []lock.State) error {
 		if h := s.Holder; h != nil {
 			row[1], row[4] = "unknown (not one of ours)", h.ID()
 			if h.Known {
-				row[1], row[2] = personText(h.Record), term.Duration(h.Age)
+				row[1], row[2] = personText(h.Record)+goneText(h.Presence), term.Duration(h.Age)
 			}
 			if row[3] = "never"; h.Left >= 0 {
 				row[3] = term.Duration(h.Left.Round(time.Second))
@@ -291,6 +295,14 @@ func printLock(w io.Writer, s lock.State) error {
 		rows = append(rows, []string{fmt.Sprintf("place %d", i+1), text})
 	}
 	return term.Table(w, rows)
+}
+
+// goneText says of a holder that none of its processes is there.
+func goneText(p lock.Presence) string {
+	if p == lock.Absent {
+		return ", gone"
+	}
+	return ""
 }
 
 // personText is a holder or waiter in a few words.

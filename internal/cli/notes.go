@@ -65,7 +65,7 @@ func holderText(h lock.Holder) string {
 	if h.Command != "" {
 		text += fmt.Sprintf(" (%s, pid %d)", h.Command, h.PID)
 	}
-	text += " for " + term.Duration(h.Age)
+	text += " for " + term.Duration(h.Age) + goneText(h.Presence)
 	for _, more := range []string{h.Purpose, h.Job, h.RunURL} {
 		if more != "" {
 			text += ", " + more
