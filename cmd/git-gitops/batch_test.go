@@ -396,3 +396,17 @@ func TestBatch_outsider(t *testing.T) {
 	w.wantOnce(5)
 	wantText(t, w.must(bare, "git log --format=%s main"), "outside")
 }
+
+// TestPush_narrowRequests: under a lock name, a push whose branch has not moved asks the server for its refs once
+// before it pushes, and fetches nothing.
+func TestPush_narrowRequests(t *testing.T) {
+	t.Parallel()
+	w := batching(t).with("GITOPS_PUSH_BATCH", "GITOPS_PUSH_BATCH_SECRET")
+	w.cloned("file://"+w.path(bare), 1, ownFile)
+	w = w.with("GIT_TRACE=" + w.path("trace"))
+	wantCode(t, w.push(0).wait(), 0)
+	if trace := w.read("trace"); strings.Contains(trace, "ls-remote") || strings.Count(trace, "run_command: git-upload-pack") > 1 || strings.Contains(trace, "pack-objects --revs --thin --stdout --shallow-file") {
+		t.Errorf("more than one look:\n%s", trace)
+	}
+	wantText(t, w.read("trace"), "fetch --quiet")
+}

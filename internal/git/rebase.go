@@ -27,13 +27,16 @@ func (e *RebaseError) Error() string {
 	}
 }
 
+// ErrNotFetched says that a branch was not fetched: there is none, or the remote does not answer.
+var ErrNotFetched = errors.New("not fetched")
+
 // Integrate fetches a branch of the remote and rebases HEAD onto it, keeping every commit whole;
 // where that is not possible it leaves everything as it was, and the error is a *RebaseError. It
 // reports whether there was anything to do.
 func (g Git) Integrate(ctx context.Context, remote, branch string) (bool, error) {
 	from, remote := g.reaching(remote)
 	if _, err := from.Output(ctx, "fetch", "--quiet", "--no-tags", "--", remote, "refs/heads/"+branch); err != nil {
-		return false, fmt.Errorf("fetch %s: %w", branch, err)
+		return false, fmt.Errorf("%w: %s: %w", ErrNotFetched, branch, err)
 	}
 	upstream, before := g.Tip(ctx, "FETCH_HEAD"), g.Tip(ctx, "HEAD")
 	if g.Contains(ctx, before, upstream) {

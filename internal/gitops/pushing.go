@@ -310,14 +310,15 @@ func (p *pushing) integrate(ctx context.Context) error {
 		return nil
 	}
 	branch := strings.TrimPrefix(p.target.Branches[0], "refs/heads/")
-	tip, err := p.f.Git.RemoteTip(ctx, p.url, p.target.Branches[0])
-	if err != nil || tip == "" { // no such branch yet; or the push will say what is wrong
-		return nil
-	}
 	rebased, err := p.f.Git.Integrate(ctx, p.url, branch)
 	if rebased {
 		p.rebased = true
+		tip := p.f.Git.Tip(ctx, "FETCH_HEAD")
 		p.f.Notes.Say("rebased onto %s, which somebody else had pushed to %s", short(tip), branch)
+	}
+	if errors.Is(err, git.ErrNotFetched) && ctx.Err() == nil {
+		p.f.Notes.Debug("%v", err)
+		return nil // no such branch yet; or the push will say what is wrong
 	}
 	return err
 }

@@ -4,7 +4,7 @@
 //	bench handoff [-waiters 1,10,100,1000] [-rounds 200] [-idle 30s] [-json]
 //	bench passthrough [-binary bin/git-gitops] [-rounds 200] [-json]
 //	bench uncontended [-over path,file,http,ssh] [-mb 1,50] [-rounds 20] [-json]
-//	bench pipelines [-n 10,30] [-mb 1,50] [-over http] [-edit 200ms] [-strategies NAMES] [-json]
+//	bench pipelines [-n 10,30] [-mb 1,50] [-over http] [-edit 200ms] [-delay 50ms] [-ready] [-strategies NAMES] [-json]
 //	bench waiters [-n 500] [-idle 30s] [-json]
 //
 // handoff starts a redis-server of its own on the loopback address. All waiters live in this process, each with connections of its
@@ -32,6 +32,9 @@
 // the last has landed: with git gitops, with the clone inside the lock, with a lock name for each and a rebase at the push, with a loop
 // of pull --rebase and push, with a SET NX loop around redis-cli, with a lock branch. RATIO is to the serial limit: what git alone takes to fetch
 // the difference, edit, commit and push, so many times one after the other.
+//
+// PUSHES is how often the branch was moved, REQUESTS what the server was asked over http. With -delay a round trip to it takes so long,
+// through a proxy, and a new connection takes -opening round trips more.
 //
 // waiters has so many wait for one lock as handoff does, and looks at them for a while, twice: once at the processor time of the
 // server, once at the commands that they send. CONNS and KB are what all of them together add to the server; COMMANDS/S is what they

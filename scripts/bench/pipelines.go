@@ -20,9 +20,11 @@ var strategies = map[string]struct {
 	script string
 	env    []string
 }{
-	"gitops":         {script: `clone "git gitops" && edit && git gitops -C "$w" push -q origin main`},
-	"gitops-inside":  {script: `clone "git gitops" && edit && git gitops -C "$w" push -q origin main`, env: []string{"GITOPS_CLONE_AHEAD=off"}},
-	"gitops-names":   {script: `export GITOPS_LOCK_NAME=name$i; clone "git gitops" && edit && git gitops -C "$w" push -q origin main`, env: []string{"GITOPS_PUSH_REBASE=true"}},
+	"gitops":        {script: `clone "git gitops" && edit && git gitops -C "$w" push -q origin main`},
+	"gitops-inside": {script: `clone "git gitops" && edit && git gitops -C "$w" push -q origin main`, env: []string{"GITOPS_CLONE_AHEAD=off"}},
+	"gitops-names":  {script: `export GITOPS_LOCK_NAME=name$i; clone "git gitops" && edit && git gitops -C "$w" push -q origin main`, env: []string{"GITOPS_PUSH_REBASE=true"}},
+	"gitops-batch": {script: `export GITOPS_LOCK_NAME=name$i; clone "git gitops" && edit && git gitops -C "$w" push -q origin main`,
+		env: []string{"GITOPS_PUSH_REBASE=true", "GITOPS_PUSH_BATCH=true", "GITOPS_PUSH_BATCH_SECRET=of the bench", "GITOPS_PUSH_BATCH_MAX=200"}},
 	"retry":          {script: `clone git && edit && until git -C "$w" push -q origin main; do sleep 0.1; git -C "$w" pull -q --rebase origin main || exit 1; done`},
 	"redis-cli-1s":   {script: redisCLI, env: []string{"POLL=1"}},
 	"redis-cli-20s":  {script: redisCLI, env: []string{"POLL=20"}},
@@ -31,7 +33,7 @@ var strategies = map[string]struct {
 
 const (
 	prelude = `set -u; url=$1 i=$2 secs=$3 w=w/$2; mkdir -p w; exec 3>&2 2>w/$2.err
-clone() { $1 clone "$url" -b main "$w"; }
+clone() { $1 clone "$url" -b main "$w" && { [ -z "${READY:-}" ] || { : >"$w.ready"; until [ -e w/go ]; do sleep 0.05; done; }; }; }
 edit() { sleep "$secs"; mkdir -p "$w/out"; echo "$i" >"$w/out/$i" && git -C "$w" add out && git -C "$w" commit -qm "$i"; }
 `
 	epilogue = "\ncode=$?; exec 2>&3; cat \"$w.err\" >&2; rm -rf \"$w\"; exit $code"
@@ -63,6 +65,10 @@ type contest struct {
 	Ratio     float64 `json:"ratio_to_serial_limit"`
 	Landed    int     `json:"landed"`
 	Rejected  int     `json:"rejected_pushes"`
+	Delay     float64 `json:"round_trip_seconds"`
+	Ready     bool    `json:"clones_made_before"`
+	Pushes    int     `json:"pushes_to_the_branch"`
+	Requests  int     `json:"requests"`
 }
 
 func pipelinesCommand(args []string) error {
@@ -74,10 +80,13 @@ func pipelinesCommand(args []string) error {
 	names := flags.String("strategies", "gitops,gitops-inside,gitops-names,retry,redis-cli-1s,lock-branch-1s", "`NAMES` of what to compare; there is also redis-cli-20s")
 	edit := flags.Duration("edit", 200*time.Millisecond, "`TIME` that each edit takes")
 	queued := flags.Bool("queued", false, "take the time only from when all have queued for a lock that is held, and have their clones; for gitops and gitops-inside")
+	ready := flags.Bool("ready", false, "take the time only from when all have their clones; for strategies that do not lock while they clone: gitops-names, gitops-batch, retry")
+	delay := flags.Duration("delay", 0, "`TIME` of a round trip to the server, with a proxy; over http")
+	opening := flags.Int("opening", 2, "with -delay, `NUMBER` of further round trips that a new connection takes")
 	asJSON := flags.Bool("json", false, "print JSON")
 	_ = flags.Parse(args) // it exits when it cannot
 
-	rows := []string{row("PIPELINES", "MB", "STRATEGY", "SECONDS", "RATIO", "LANDED", "REJECTED")}
+	rows := []string{row("PIPELINES", "MB", "STRATEGY", "SECONDS", "RATIO", "LANDED", "REJECTED", "PUSHES", "REQUESTS")}
 	var results []contest
 	for size := range strings.SplitSeq(*sizes, ",") {
 		megabytes, err := strconv.Atoi(size)
@@ -89,6 +98,9 @@ func pipelinesCommand(args []string) error {
 			return err
 		}
 		defer s.close()
+		if err := s.link(*transport, *delay, *opening); err != nil {
+			return err
+		}
 		for number := range strings.SplitSeq(*numbers, ",") {
 			n, err := strconv.Atoi(number)
 			if err != nil || n < 1 {
@@ -101,15 +113,15 @@ func pipelinesCommand(args []string) error {
 			limit.Megabytes = megabytes
 			all := []contest{limit}
 			for name := range strings.SplitSeq(*names, ",") {
-				c, err := s.contest(name, *transport, n, *edit, *queued)
+				c, err := s.contest(name, *transport, n, *edit, *queued, *ready)
 				if err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
-				c.Megabytes, c.Ratio = megabytes, c.Seconds/limit.Seconds
+				c.Megabytes, c.Ratio, c.Delay = megabytes, c.Seconds/limit.Seconds, delay.Seconds()
 				all = append(all, c)
 			}
 			for _, c := range all {
-				rows = append(rows, row(number, size, c.Strategy, fmt.Sprintf("%.2f", c.Seconds), fmt.Sprintf("%.2f", c.Ratio), strconv.Itoa(c.Landed), strconv.Itoa(c.Rejected)))
+				rows = append(rows, row(number, size, c.Strategy, fmt.Sprintf("%.2f", c.Seconds), fmt.Sprintf("%.2f", c.Ratio), strconv.Itoa(c.Landed), strconv.Itoa(c.Rejected), strconv.Itoa(c.Pushes), strconv.Itoa(c.Requests)))
 			}
 			results = append(results, all...)
 		}
@@ -132,7 +144,7 @@ func (s *site) serial(transport string, n int, edit time.Duration) (contest, err
 	if _, err := s.bash(ctx, nil, `mkdir -p w && git clone -q "$1" -b main w/clone`, s.urls[transport]); err != nil {
 		return c, err
 	}
-	began := time.Now()
+	began, requests := time.Now(), s.requests.Load()
 	for i := range n {
 		_, err := s.bash(ctx, nil, prelude+`w=w/clone; git -C "$w" fetch -q origin && git -C "$w" reset -q --hard origin/main && edit && git -C "$w" push -q origin main && git -C "$w" reset -q --hard seed && git -C "$w" update-ref refs/remotes/origin/main seed`,
 			s.urls[transport], strconv.Itoa(i), seconds)
@@ -140,15 +152,15 @@ func (s *site) serial(transport string, n int, edit time.Duration) (contest, err
 			return c, err
 		}
 	}
-	c.Seconds = time.Since(began).Seconds()
+	c.Seconds, c.Pushes, c.Requests = time.Since(began).Seconds(), s.pushes(), int(s.requests.Load()-requests)
 	var err error
 	c.Landed, err = s.landed()
 	return c, err
 }
 
 // contest starts all pipelines at once and waits for the last.
-func (s *site) contest(name, transport string, n int, edit time.Duration, queued bool) (contest, error) {
-	c := contest{Strategy: name, Pipelines: n, Transport: transport, Queued: queued}
+func (s *site) contest(name, transport string, n int, edit time.Duration, queued, ready bool) (contest, error) {
+	c := contest{Strategy: name, Pipelines: n, Transport: transport, Queued: queued, Ready: ready}
 	strategy, ok := strategies[name]
 	if !ok {
 		known := make([]string, 0, len(strategies))
@@ -175,6 +187,10 @@ func (s *site) contest(name, transport string, n int, edit time.Duration, queued
 			return c, err
 		}
 	}
+	if ready {
+		env = append([]string{"READY=yes"}, env...)
+	}
+	requests := s.requests.Load()
 	began := time.Now()
 	for i := range n {
 		wg.Go(func() {
@@ -206,8 +222,23 @@ func (s *site) contest(name, transport string, n int, edit time.Duration, queued
 			return c, err
 		}
 	}
+	if ready {
+		for made := 0; made < n; time.Sleep(50 * time.Millisecond) {
+			if err := ctx.Err(); err != nil {
+				return c, err
+			}
+			files, _ := filepath.Glob(filepath.Join(s.dir, "w", "*.ready"))
+			made = len(files)
+		}
+		requests, began = s.requests.Load(), time.Now()
+		if err := os.WriteFile(filepath.Join(s.dir, "w", "go"), nil, 0o600); err != nil {
+			return c, err
+		}
+	}
 	wg.Wait()
 	c.Seconds = time.Since(began).Seconds()
+	c.Requests = int(s.requests.Load() - requests)
+	c.Pushes = s.pushes()
 	if err := errors.Join(errs...); err != nil {
 		return c, err
 	}

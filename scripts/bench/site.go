@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -27,6 +28,8 @@ type site struct {
 	env  []string
 	urls map[string]string // of the repository, by transport
 	stop []func()
+
+	requests atomic.Int64 // over http
 }
 
 // newSite has a repository of so many megabytes, in files of 100 KB that cannot be compressed. binary is that of git-gitops.
@@ -104,15 +107,21 @@ func (s *site) seed(megabytes int) error {
 	}
 	_, err := s.bash(context.Background(), nil, `mkdir -p seed srv && cd seed && git init -q && echo 0 >counter && git add . && git commit -qm seed &&
 		git clone -q --bare . ../srv/repo.git && cd .. && rm -rf seed && git -C srv/repo.git config http.receivepack true &&
-		git -C srv/repo.git repack -q -a -d && git -C srv/repo.git tag seed`)
+		git -C srv/repo.git config core.logAllRefUpdates always && git -C srv/repo.git repack -q -a -d && git -C srv/repo.git tag seed`)
 	return err
 }
 
 // reset brings the repository back to what it was.
 func (s *site) reset() error {
 	_, err := s.bash(context.Background(), nil, `cd srv/repo.git && git update-ref refs/heads/main seed && git for-each-ref --format='delete %(refname)' refs/heads/lock.\* | git update-ref --stdin &&
-		git prune && cd "$OLDPWD" && rm -rf w`)
+		git prune && rm -f logs/refs/heads/main && cd "$OLDPWD" && rm -rf w`)
 	return err
+}
+
+// pushes is how often the branch was moved since the last reset.
+func (s *site) pushes() int {
+	log, _ := os.ReadFile(filepath.Join(s.dir, "srv/repo.git/logs/refs/heads/main"))
+	return strings.Count(string(log), "\n")
 }
 
 // bash runs a script in the site's folder and returns what it said on stderr. more are further variables.
@@ -136,10 +145,14 @@ func (s *site) http() error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: &cgi.Handler{
+	backend := &cgi.Handler{
 		Path: filepath.Join(strings.TrimSpace(string(core)), "git-http-backend"),
 		Env:  []string{"GIT_PROJECT_ROOT=" + filepath.Join(s.dir, "srv"), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull},
-	}}
+	}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests.Add(1)
+		backend.ServeHTTP(w, r)
+	})}
 	go func() { _ = server.Serve(listener) }()
 	s.stop = append(s.stop, func() { _ = server.Close() })
 	s.urls["http"] = "http://" + listener.Addr().String() + "/repo.git"
