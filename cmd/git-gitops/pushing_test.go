@@ -148,6 +148,31 @@ func TestPush_baseCheck(t *testing.T) {
 	}
 }
 
+// TestPush_rejectedBefore: a lock that a rejected push took, and that is lost since, knows no base: git decides.
+func TestPush_rejectedBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).with("GITOPS_LOCK_SESSION")
+	w.seed("remote.git")
+	w.must("remote.git", "git branch feat")
+	w.must(".", "git clone -q remote.git work && cd work && git checkout -q feat && git commit -q --allow-empty -m feat && git checkout -q main")
+	w.must("remote.git", "git update-ref refs/heads/feat $(git commit-tree -p feat -m outsider feat^{tree})")
+	for range 3 {
+		w.must("work", "git commit -q --allow-empty -m one")
+		r := w.bash("work", "git gitops push origin main feat")
+		wantCode(t, r, 1)
+		wantText(t, r.theirs(), "main -> main", "! [rejected]        feat -> feat")
+		if strings.Contains(r.ours(), "not pushed") {
+			t.Errorf("our lines: %s", r)
+		}
+		if w.tip("main") != w.must("work", "git rev-parse main") {
+			t.Errorf("main was not pushed: %s", r)
+		}
+		w.until("all locks are free", func() bool { return len(w.locks()) == 0 })
+		w.until("the keepers have said so", func() bool { return w.must("work", "cat .git/gitops/*.json | grep -c '\"lost\"' || true") == "2" })
+	}
+	w.must("work", "git checkout -q feat && git pull -q --rebase && git gitops push -q origin feat")
+}
+
 // TestPush_passingRefusal: what a server refuses for a reason that passes is tried again, and what it refuses
 // for good is not (d 20).
 func TestPush_passingRefusal(t *testing.T) {
