@@ -193,13 +193,15 @@ func TestPush_forcedLost(t *testing.T) {
 // forcedClones are the states of a clone in the table of docs/guarantees.md: each script makes a clone
 // named work, whose HEAD replaces the tip of main that it has seen.
 var forcedClones = map[string]string{
-	"holds the lock since the clone": "git gitops clone -q remote.git work && cd work && git commit -q --amend -m mine",
-	"has pushed the branch":          "git gitops clone -q remote.git work && cd work && git commit -q --allow-empty -m one && git gitops push -q && git commit -q --amend --allow-empty -m mine",
-	"has pushed it to a URL":         "git gitops clone -q remote.git work && cd work && git commit -q --allow-empty -m one && git gitops push -q ../remote.git main && git commit -q --amend --allow-empty -m mine",
-	"has lost the lock":              "git gitops clone -q remote.git work && cd work && git commit -q --amend -m mine && redis-cli -p $REDIS_PORT flushall >/dev/null",
-	"is of a session that has ended": "env -u GITOPS_LOCK_SESSION bash -c 'git gitops clone -q remote.git work; :' && cd work && until grep -q '\"lost\"' .git/gitops/*.json; do sleep 0.05; done && git commit -q --amend -m mine",
-	"never held the lock":            "git clone -q remote.git work && cd work && git commit -q --amend -m mine",
-	"knows nothing of the branch":    "git init -q work && cd work && git remote add origin ../remote.git && git commit -q --allow-empty -m mine",
+	"holds the lock since the clone":           "git gitops clone -q remote.git work && cd work && git commit -q --amend -m mine",
+	"has pushed the branch":                    "git gitops clone -q remote.git work && cd work && git commit -q --allow-empty -m one && git gitops push -q && git commit -q --amend --allow-empty -m mine",
+	"has pushed it to a URL":                   "git gitops clone -q remote.git work && cd work && git commit -q --allow-empty -m one && git gitops push -q ../remote.git main && git commit -q --amend --allow-empty -m mine",
+	"has lost the lock":                        "git gitops clone -q remote.git work && cd work && git commit -q --amend -m mine && redis-cli -p $REDIS_PORT flushall >/dev/null",
+	"is of a session that has ended":           "env -u GITOPS_LOCK_SESSION bash -c 'git gitops clone -q remote.git work; :' && cd work && until grep -q '\"lost\"' .git/gitops/*.json; do sleep 0.05; done && git commit -q --amend -m mine",
+	"never held the lock":                      "git clone -q remote.git work && cd work && git commit -q --amend -m mine",
+	"was fetched, and checked out detached":    "git init -q work && cd work && git remote add origin $PWD/../remote.git && git fetch -q origin main && git checkout -q origin/main && git commit -q --amend -m mine",
+	"has fetched the branch, and never had it": "git init -q work && cd work && git remote add origin $PWD/../remote.git && git fetch -q origin main && git commit -q --allow-empty -m mine",
+	"knows nothing of the branch":              "git init -q work && cd work && git remote add origin ../remote.git && git commit -q --allow-empty -m mine",
 }
 
 // forcedSince is what happens to main then, in out, another clone.
@@ -244,6 +246,9 @@ func TestPush_forcedTable(t *testing.T) {
 				t.Fatalf("no script for the row %q, %q", clone, since)
 			}
 			push, del := "-f origin main", "origin --delete main"
+			if strings.Contains(clone, "detached") {
+				push = "-f origin HEAD:main"
+			}
 			rows++
 			switch {
 			case cells[3] == cells[4] && strings.HasPrefix(cells[3], "refused"): // which changes nothing

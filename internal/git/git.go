@@ -353,16 +353,17 @@ func (g Git) Reflog(ctx context.Context, ref string) []ReflogEntry {
 	return log
 }
 
-// Had reports whether a commit is, or was, in the history of a local branch, as far as its log goes.
+// Had reports whether a commit is, or was, in the history of a local branch, or of a detached HEAD, as far
+// as its log goes. What a rebase had checked out does not count, nor what one of ours has made of a
+// branch: they may have been undone, and what they brought in is else still there.
 func (g Git) Had(ctx context.Context, branch, commit string) bool {
-	log := g.Reflog(ctx, branch)
-	if len(log) == 0 {
-		return false
-	}
 	var input strings.Builder
 	fmt.Fprintln(&input, commit)
-	for _, e := range log {
-		fmt.Fprintf(&input, "^%s\n", e.OID)
+	for _, e := range g.Reflog(ctx, branch) {
+		action, _, _ := strings.Cut(e.Why, ":")
+		if !strings.HasPrefix(action, rebaseAction) && (branch != "HEAD" || !strings.Contains(action, "rebase")) {
+			fmt.Fprintf(&input, "^%s\n", e.OID)
+		}
 	}
 	out, err := g.ask(ctx, input.String(), "rev-list", "--max-count=1", "--ignore-missing", "--stdin")
 	return err == nil && out == ""

@@ -215,3 +215,61 @@ func TestIntegrate_signed(t *testing.T) {
 		t.Error("the signature is gone")
 	}
 }
+
+// TestHad: what was merged or reset to was in the branch; what a rebase only tried to bring in was not.
+func TestHad(t *testing.T) {
+	start := func(t *testing.T, more string) (g Git, remote, theirs string) {
+		g, dir, remote := repository(t)
+		other := filepath.Join(filepath.Dir(remote), "other")
+		must(t, g, "clone", "-q", remote, other)
+		elsewhere := Git{Path: g.Path, Globals: []string{"-C", other}}
+		commit(t, elsewhere, other, "theirs", "file", "theirs\n")
+		must(t, elsewhere, "push", "-q", "origin", "main")
+		if err := os.WriteFile(filepath.Join(dir, "mine"), []byte(more), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		must(t, g, "add", ".")
+		commit(t, g, dir, "ours", "file", more)
+		must(t, g, "fetch", "-q")
+		return g, remote, g.Tip(t.Context(), "origin/main")
+	}
+	for name, tc := range map[string]struct {
+		script string // words of git commands, of which the last ones undo what the others did; "!": it fails
+		head   bool   // detached
+		want   bool
+	}{
+		"merged and undone":              {script: "merge -q -X ours origin/main|reset -q --hard HEAD~1", want: true},
+		"reset to it":                    {script: "reset -q --hard origin/main|reset -q --hard HEAD~1", want: true},
+		"checked out":                    {script: "checkout -q origin/main|checkout -q main", head: true, want: true},
+		"rebased, but aborted":           {script: "!rebase -q origin/main|rebase --abort"},
+		"rebased, but aborted, detached": {script: "checkout -q --detach|!rebase -q origin/main|rebase --abort", head: true},
+		"pulled, but aborted, detached":  {script: "checkout -q --detach|!pull -q --rebase origin main|rebase --abort", head: true},
+		"fetched":                        {script: "fetch -q"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, _, theirs := start(t, "ours\n")
+			for words := range strings.SplitSeq(tc.script, "|") {
+				words, fails := strings.CutPrefix(words, "!")
+				if _, err := g.Output(t.Context(), strings.Fields(words)...); (err != nil) != fails {
+					t.Fatalf("%s: %v", words, err)
+				}
+			}
+			ref := "refs/heads/main"
+			if tc.head {
+				ref = "HEAD"
+			}
+			if got := g.Had(t.Context(), ref, theirs); got != tc.want {
+				t.Errorf("had it: %v\n%v", got, g.Reflog(t.Context(), ref))
+			}
+		})
+	}
+	t.Run("an integration that was undone", func(t *testing.T) {
+		g, remote, theirs := start(t, "theirs\n") // and a file that is not theirs, so that a part of the commit stays
+		if _, err := g.Integrate(t.Context(), remote, "main"); err == nil {
+			t.Fatal("it was integrated")
+		}
+		if g.Had(t.Context(), "refs/heads/main", theirs) {
+			t.Errorf("had it: %v", g.Reflog(t.Context(), "refs/heads/main"))
+		}
+	})
+}

@@ -103,22 +103,22 @@ func (s *sight) shown(ctx context.Context, u git.PushUpdate, tracking, fetched s
 		return false
 	case u.Src == "": // to delete a branch that was never worked on here takes no more than a look
 		return true
-	case why == "": // as it was cloned, if git keeps logs at all
+	default: // as it was cloned: a clone logs nothing of it, a fetch does, if git keeps logs at all
 		keeps, set := s.f.GitConfig.Get("core.logallrefupdates")
 		bare, _ := s.f.GitConfig.Get("core.bare")
-		return keeps != "false" && (set || bare != "true")
-	default: // the first fetch made it
-		return strings.HasSuffix(why, ": storing head")
+		return why == "" && keeps != "false" && (set || bare != "true")
 	}
 }
 
-// included reports whether a commit is in what is pushed, or was in the local branch that is. For a
-// delete that is HEAD, and the branch of the same name.
+// included reports whether a commit is in what is pushed, or was in the local branch, or the detached
+// HEAD, that is. For a delete that is HEAD, and the branch of the same name.
 func (s *sight) included(ctx context.Context, u git.PushUpdate, commit string) bool {
 	src, branch := u.Src, u.Src
 	switch {
 	case src == "":
 		src, branch = "HEAD", u.Ref
+	case (src == "HEAD" || src == "@") && s.head == "":
+		branch = "HEAD"
 	case src == "HEAD" || src == "@":
 		branch = s.head
 	case !strings.HasPrefix(src, "refs/"):
@@ -127,7 +127,7 @@ func (s *sight) included(ctx context.Context, u git.PushUpdate, commit string) b
 	if s.f.Git.Contains(ctx, src, commit) {
 		return true
 	}
-	return strings.HasPrefix(branch, "refs/heads/") && s.f.Git.Had(ctx, branch, commit)
+	return (branch == "HEAD" || strings.HasPrefix(branch, "refs/heads/")) && s.f.Git.Had(ctx, branch, commit)
 }
 
 // see remembers what a push has made of a branch.
