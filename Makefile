@@ -45,7 +45,7 @@ bench: build ## figures against git and other locks, as ratios within one run; a
 	go run ./scripts/bench pipelines -n 30 -mb 1 -over file -edit 0s -strategies gitops,gitops-names,retry
 
 chaos: ## 1,000 pipelines under faults; make test runs a short form
-	go test -race -count=1 -timeout 60m -v ./internal/chaos -run TestChaos -args -chaos.pipelines=1000
+	go test -race -count=1 -timeout 60m -v ./internal/chaos -run 'TestChaos|TestMutations' -args -chaos.pipelines=1000 -chaos.mutations
 
 git-suite: build ## git's own tests through the PATH shim
 	sh scripts/git-suite.sh bin/git-gitops

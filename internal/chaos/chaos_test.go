@@ -24,6 +24,7 @@ var (
 	seedFlag      = flag.Uint64("chaos.seed", 0, "seed of the plan; 0: a random one")
 	minutesFlag   = flag.Float64("chaos.minutes", 0, "how long to go on with new pipelines; 0: as many as -chaos.pipelines says")
 	keepFlag      = flag.Bool("chaos.keep", false, "keep the folder of a run that passed")
+	mutationsFlag = flag.Bool("chaos.mutations", false, "also run with broken locks, which the suite must see")
 	everyFlag     = flag.Duration("chaos.every", 700*time.Millisecond, "mean time from fault to fault, but never more of them than two for three pipelines; 0: none")
 )
 
@@ -57,7 +58,7 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("-chaos.seed=%d", seed)
 	w := newWorld(t)
-	w.build()
+	w.build("-race")
 
 	ctx, calm := context.WithCancel(t.Context())
 	storm := &faults{w: w, dice: rand.New(rand.NewPCG(seed, 1)), counts: map[string]int{}}
@@ -86,6 +87,9 @@ func TestChaos(t *testing.T) {
 		t.Errorf("data races:\n%s", races)
 	}
 	w.checkSaid()
+	if landed, least := landing(h, outcomes); landed < least {
+		t.Errorf("%d pipelines landed, want at least %d", landed, least)
+	}
 	w.report(h, outcomes, storm, lost, took, drained, seed)
 }
 
@@ -174,6 +178,25 @@ func (w *world) checkSaid() {
 			}
 		}
 	}
+}
+
+// landing is how many of those that meant to push have landed, and how many of them must have: half of
+// those that were not killed.
+func landing(h history, outcomes []outcome) (landed, least int) {
+	meant := 0
+	for _, o := range outcomes {
+		switch o.kind {
+		case "abandon", "fail", "unlock", "impatient":
+			continue
+		}
+		if o.code >= 0 {
+			meant++
+		}
+		if h.landed(o.id) {
+			landed++
+		}
+	}
+	return landed, meant / 2
 }
 
 // report prints the figures.

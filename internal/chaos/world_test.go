@@ -151,10 +151,11 @@ func (w *world) serveGit() {
 		git commit -q -m seed && git push -q "$2" main`, "bash", filepath.Join(w.dir, "work", "seed"), w.direct)
 }
 
-// build makes the program with the race detector, for a whole run.
-func (w *world) build() {
+// build makes the program with the race detector, for a whole run. more are words of go build.
+func (w *world) build(more ...string) {
 	w.t.Helper()
-	build := exec.Command("go", "build", "-race", "-o", filepath.Join(w.dir, "bin", "git-gitops"), "../../cmd/git-gitops")
+	words := append([]string{"build", "-o", filepath.Join(w.dir, "bin", "git-gitops")}, more...)
+	build := exec.Command("go", append(words, "../../cmd/git-gitops")...)
 	if out, err := build.CombinedOutput(); err != nil {
 		w.t.Fatalf("build: %v\n%s", err, out)
 	}
