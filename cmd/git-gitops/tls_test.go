@@ -298,6 +298,16 @@ func (c certs) serveTo(t *testing.T) string {
 	})
 }
 
+// terminate is a proxy that speaks TLS and has no Redis behind it; it returns its port.
+func (c certs) terminate(t *testing.T) string {
+	t.Helper()
+	config := &tls.Config{Certificates: []tls.Certificate{c.pair(t)}, MinVersion: tls.VersionTLS12}
+	return answer(t, func(conn net.Conn) {
+		_ = tls.Server(conn, config).Handshake()
+		_, _ = conn.Read(make([]byte, 1))
+	})
+}
+
 func (c certs) pair(t *testing.T) tls.Certificate {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(c.file("server.pem"), c.file("server.key"))

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
@@ -149,7 +150,52 @@ func TestRedisTrouble(t *testing.T) {
 			}, []string{"WRONGTYPE", "GITOPS_LOCK_KEY"}, 0},
 			{"no such database", func(_ *testing.T, w *world) *world {
 				return w.with("REDIS_DB=99")
-			}, []string{"DB index"}, 0},
+			}, []string{"DB index", "REDIS_DB"}, 0},
+			{"another type below our prefix", func(t *testing.T, w *world) *world {
+				key := lock.Key{Repo: strings.TrimSuffix(w.path("remote.git"), ".git"), Branch: "main"}
+				w.keys.SAdd(t.Context(), "gitops:lock:{"+key.ID()+"}", "a")
+				return w
+			}, []string{"WRONGTYPE", "GITOPS_REDIS_PREFIX"}, 0},
+			{"no command in a script", func(t *testing.T, w *world) *world {
+				w.keys.Do(t.Context(), "ACL", "SETUSER", "low", "on", ">pw", "~*", "+@all", "-set")
+				return w.with("REDIS_USERNAME=low", "REDIS_PASSWORD=pw")
+			}, []string{"can't run this command", "redis.call('SET'", "ACL SETUSER"}, 0},
+			{"no more clients", func(t *testing.T, w *world) *world {
+				return w.with("REDIS_PORT=" + answer(t, func(c net.Conn) { _, _ = c.Write([]byte("-ERR max number of clients reached\r\n")) }))
+			}, []string{"max number of clients reached", "maxclients"}, 0},
+			{"no more clients, of the server", func(t *testing.T, w *world) *world {
+				full := redistest.Start(t, "--maxclients", "1")
+				full.Client(t).Ping(t.Context())
+				return w.with("REDIS_PORT=" + full.Port)
+			}, []string{"ERR max number of clients reached", "maxclients"}, 0},
+			{"protected", func(t *testing.T, w *world) *world {
+				return w.with("REDIS_PORT=" + answer(t, func(c net.Conn) {
+					_, _ = c.Write([]byte("-DENIED Redis is running in protected mode because protected mode is enabled\r\n"))
+				}))
+			}, []string{"DENIED", "requirepass"}, 0},
+			{"a proxy that does not know HELLO", func(t *testing.T, w *world) *world {
+				return w.with("REDIS_PORT=" + answer(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
+			}, []string{"before any answer", "twemproxy"}, 0},
+			{"TLS, and a proxy without a Redis", func(t *testing.T, w *world) *world {
+				return serverCert.trusted(w).with("REDIS_PORT=" + serverCert.terminate(t))
+			}, []string{"before any answer", "whose Redis is down"}, 0},
+			{"old Redis, wrong password", func(t *testing.T, w *world) *world {
+				return w.with("REDIS_PASSWORD="+wrongPassword, "REDIS_PORT="+answers(t, "-ERR unknown command 'hello'\r\n", "-ERR invalid password\r\n"))
+			}, []string{"ERR invalid password", "REDIS_PASSWORD"}, 0},
+			{"old Redis, and a user", func(t *testing.T, w *world) *world {
+				return w.with("REDIS_USERNAME=u", "REDIS_PASSWORD="+wrongPassword,
+					"REDIS_PORT="+answers(t, "-ERR unknown command 'hello'\r\n", "-ERR wrong number of arguments for 'auth' command\r\n"))
+			}, []string{"arguments for 'auth'", "REDIS_USERNAME"}, 0},
+			{"a password with a line break", func(t *testing.T, w *world) *world {
+				w.keys.ConfigSet(t.Context(), "requirepass", "right")
+				return w.with("REDIS_PASSWORD=right\n")
+			}, []string{"WRONGPASS", "ends with white space"}, 0},
+			{"one node of a Cluster", func(t *testing.T, w *world) *world {
+				return w.with("REDIS_PORT=" + answers(t, "-ERR unknown command 'hello'\r\n", "-MOVED 1 127.0.0.1:7001\r\n"))
+			}, []string{"MOVED", "REDIS_CLUSTER_ADDRS"}, 0},
+			{"a Cluster that tells no address", func(t *testing.T, w *world) *world {
+				return w.with("REDIS_HOST", "REDIS_PORT", "REDIS_CLUSTER_ADDRS=127.0.0.1:"+unknownEndpoint(t))
+			}, []string{"announce no address", "cluster-announce-hostname"}, 0},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				t.Parallel()
@@ -192,4 +238,86 @@ func TestRedisTrouble(t *testing.T) {
 		}
 		seen[r] = true
 	}
+}
+
+// TestRedisTrouble_verbs: a verb that Redis fails says what did not happen, which is no clone and no push.
+func TestRedisTrouble_verbs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	repo := w.seed("remote.git")
+	port, err := redistest.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = w.with("REDIS_PORT=" + port)
+	for words, want := range map[string]string{
+		"locks":  "git gitops locks cannot use Redis",
+		"events": "git gitops events cannot use Redis",
+		"stats":  "git gitops stats cannot use Redis",
+		"lock --repo '" + repo + "' --branch main":              "cannot lock",
+		"run --repo '" + repo + "' --branch main -- touch made": "cannot lock, so the command was not run",
+	} {
+		r := w.bash(".", "git gitops "+words)
+		wantCode(t, r, 69)
+		wantText(t, r.ours(), "gitops: error: "+want+"\n", "connection refused")
+	}
+	if w.exists("made") {
+		t.Error("the command was run")
+	}
+}
+
+// TestSettings_example: the text that says what a URL may look like is not taken for a secret.
+func TestSettings_example(t *testing.T) {
+	t.Parallel()
+	r := newWorld(t).with("REDIS_HOST", "REDIS_PORT", "REDIS_URL=http://h").bash(".", "git gitops locks")
+	wantCode(t, r, 78)
+	wantText(t, r.stderr, "or unix:///path?db=0: ")
+}
+
+// answers listens, gives these answers to the requests of each connection in turn, the last one again and again, and
+// returns the port.
+func answers(t *testing.T, lines ...string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = conn.Close() }()
+				for i := 0; ; i++ {
+					if _, err := conn.Read(make([]byte, 1<<16)); err != nil {
+						return
+					}
+					if _, err := conn.Write([]byte(lines[min(i, len(lines)-1)])); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// unknownEndpoint is the port of a Cluster of one node that announces no address.
+func unknownEndpoint(t *testing.T) string {
+	t.Helper()
+	node := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-preferred-endpoint-type", "unknown-endpoint")
+	c := node.Client(t)
+	if err := c.Do(t.Context(), "cluster", "addslotsrange", 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(time.Minute); !strings.Contains(c.ClusterInfo(t.Context()).Val(), "cluster_state:ok"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("the Cluster does not come up")
+		}
+	}
+	return node.Port
 }

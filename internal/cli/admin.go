@@ -50,9 +50,30 @@ func (c *command) admin(words []string) int {
 	case errors.As(err, &exit):
 		return exit.code
 	case err != nil:
-		return fail(out, because(ctx, err))
+		return fail(out, &verbError{words[0], because(ctx, err)})
 	}
 	return 0
+}
+
+// verbError is an error of one of our own verbs.
+type verbError struct {
+	verb string
+	err  error
+}
+
+func (e *verbError) Error() string { return e.err.Error() }
+func (e *verbError) Unwrap() error { return e.err }
+
+// withoutRedis is what did not happen because Redis failed.
+func (e *verbError) withoutRedis() string {
+	switch e.verb {
+	case "lock":
+		return "cannot lock"
+	case "run":
+		return "cannot lock, so the command was not run"
+	default:
+		return "git gitops " + e.verb + " cannot use Redis"
+	}
 }
 
 // exitError is the exit code of a command that we ran, which has told its own story.

@@ -177,6 +177,7 @@ func redisOptions(r config.Redis) redisstore.Options {
 		Addrs:            r.Addrs,
 		Username:         r.Username,
 		Password:         r.Password.Reveal(),
+		ReadPassword:     r.ReadPassword(),
 		DB:               r.DB,
 		TLS:              r.TLS,
 		SentinelMaster:   r.SentinelMaster,

@@ -374,6 +374,9 @@ func (d *checkup) server(n redisstore.Node, saveHidden bool) {
 		d.ok("version", "%s %s", name, version)
 	}
 
+	if n.Info["cluster_enabled"] == "1" && d.config.Redis.Mode != config.Cluster {
+		d.fail("cluster", storeAdvice[lock.ClusterNode][0], "one node of a Cluster, which refuses the locks of other nodes")
+	}
 	if role := n.Info["role"]; role == "slave" {
 		d.fail("role", storeAdvice[lock.ReadOnly][0], "a replica of %s:%s, which takes no locks", n.Info["master_host"], n.Info["master_port"])
 	} else {

@@ -46,6 +46,7 @@ func fail(out *term.Printer, err error) int {
 func explain(err error) (int, []term.Message) {
 	var (
 		signal  *interrupted
+		verb    *verbError
 		usage   *usageError
 		start   *git.StartError
 		ended   *gitops.EndedError
@@ -111,11 +112,11 @@ func explain(err error) (int, []term.Message) {
 			Why:  "without the lock another pipeline may be working on the branch",
 		}}
 	case errors.As(err, &store):
-		return exitUnavailable, []term.Message{{
-			What: "cannot lock, so nothing was cloned or pushed",
-			Why:  store.Error(),
-			Do:   storeAdvice[store.Trouble],
-		}}
+		m := term.Message{What: "cannot lock, so nothing was cloned or pushed", Why: store.Error(), Do: storeAdvice[store.Trouble]}
+		if errors.As(err, &verb) {
+			m.What = verb.withoutRedis()
+		}
+		return exitUnavailable, []term.Message{m}
 	case errors.As(err, &lost):
 		return exitLost, []term.Message{{
 			What: err.Error(),
@@ -260,7 +261,14 @@ var storeAdvice = map[lock.Trouble][]string{
 	lock.Moving:      {"a slot of the Cluster is on its way to another node, or no node has it: try again; if it stays so: redis-cli --cluster check"},
 	lock.OutOfMemory: {"the server's maxmemory is reached: raise it, or free keys"},
 	lock.Unconfirmed: {"see why the replicas are behind (INFO replication), or lower GITOPS_REDIS_MIN_REPLICAS"},
+	lock.Rotated:     {"the password was changed: put the new one into the file that REDIS_PASSWORD_FILE names; it is read again at each login"},
 	lock.NotALock:    {"GITOPS_LOCK_KEY names a key that holds something else: choose another"},
+	lock.NotOurs:     {"a key that begins as ours do holds something else: choose another GITOPS_REDIS_PREFIX, or delete the key"},
+	lock.Full:        {"wait for other clients to end, or raise maxclients of the server (or the proxy's limit)"},
+	lock.Protected:   {"the server has no password and answers its own machine only: give it one (requirepass) and set REDIS_PASSWORD"},
+	lock.ClusterNode: {"it is a node of a Cluster: set REDIS_CLUSTER_ADDRS to its nodes, and unset REDIS_HOST, REDIS_PORT and REDIS_URL"},
+	lock.NoEndpoint:  {"have each node announce an address (cluster-announce-hostname or cluster-announce-ip, cluster-preferred-endpoint-type), or set REDIS_HOST to a proxy of the Cluster"},
+	lock.NoDatabase:  {"set REDIS_DB (or the number at the end of REDIS_URL) to a database that the server has; behind many proxies, and in a Cluster, that is 0 only"},
 	lock.Newer:       {"upgrade this one: git gitops upgrade"},
 	lock.Refused:     {"see the server's log, and whether it is what the settings say: one server (REDIS_HOST or REDIS_URL), sentinels (REDIS_SENTINEL_ADDRS) or a cluster (REDIS_CLUSTER_ADDRS)"},
 }

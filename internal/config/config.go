@@ -41,7 +41,8 @@ type Redis struct {
 	Addrs            []string // host:port, IPv6 in brackets, or one socket path; with Sentinel, the sentinels
 	Username         string
 	Password         Secret
-	DB               int // 0 or more; 0 in a cluster
+	passwordFile     string // absolute; "" if it is not from a file
+	DB               int    // 0 or more; 0 in a cluster
 	SentinelMaster   string
 	SentinelUsername string
 	SentinelPassword Secret

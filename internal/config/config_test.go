@@ -257,6 +257,7 @@ func TestLoad_bad(t *testing.T) {
 		{vars{"REDIS_URL": "unix://run/redis.sock"}, "REDIS_URL"},
 		{vars{"REDIS_URL": "unix:///run/redis.sock?db=1&db=2"}, "REDIS_URL"},
 		{vars{"REDIS_URL": "unix:///run/redis.sock?timeout=1"}, "REDIS_URL"},
+		{vars{"REDIS_URL": "unix:///" + strings.Repeat("x", 107)}, "REDIS_URL"},
 		{vars{"REDIS_URL": "redis://u@host"}, "REDIS_PASSWORD"},
 		{vars{"REDIS_URL": "redis://host", "REDIS_HOST": "other"}, "REDIS_HOST"},
 		{vars{"REDIS_URL": "redis://host", "REDIS_PORT": "1"}, "REDIS_PORT"},

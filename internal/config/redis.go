@@ -3,10 +3,14 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 )
@@ -46,6 +50,9 @@ func (r *reader) redis() Redis {
 	default:
 		host = r.host()
 		out.Addrs = []string{net.JoinHostPort(host, r.port())}
+	}
+	if r.isSet("REDIS_PASSWORD_FILE") {
+		out.passwordFile, _ = filepath.Abs(r.text("REDIS_PASSWORD_FILE")) // a keeper leaves the folder
 	}
 	r.needPassword(out.Username, "REDIS_PASSWORD", out.Password)
 	out.TLS = r.tls(&out, useTLS, host)
@@ -111,13 +118,28 @@ func (r *reader) password() Secret {
 		r.forbid("REDIS_PASSWORD is set", name)
 		return Secret{}
 	}
-	content := r.file(name)
-	line, _, _ := bytes.Cut(content, []byte("\n"))
-	line = bytes.TrimSuffix(line, []byte("\r"))
-	if len(line) == 0 && r.ok(name) {
+	line := firstLine(r.file(name))
+	if line == "" && r.ok(name) {
 		r.fail(name, "a file whose first line is the password", nil)
 	}
-	return NewSecret(string(line))
+	return NewSecret(line)
+}
+
+func firstLine(content []byte) string {
+	line, _, _ := bytes.Cut(content, []byte("\n"))
+	return string(bytes.TrimSuffix(line, []byte("\r")))
+}
+
+// ReadPassword reads REDIS_PASSWORD_FILE again, as it may be changed while a command waits. It is nil where the
+// password is not from a file.
+func (r Redis) ReadPassword() func() (string, error) {
+	if r.passwordFile == "" {
+		return nil
+	}
+	return func() (string, error) {
+		content, err := os.ReadFile(r.passwordFile)
+		return firstLine(content), err
+	}
 }
 
 // needPassword notes a user without a password: Redis clients then log in as
@@ -217,6 +239,14 @@ func (r *reader) fromURL(out *Redis, useTLS bool) (string, bool) {
 	return u.host, u.tls || useTLS
 }
 
+// socketMost is the longest path of a socket, without its NUL (unix(7); sys/un.h of BSD).
+func socketMost() int {
+	if runtime.GOOS == "linux" {
+		return 107
+	}
+	return 103
+}
+
 type redisURL struct {
 	host, port     string // empty for a socket
 	path           string // of a socket
@@ -257,6 +287,9 @@ func parseURL(text string) (redisURL, error) {
 			return redisURL{}, errors.New("the socket's path does not start with / after unix://")
 		}
 		u.path = parsed.Path
+		if len(u.path) > socketMost() {
+			return redisURL{}, fmt.Errorf("the socket's path has %d bytes, and a system takes at most %d: use a symbolic link", len(u.path), socketMost())
+		}
 		query, err := url.ParseQuery(parsed.RawQuery)
 		if err != nil || len(query) > 1 || len(query) == 1 && len(query["db"]) != 1 {
 			return redisURL{}, errors.New("the URL has other parameters than one db")

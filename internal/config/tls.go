@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -63,6 +64,10 @@ func (r *reader) rootCAs() *x509.CertPool {
 		}
 	case r.isSet(file):
 		pem = r.file(file)
+		why = errors.New("it holds no certificate in PEM")
+		if bytes.HasPrefix(pem, []byte{0x30}) { // a SEQUENCE of ASN.1
+			why = errors.New("it is in DER, not in PEM: openssl x509 -inform der -in FILE")
+		}
 	default:
 		return nil
 	}

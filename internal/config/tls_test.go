@@ -228,3 +228,23 @@ func TestLoad_tlsBad(t *testing.T) {
 		}
 	}
 }
+
+// TestLoad_noCA: what is wrong with a file of certificates is said.
+func TestLoad_noCA(t *testing.T) {
+	dir := t.TempDir()
+	certPEM, _ := selfSigned(t)
+	block, _ := pem.Decode([]byte(certPEM))
+	writeFile(t, filepath.Join(dir, "text"), "hello")
+	writeFile(t, filepath.Join(dir, "der"), string(block.Bytes))
+	for name, want := range map[string]string{
+		"text":    "it holds no certificate in PEM",
+		"der":     "it is in DER, not in PEM: openssl x509 -inform der",
+		"missing": "no such file",
+		".":       "is a directory",
+	} {
+		_, err := Load(vars{"REDIS_HOST": "h", "REDIS_TLS": "true", "REDIS_TLS_CA_CERT": filepath.Join(dir, name)}.look, nil)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Count(err.Error(), "REDIS_TLS_CA_CERT") != 1 {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+}

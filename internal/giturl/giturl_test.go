@@ -213,6 +213,10 @@ func TestRedact(t *testing.T) {
 		"https://[::1]:22/x@y":                      "https://[::1]:22/x@y",
 		"https://u:p@[::1]/x":                       "https://[::1]/x",
 		"redis://:pw@h:6379/0":                      "redis://h:6379/0",
+		"or unix:///path?db=0, say":                 "or unix:///path?db=0, say",
+		"want unix:///path?db=0":                    "want unix:///path?db=0",
+		"want unix:///path?db=N: why":               "want unix:///path?db=N: why",
+		"https://h/x?db=s3cret":                     "https://h/x?db=***",
 		"https://h/a?token=abc&x=y, ok":             "https://h/a?token=***&x=*** ok", // the mask swallows what sticks to the value
 		"'https://h/a?token=abc' ok":                "'https://h/a?token=***' ok",
 		"https://m/https://u:p@h/x?k=v":             "https://m/https://h/x?k=***",

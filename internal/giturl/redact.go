@@ -73,7 +73,10 @@ func afterLastAt(s string) int {
 func maskQuery(query string) string {
 	parts := strings.Split(query[1:], "&")
 	for i, part := range parts {
-		name, _, found := strings.Cut(part, "=")
+		name, value, found := strings.Cut(part, "=")
+		if found && name == "db" && len(value) <= 4 && strings.Trim(value, "0123456789N:,") == "" { // a database of Redis
+			continue
+		}
 		if found && strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789_-.") == "" {
 			parts[i] = name + "=***"
 		} else if part != "" {

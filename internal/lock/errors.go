@@ -21,6 +21,7 @@ const (
 	Expired     Trouble = "expired"     // the server's certificate is not valid at this time
 	WantsCert   Trouble = "client cert" // the server wants a client certificate, or another one
 	AuthFailed  Trouble = "auth"        // NOAUTH, WRONGPASS
+	Rotated     Trouble = "rotated"     // the same, after a login that worked, with a password from a file
 	Forbidden   Trouble = "forbidden"   // NOPERM: the ACL lacks a command or a key
 	ReadOnly    Trouble = "readonly"    // READONLY: a replica, or a failover is under way
 	Persistence Trouble = "persistence" // MISCONF: it cannot save to disk and refuses writes
@@ -28,7 +29,13 @@ const (
 	Moving      Trouble = "moving"      // TRYAGAIN, MOVED, ASK, CLUSTERDOWN: a slot of a Cluster is on its way
 	OutOfMemory Trouble = "memory"      // OOM: maxmemory is reached
 	Unconfirmed Trouble = "unconfirmed" // fewer replicas than asked for have confirmed the lock
-	NotALock    Trouble = "wrongtype"   // WRONGTYPE: the key holds something else than a lock
+	NotALock    Trouble = "wrongtype"   // WRONGTYPE: the key that the user named holds something else than a lock
+	NotOurs     Trouble = "not ours"    // WRONGTYPE: a key below our prefix does
+	Full        Trouble = "full"        // it takes no more connections
+	Protected   Trouble = "protected"   // DENIED: it has no password, so it answers its own machine only
+	ClusterNode Trouble = "node"        // MOVED: it is one node of a Cluster
+	NoEndpoint  Trouble = "no endpoint" // the nodes of the Cluster tell no address
+	NoDatabase  Trouble = "database"    // SELECT was refused
 	Newer       Trouble = "newer"       // the lock is kept by a newer version of the protocol
 	Refused     Trouble = "refused"     // any other error that the server answered
 )
@@ -54,7 +61,7 @@ func Passing(err error) bool {
 		return false
 	}
 	switch se.Trouble {
-	case Unreachable, ReadOnly, Loading, Moving:
+	case Unreachable, ReadOnly, Loading, Moving, Rotated, Full:
 		return true
 	default:
 		return false

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,7 +16,7 @@ import (
 type handshakeError struct{ err error }
 
 func (e *handshakeError) Error() string {
-	if errors.Is(e.err, context.DeadlineExceeded) {
+	if errors.Is(e.err, context.DeadlineExceeded) || errors.Is(e.err, os.ErrDeadlineExceeded) {
 		return "TLS handshake: no answer in time, as from a server that speaks no TLS"
 	}
 	return fmt.Sprintf("TLS handshake: %v", e.err)
@@ -25,6 +27,10 @@ func (e *handshakeError) Unwrap() error { return e.err }
 // dialer makes connections. One can be begun before it is asked for, which saves the time of the first one's handshakes.
 type dialer struct {
 	tls *tls.Config // nil: no TLS
+
+	// For tests; nil is the real network.
+	dialOne func(ctx context.Context, network, addr string) (net.Conn, error)
+	lookup  func(ctx context.Context, host string) ([]string, error)
 
 	mu    sync.Mutex
 	early chan dialed // nil: none was begun, or it is taken
@@ -105,20 +111,88 @@ func hangUp(early chan dialed) {
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	var plain net.Dialer
-	conn, err := plain.DialContext(ctx, network, addr)
-	if err != nil || d.tls == nil {
-		return conn, err
+	raw, err := d.reach(ctx, network, addr)
+	if err != nil {
+		return nil, err
 	}
-	config := d.tls
+	if d.tls == nil {
+		return remember(raw, nil), nil
+	}
+	config := d.tls.Clone()
 	if config.ServerName == "" { // as for Sentinel and Cluster: each address stands for itself
-		config = config.Clone()
 		config.ServerName, _, _ = net.SplitHostPort(addr)
 	}
-	secure := tls.Client(conn, config)
+	asked := new(atomic.Bool)
+	config.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		asked.Store(true)
+		for i := range d.tls.Certificates { // as without this function
+			if r.SupportsCertificate(&d.tls.Certificates[i]) == nil {
+				return &d.tls.Certificates[i], nil
+			}
+		}
+		return new(tls.Certificate), nil
+	}
+	secure := tls.Client(raw, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		_ = conn.Close()
+		_ = raw.Close()
 		return nil, &handshakeError{err}
 	}
-	return secure, nil
+	return remember(secure, asked), nil
+}
+
+// nextAddress is how long an address of a name has before the next one is tried beside it.
+const nextAddress = 300 * time.Millisecond
+
+// reach connects to the first address of a name that answers. One that swallows packets must not take all the time,
+// and net.Dialer gives each two seconds, which is all there is.
+func (d *dialer) reach(ctx context.Context, network, addr string) (net.Conn, error) {
+	dial, lookup := d.dialOne, d.lookup
+	if dial == nil {
+		dial, lookup = new(net.Dialer).DialContext, net.DefaultResolver.LookupHost
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if network != "tcp" || err != nil || host == "" || net.ParseIP(host) != nil {
+		return dial(ctx, network, addr)
+	}
+	ips, err := lookup(ctx, host)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	if len(ips) == 1 {
+		return dial(ctx, network, net.JoinHostPort(ips[0], port))
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan dialed, len(ips))
+	begun, failed := 0, 0
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-next.C:
+			if begun < len(ips) {
+				to := net.JoinHostPort(ips[begun], port)
+				begun++
+				go func() {
+					c, err := dial(ctx, network, to)
+					results <- dialed{conn: c, err: err}
+				}()
+				next.Reset(nextAddress)
+			}
+		case one := <-results:
+			if one.err == nil {
+				go func(others int) {
+					for range others {
+						hangUp(results)
+					}
+				}(begun - failed - 1)
+				return one.conn, nil
+			}
+			if failed++; failed == len(ips) {
+				return nil, one.err
+			}
+			next.Reset(0)
+		}
+	}
 }

@@ -1,8 +1,10 @@
 package redisstore
 
 import (
+	"context"
 	"errors"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,5 +34,42 @@ func TestDial_old(t *testing.T) {
 	}
 	if err := old.SetDeadline(time.Now()); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the old one is open: %v", err)
+	}
+}
+
+// TestReach: an address that swallows packets, or refuses, leaves the time to try the others of its name.
+func TestReach(t *testing.T) {
+	t.Parallel()
+	swallow := func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+	refuse := func(context.Context) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
+	one, other := net.Pipe()
+	defer func() { _, _ = one.Close(), other.Close() }()
+	answer := func(context.Context) (net.Conn, error) { return one, nil }
+	for name, tt := range map[string]struct {
+		each []func(context.Context) (net.Conn, error)
+		want error
+	}{
+		"the first swallows":        {[]func(context.Context) (net.Conn, error){swallow, answer}, nil},
+		"two swallow":               {[]func(context.Context) (net.Conn, error){swallow, swallow, answer}, nil},
+		"the first refuses":         {[]func(context.Context) (net.Conn, error){refuse, answer}, nil},
+		"the first alone":           {[]func(context.Context) (net.Conn, error){answer}, nil},
+		"all refuse":                {[]func(context.Context) (net.Conn, error){refuse, refuse}, syscall.ECONNREFUSED},
+		"all swallow":               {[]func(context.Context) (net.Conn, error){swallow, swallow}, context.DeadlineExceeded},
+		"one swallows, one refuses": {[]func(context.Context) (net.Conn, error){swallow, refuse}, context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := &dialer{
+				lookup: func(context.Context, string) ([]string, error) {
+					return []string{"192.0.2.0", "192.0.2.1", "192.0.2.2"}[:len(tt.each)], nil
+				},
+				dialOne: func(ctx context.Context, _, addr string) (net.Conn, error) {
+					return tt.each[addr[len("192.0.2.")]-'0'](ctx)
+				},
+			}
+			if conn, err := d.connect(t.Context(), "tcp", "redis.example.com:6379"); !errors.Is(err, tt.want) || (conn == nil) != (tt.want != nil) {
+				t.Errorf("%v, %v", conn, err)
+			}
+		})
 	}
 }

@@ -79,13 +79,9 @@ func (s *Store) node(ctx context.Context, c *redis.Client) (Node, error) {
 	if err != nil {
 		return Node{}, s.trouble(err)
 	}
-	n := Node{Addr: conn.RemoteAddr().String()}
+	n := Node{Addr: conn.RemoteAddr().String(), TLS: tlsState(conn)}
 	if n.Addr == "" || n.Addr == "@" { // a socket
 		n.Addr = c.Options().Addr
-	}
-	if secure, ok := conn.(*tls.Conn); ok {
-		state := secure.ConnectionState()
-		n.TLS = &state
 	}
 	_ = conn.Close()
 
@@ -98,8 +94,8 @@ func (s *Store) node(ctx context.Context, c *redis.Client) (Node, error) {
 		if err == nil {
 			return nil
 		}
-		if err = s.trouble(err); !errors.As(err, &reply) || replyTrouble(reply.Error()) == lock.AuthFailed {
-			return err
+		if !errors.As(err, &reply) || replyTrouble(reply.Error()) == lock.AuthFailed {
+			return s.trouble(err)
 		}
 		if !slices.Contains(n.Refused, name) {
 			n.Refused = append(n.Refused, name)
@@ -193,7 +189,7 @@ func (s *Store) Probe(ctx context.Context) error {
 		{"acquire", acquire(holder)},
 		{"renew", func() error { _, err := s.Renew(ctx, request(holder)); return err }},
 		{"queue", acquire(waiter)},
-		{"wait", func() error { return s.Wait(ctx, key, waiter, time.Millisecond) }},
+		{"wait", func() error { return s.Wait(ctx, key, waiter, leastWait) }},
 		{"tell what we wait for", func() error {
 			return s.Block(ctx, holder, lock.Blocked{Lock: key.String(), Holders: []lock.Token{waiter}})
 		}},
@@ -201,14 +197,12 @@ func (s *Store) Probe(ctx context.Context) error {
 		{"hand over", release(holder)},
 		{"take what was handed over", acquire(waiter)},
 		{"list", func() error { _, err := s.List(ctx); return err }},
-		{"read events", func() error { _, err := s.Events(ctx, time.Now()); return err }},
 		{"release", release(waiter)},
 	} {
 		err := step.do()
 		if err == nil {
 			continue
 		}
-		err = placed(err)
 		if text := err.Error(); !seen[text] {
 			seen[text] = true
 			errs = append(errs, fmt.Errorf("%s: %w", step.name, err))
@@ -239,32 +233,26 @@ func (s *Store) ProbePresence(ctx context.Context) error {
 	return err
 }
 
-// scriptPlace is where in which script Redis 7 met an error (luaError and ACL checks in script_lua.c). It does not
-// name the command.
-const scriptPlace = ` ?script: ([0-9a-f]{40}), on @user_script:(\d+)\.?`
+// scriptPlace is where in which script Redis 7 met an error (luaError and ACL checks in script_lua.c), and Redis 6. They
+// do not name the command.
+const scriptPlace = ` ?script: ([0-9a-f]{40}), on @user_script:(\d+)\.?|\(call to f_([0-9a-f]{40})\): @user_script:(\d+): `
 
-// placed says the line of the script instead of its number.
-func placed(err error) error {
-	var e *lock.StoreError
-	if !errors.As(err, &e) {
-		return err
-	}
-	text := e.Err.Error()
+// placed adds the line of the script, which shows the command, to an error that Redis met in one of ours.
+func placed(text string) string {
 	pattern := regexp.MustCompile(scriptPlace) // not before: every git command would pay
 	place := pattern.FindStringSubmatch(text)
 	if place == nil {
-		return err
+		return text
 	}
+	hash := place[1] + place[3]
+	n, _ := strconv.Atoi(place[2] + place[4])
 	for _, file := range scriptFiles() {
 		body := commonLua + scriptText(file)
-		n, _ := strconv.Atoi(place[2])
-		if lines := strings.Split(body, "\n"); redis.NewScript(body).Hash() == place[1] && 0 < n && n <= len(lines) {
-			said := *e
-			said.Err = fmt.Errorf("%s: %s", pattern.ReplaceAllString(text, ""), strings.TrimSpace(lines[n-1]))
-			return &said
+		if lines := strings.Split(body, "\n"); redis.NewScript(body).Hash() == hash && 0 < n && n <= len(lines) {
+			return fmt.Sprintf("%s: %s", strings.TrimSpace(pattern.ReplaceAllString(text, "")), strings.TrimSpace(lines[n-1]))
 		}
 	}
-	return err
+	return text
 }
 
 // erase removes every key of a lock.

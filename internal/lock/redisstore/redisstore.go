@@ -50,8 +50,13 @@ import (
 const (
 	// dialTimeout bounds a connection with its TLS handshake; firstTimeout the first answer on
 	// it, and answerTimeout every later one: a first contact that fails must fail fast.
-	dialTimeout   = 2 * time.Second
-	firstTimeout  = 2500 * time.Millisecond
+	dialTimeout  = 2 * time.Second
+	firstTimeout = 2500 * time.Millisecond
+	// dialSlack leaves the dialer time to say what went wrong before the client gives up on it.
+	dialSlack = 250 * time.Millisecond
+	// leastWait is the shortest that a waiter blocks: zero is without end, and so is 0.001 for Redis before 7.0.8
+	// (redis/redis#11687).
+	leastWait     = 10 * time.Millisecond
 	answerTimeout = 5 * time.Second
 	// endedFor is how long an ended token is remembered: longer than any command is under way.
 	endedFor = 10 * time.Minute
@@ -117,6 +122,7 @@ type Options struct {
 	Addrs   []string // required: host:port, or the path of a socket
 
 	Username, Password string
+	ReadPassword       func() (string, error) // reads it again for each login; nil: Password stays
 	DB                 int
 	TLS                *tls.Config // nil: no TLS
 
@@ -142,11 +148,13 @@ type Store struct {
 	addr   string
 	master string // what the sentinels call it; "": none are asked
 	events int
-	tls    bool
 
 	minReplicas int
 
-	shaken    atomic.Bool // a connection was made, with its handshake
+	shaken      atomic.Bool  // a connection was made, with its handshake
+	credentials *credentials // nil: they do not change
+	padded      bool         // the password begins or ends with white space
+
 	mu        sync.Mutex
 	contacted bool
 	failed    bool // the last script
@@ -172,7 +180,7 @@ func Open(o Options) *Store {
 		// by the lock and not by the client.
 		MaxRetries:            -1,
 		DialerRetries:         1,
-		DialTimeout:           dialTimeout,
+		DialTimeout:           dialTimeout + dialSlack,
 		ReadTimeout:           2 * lock.Heartbeat, // of what the client asks by itself: all of ours have deadlines, and sooner ones
 		ContextTimeoutEnabled: true,
 		PoolSize:              2,  // one that blocks in a wait, one that gives the wait up
@@ -193,8 +201,13 @@ func Open(o Options) *Store {
 	if prefix == "" {
 		prefix = "gitops"
 	}
-	s := &Store{dialer: d, prefix: prefix, addr: strings.Join(o.Addrs, ","), master: o.SentinelMaster, events: o.Events, tls: o.TLS != nil, minReplicas: o.MinReplicas}
+	s := &Store{dialer: d, prefix: prefix, addr: strings.Join(o.Addrs, ","), master: o.SentinelMaster, events: o.Events, minReplicas: o.MinReplicas}
 	u.OnConnect = func(context.Context, *redis.Conn) error { s.shaken.Store(true); return nil }
+	s.padded = strings.TrimSpace(o.Password) != o.Password
+	if o.ReadPassword != nil {
+		s.credentials = &credentials{user: o.Username, read: o.ReadPassword, last: o.Password}
+		u.CredentialsProviderContext = s.credentials.login
+	}
 	if o.Cluster {
 		c := u.Cluster()
 		c.DisableRoutingPolicies = true // which need the list of all commands from some node first, in every process
@@ -287,6 +300,9 @@ func (s *Store) runWith(ctx context.Context, script func() *redis.Script, k lock
 			send = script().Eval // in one step, whatever the server knows
 		}
 		reply, err := send(limit, s.client, keys, append(args(t, known), more...)...).Result()
+		if s.loginRefused(err) {
+			reply, err = send(limit, s.client, keys, append(args(t, known), more...)...).Result()
+		}
 		answered <- answer{reply, err}
 	}()
 	var a answer
@@ -302,7 +318,12 @@ func (s *Store) runWith(ctx context.Context, script func() *redis.Script, k lock
 	s.failed = a.err != nil
 	s.mu.Unlock()
 	if a.err != nil {
-		return nil, s.trouble(a.err)
+		err := s.trouble(a.err)
+		var se *lock.StoreError
+		if errors.As(err, &se) && se.Trouble == lock.NotALock && k.Verbatim == "" {
+			se.Trouble = lock.NotOurs
+		}
+		return nil, err
 	}
 	return a.reply, s.newer(a.reply)
 }
@@ -435,7 +456,7 @@ func (s *Store) replicas(ctx context.Context, k lock.Key) (int, error) {
 // Wait implements lock.Store.
 func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Duration) error {
 	wake := s.wakeKey(k, t)
-	d = max(d, time.Millisecond) // zero would block without end
+	d = max(d, leastWait)
 
 	// Not client.BLPop: that rounds to whole seconds. The answer has some time to arrive.
 	answered := make(chan error, 1)

@@ -155,7 +155,7 @@ func (s *subscription) Close() error {
 
 // File implements lock.Subscription.
 func (s *subscription) File() *os.File {
-	conn := s.wire.Conn
+	conn := bare(s.wire.Conn)
 	if secure, ok := conn.(*tls.Conn); ok {
 		conn = secure.NetConn()
 	}

@@ -35,6 +35,9 @@ var replies = map[string]lock.Trouble{
 	"BUSY":        lock.Loading,
 	"OOM":         lock.OutOfMemory,
 	"WRONGTYPE":   lock.NotALock,
+	"DENIED":      lock.Protected,
+	"MOVED":       lock.ClusterNode,
+	"ASK":         lock.ClusterNode,
 }
 
 // trouble classifies an error of the client, once.
@@ -60,8 +63,18 @@ func (s *Store) trouble(err error) error {
 	case cluster && (strings.HasPrefix(reply.Error(), "MOVED ") || strings.HasPrefix(reply.Error(), "ASK ")):
 		e.Trouble = lock.Moving // slots move faster than the client follows
 		return e
+	case cluster && errors.Is(err, redis.Nil): // in place of an address
+		e.Trouble = lock.NoEndpoint
+		e.Err = errors.New("the nodes of the Cluster announce no address")
+		return e
 	default:
-		e.Trouble = replyTrouble(reply.Error())
+		s.refused(e, reply.Error())
+		return e
+	}
+	var end *endedError
+	if errors.As(err, &end) && end.said != "" {
+		e.Err = errors.New(end.said)
+		s.refused(e, end.said)
 		return e
 	}
 	var shake *handshakeError
@@ -76,9 +89,13 @@ func (s *Store) trouble(err error) error {
 	}
 	var op *net.OpError
 	switch {
-	case s.tls && !s.wasContacted() && dropped(err):
+	case end != nil && end.certificate && !s.wasContacted():
 		e.Trouble = lock.WantsCert
-		e.Err = fmt.Errorf("the server ended the connection right after the TLS handshake, as one does that wants a client certificate: %w", err)
+		e.Err = fmt.Errorf("the server asked for a client certificate, and ended the connection right after the TLS handshake: %w", err)
+	case end != nil && end.silent && !s.wasContacted():
+		e.Trouble = lock.Unreachable
+		e.Err = fmt.Errorf("%w: the connection was ended before any answer, as by a server that wants TLS, or a proxy"+
+			" whose Redis is down, or that does not know HELLO (twemproxy)", err)
 	case errors.As(err, &op):
 		e.Trouble = lock.Unreachable
 		e.Ambiguous = op.Op != "dial"
@@ -94,6 +111,27 @@ func (s *Store) trouble(err error) error {
 		e.Trouble = lock.Unreachable
 	}
 	return e
+}
+
+// refused fills in an error that the server answered.
+func (s *Store) refused(e *lock.StoreError, text string) {
+	e.Trouble = replyTrouble(text)
+	switch {
+	case e.Trouble == lock.AuthFailed && s.credentials != nil && s.wasContacted():
+		e.Trouble = lock.Rotated
+	case e.Trouble == lock.AuthFailed && s.padded:
+		e.Err = fmt.Errorf("%w (the password that is set begins or ends with white space: a line break from a file?)", e.Err)
+	case e.Trouble == lock.Forbidden:
+		if more := placed(text); more != text {
+			e.Err = errors.New(more)
+		}
+	}
+}
+
+// loginRefused reports whether a login was refused with a password that is not the one of now.
+func (s *Store) loginRefused(err error) bool {
+	var reply redis.Error
+	return s.credentials != nil && errors.As(err, &reply) && replyTrouble(reply.Error()) == lock.AuthFailed && s.credentials.changed()
 }
 
 // asked is what the sentinels answered when none could name the master, each answer once; nil when err is something else.
@@ -138,8 +176,14 @@ func replyTrouble(text string) lock.Trouble {
 		}
 	}
 	switch {
-	case strings.Contains(text, "unauthenticated"), strings.Contains(text, "invalid username-password"), strings.Contains(text, "without any password configured"):
+	case strings.Contains(text, "unauthenticated"), strings.Contains(text, "invalid username-password"), strings.Contains(text, "without any password configured"),
+		// Before Redis 6, where AUTH takes no user.
+		strings.Contains(text, "invalid password"), strings.Contains(text, "no password is set"), strings.Contains(text, "arguments for 'auth'"):
 		return lock.AuthFailed
+	case strings.Contains(text, "max number of clients"):
+		return lock.Full
+	case strings.Contains(text, "DB index"), strings.Contains(strings.ToLower(text), "select"): // we send no other SELECT
+		return lock.NoDatabase
 	case strings.Contains(text, "can't run this command") || strings.Contains(text, "has no permissions"):
 		return lock.Forbidden
 	}

@@ -246,7 +246,7 @@ func TestTrouble_notALock(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			server := redistest.Start(t)
 			server.Client(t).SAdd(t.Context(), "gitops:"+kind+":{"+key.ID()+"}", "y")
-			checkTrouble(t, at(server), lock.NotALock)
+			checkTrouble(t, at(server), lock.NotOurs)
 		})
 	}
 }
@@ -254,7 +254,7 @@ func TestTrouble_notALock(t *testing.T) {
 func TestTrouble_refused(t *testing.T) {
 	o := at(redistest.Start(t))
 	o.DB = 99
-	checkTrouble(t, o, lock.Refused)
+	checkTrouble(t, o, lock.NoDatabase)
 }
 
 func TestTrouble_tls(t *testing.T) {
