@@ -53,7 +53,7 @@ func TestAcquire_refusedMidway(t *testing.T) {
 		client.SAdd(ctx, rkey(kind), "x")
 		client.Expire(ctx, rkey(kind), time.Minute)
 		lease, err := lock.Acquire(ctx, as(t, server, client), request(), 0, nil)
-		if lease != nil || trouble(err) != lock.NotALock {
+		if lease != nil || trouble(err) != lock.NotOurs {
 			t.Errorf("%s is a set: %+v, %v", kind, lease, err)
 		}
 		if client.Exists(ctx, rkey("lock")).Val() != 0 {

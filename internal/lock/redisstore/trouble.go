@@ -121,7 +121,7 @@ func (s *Store) refused(e *lock.StoreError, text string) {
 		e.Trouble = lock.Rotated
 	case e.Trouble == lock.AuthFailed && s.padded:
 		e.Err = fmt.Errorf("%w (the password that is set begins or ends with white space: a line break from a file?)", e.Err)
-	case e.Trouble == lock.Forbidden:
+	case e.Trouble == lock.Forbidden, e.Trouble == lock.NotALock:
 		if more := placed(text); more != text {
 			e.Err = errors.New(more)
 		}
