@@ -310,7 +310,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			f.Notes.Debug("not pushing together: %v", err)
 			return false, nil
 		}
-		if err := b.p.held.again(ctx); err != nil { // never push without the turn
+		if err := b.p.held.declare(ctx, updateOf(moves[0])); err != nil { // never push without the turn
 			return false, err
 		}
 		b.others, sent = len(riders), riders

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
@@ -35,31 +36,44 @@ func (p *pushing) declare(ctx context.Context) error {
 	if err != nil {
 		return nil // git will say what is wrong with it
 	}
-	intents := map[string]lock.Update{}
+	var intents []lock.Update
 	for _, u := range p.target.Updates {
-		update := lock.Update{Ref: u.Ref, Old: p.expected(ctx, u.Ref)}
+		move := git.LeasedRef{Ref: u.Ref, Old: p.expected(ctx, u.Ref)}
 		if u.Src != "" {
-			update.New, tips = tips[0], tips[1:]
+			move.New, tips = tips[0], tips[1:]
 		}
-		zeros := strings.Repeat("0", max(len(update.Old), len(update.New), 40))
-		if update.Old == "" {
-			update.Old = zeros
-		}
-		if update.New == "" {
-			update.New = zeros
-		}
-		intents[u.Ref] = update
+		intents = append(intents, updateOf(move))
 	}
-	for _, one := range p.held.list {
-		u, ok := intents["refs/heads/"+one.lease.Key.Branch]
-		if !ok {
-			continue
+	return p.held.declare(ctx, intents...)
+}
+
+// declare renews every lock, and tells with it what a push will do to the branch of that lock.
+func (h *holds) declare(ctx context.Context, updates ...lock.Update) error {
+	for _, one := range h.list {
+		var intent []lock.Update
+		for _, u := range updates {
+			if u.Ref == "refs/heads/"+one.lease.Key.Branch {
+				intent = append(intent, u)
+			}
 		}
-		if err := one.lease.Declare(ctx, p.f.Store, []lock.Update{u}); err != nil {
+		if err := one.lease.Declare(ctx, h.f.Store, intent); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// updateOf is a leased move of a ref as the server will see it.
+func updateOf(r git.LeasedRef) lock.Update {
+	u := lock.Update{Ref: r.Ref, Old: r.Old, New: r.New}
+	zeros := strings.Repeat("0", max(len(u.Old), len(u.New), 40))
+	if u.Old == "" {
+		u.Old = zeros
+	}
+	if u.New == "" {
+		u.New = zeros
+	}
+	return u
 }
 
 // expected is the tip that a branch has at the server, as far as this clone knows; "" when it does not exist.

@@ -121,17 +121,13 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 			return err
 		}
 	}
-	for _, one := range held.list {
-		var intent []lock.Update
-		for _, u := range updates {
-			if u.RemoteRef == "refs/heads/"+one.lease.Key.Branch {
-				intent = append(intent, lock.Update{Ref: u.RemoteRef, Old: u.RemoteOID, New: u.LocalOID})
-			}
-		}
-		if err := one.lease.Declare(ctx, f.Store, intent); err != nil {
-			held.retain(ctx)
-			return err
-		}
+	intents := make([]lock.Update, len(updates))
+	for i, u := range updates {
+		intents[i] = lock.Update{Ref: u.RemoteRef, Old: u.RemoteOID, New: u.LocalOID}
+	}
+	if err := held.declare(ctx, intents...); err != nil {
+		held.retain(ctx)
+		return err
 	}
 	for _, one := range held.list {
 		one.stop()
