@@ -111,6 +111,7 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 				Flags: []ucli.Flag{
 					repo, branch,
 					&ucli.BoolFlag{Name: "all", Usage: "every lock of this clone"},
+					&ucli.BoolFlag{Name: "session", Usage: "every lock of this script or job, in whichever clone"},
 					&ucli.StringFlag{Name: "force", Usage: "break somebody else's lock, by the `ID` that locks and every message show"},
 					&ucli.StringFlag{Name: "reason", Usage: "`TEXT` that the broken holder is told"},
 				},
@@ -192,7 +193,15 @@ func lockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.P
 }
 
 func unlockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
-	done, err := f.Unlock(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Bool("all"))
+	var (
+		done []gitops.Unlocked
+		err  error
+	)
+	if u.Bool("session") {
+		done, err = f.UnlockSession(ctx)
+	} else {
+		done, err = f.Unlock(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Bool("all"))
+	}
 	for _, d := range done {
 		switch d.Result {
 		case lock.Freed:
@@ -206,7 +215,11 @@ func unlockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term
 		}
 	}
 	if err == nil && len(done) == 0 {
-		out.Say("nothing to unlock: this clone holds no such lock")
+		where := "this clone holds no such lock"
+		if u.Bool("session") {
+			where = "nothing is held"
+		}
+		out.Say("nothing to unlock: %s", where)
 	}
 	return err
 }

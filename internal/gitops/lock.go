@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
@@ -97,8 +99,47 @@ func (f *Flows) Unlock(ctx context.Context, r LockRequest, all bool) ([]Unlocked
 			entries = []workspace.Entry{e}
 		}
 	}
+	done, ended := f.end(ctx, dir, entries, all)
+	return done, errors.Join(err, ended)
+}
+
+// UnlockSession releases every lock that this session holds, in whichever clone. With
+// GITOPS_LOCK_SESSION=workspace it is every lock of the clones in the working directory.
+func (f *Flows) UnlockSession(ctx context.Context) ([]Unlocked, error) {
+	dirs := workspace.Clones(f.Session.ID())
+	everything := f.Config.Lock.Session == session.Workspace
+	if everything {
+		here, err := f.Git.Dir()
+		if err != nil {
+			return nil, err
+		}
+		dirs = workspace.Below(here)
+	}
 	var done []Unlocked
-	errs := []error{err}
+	for _, dir := range dirs {
+		entries, err := dir.Load()
+		if err != nil {
+			f.Notes.Warn("ignoring what cannot be read: %v", err)
+		}
+		if !everything {
+			entries = slices.DeleteFunc(entries, func(e workspace.Entry) bool { return e.Session != f.Session.ID() })
+		}
+		more, err := f.end(ctx, dir, entries, true)
+		done = append(done, more...)
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// end releases the locks of entries, and forgets them. It leaves those of another session that lives alone, which is an
+// error unless all are meant.
+func (f *Flows) end(ctx context.Context, dir workspace.Dir, entries []workspace.Entry, all bool) ([]Unlocked, error) {
+	var (
+		done []Unlocked
+		errs []error
+	)
 	for _, e := range entries {
 		if f.claim(e) == theirs {
 			if !all {
@@ -106,12 +147,12 @@ func (f *Flows) Unlock(ctx context.Context, r LockRequest, all bool) ([]Unlocked
 			}
 			continue
 		}
-		workspace.Dismiss(e)
 		result, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, releaseBudget)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
+		workspace.Dismiss(e)
 		done = append(done, Unlocked{Key: e.Key, Result: result})
 		errs = append(errs, dir.Remove(e))
 	}

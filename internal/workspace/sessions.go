@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // StateHome is the user's folder for what belongs to no repository (XDG Base Directory
@@ -100,4 +102,45 @@ func Held(session string) []Entry {
 		}
 	}
 	return entries
+}
+
+// Clones are the folders of the clones in which a session holds locks.
+func Clones(session string) []Dir {
+	var dirs []Dir
+	if session == "" {
+		return nil
+	}
+	for _, links := range sessionDirs(session) {
+		found, _ := os.ReadDir(links)
+		for _, l := range found {
+			target, err := os.Readlink(filepath.Join(links, l.Name()))
+			if dir := Dir(filepath.Dir(target)); err == nil && !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	return dirs
+}
+
+// deepest is how many levels below a folder clones are looked for.
+const deepest = 5
+
+// Below are the folders of the clones in a folder that remember locks. What cannot be read is passed over.
+func Below(root string) []Dir {
+	var dirs []Dir
+	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch rel, _ := filepath.Rel(root, path); {
+		case err != nil || !d.IsDir():
+			return nil
+		case d.Name() == ".git":
+			if info, err := os.Stat(filepath.Join(path, "gitops")); err == nil && info.IsDir() {
+				dirs = append(dirs, At(path))
+			}
+			return fs.SkipDir
+		case strings.Count(rel, string(filepath.Separator)) >= deepest:
+			return fs.SkipDir
+		}
+		return nil
+	})
+	return dirs
 }

@@ -1,0 +1,418 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The kits of scripts/ci, each run as its system runs it: its files, its order of steps, what is in their environment,
+// and what is killed at the end. Afterwards the lock must be free, long before its TTL.
+
+// kitFile reads a file of a kit.
+func kitFile(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "scripts", "ci", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// kitYAML parses the last document of a file of a kit.
+func kitYAML(t *testing.T, name string, into any) {
+	t.Helper()
+	documents := yaml.NewDecoder(bytes.NewReader(kitFile(t, name)))
+	for n := 0; ; n++ {
+		err := documents.Decode(into)
+		if err == io.EOF && n > 0 {
+			return
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+}
+
+// fill puts values in for the placeholders of a kit, and fails for one that has none.
+func fill(t *testing.T, text string, placeholder *regexp.Regexp, values map[string]string) string {
+	t.Helper()
+	return placeholder.ReplaceAllStringFunc(text, func(whole string) string {
+		name := placeholder.FindStringSubmatch(whole)[1]
+		value, ok := values[name]
+		if !ok {
+			t.Errorf("no value for %s", whole)
+		}
+		return value
+	})
+}
+
+// kitStep is a script of a job, run by a shell of its own.
+type kitStep struct {
+	script string
+	env    map[string]string
+	always bool // also after a failure
+}
+
+// job runs steps under a process of that name, as a runner's worker does. Each step sees what steps before it wrote to
+// $GITHUB_ENV.
+func (w *world) job(worker string, steps []kitStep) *process {
+	w.t.Helper()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	text, err := os.ReadFile(bash)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.write("runner/"+worker, string(text))
+	var script strings.Builder
+	script.WriteString(`failed=0
+run() {
+	[ $failed = 0 ] || [ "$1" = true ] || return 0
+	while [ -s "$GITHUB_ENV" ] && IFS= read -r line <&3; do
+		name=${line%%<<*} end=${line#*<<} value=
+		while IFS= read -r line <&3 && [ "$line" != "$end" ]; do value=$value${value:+$'\n'}$line; done
+		export "$name=$value"
+	done 3<"$GITHUB_ENV"
+	bash -e "$2" || failed=1
+}
+`)
+	for i, s := range steps {
+		var step strings.Builder
+		for name, value := range s.env {
+			fmt.Fprintf(&step, "export %s=%s\n", name, shellWord(value))
+		}
+		step.WriteString(s.script + "\n")
+		file := w.write(fmt.Sprintf("runner/step%d.sh", i), step.String())
+		fmt.Fprintf(&script, "run %v %s\n", s.always, file)
+	}
+	script.WriteString("exit $failed\n")
+	main := w.write("runner/job.sh", script.String())
+	w.write("github.env", "")
+	return w.with("GITHUB_ENV="+w.path("github.env")).start(".", w.path("runner/"+worker), main)
+}
+
+// shellWord quotes a text for a shell.
+func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// wantFree waits until nothing is locked, and checks how far the counter came.
+func (w *world) wantFree(counter string) {
+	w.t.Helper()
+	w.until("the lock is free", func() bool { return len(w.locks()) == 0 })
+	if got := w.must(".", `git --git-dir "$1" show main:counter`, w.path("remote.git")); got != counter {
+		w.t.Errorf("the counter is %s, want %s", got, counter)
+	}
+}
+
+// edits are what a job does in the clone, and the counter that is then at the remote.
+var edits = map[string]struct{ script, counter string }{
+	"lands": {"echo 1 >counter && git commit -qam one", "1"},
+	"fails": {"echo 1 >counter && git commit -qam one && false", "0"},
+}
+
+func kitWorld(t *testing.T) *world {
+	w := newWorld(t).with("GITOPS_LOCK_SESSION")
+	w.seed("remote.git")
+	return w
+}
+
+func TestKit_GitHub(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Skip("node is not installed")
+	}
+	kit, err := filepath.Abs("../../scripts/ci/github")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, worker := range []string{"Runner.Worker", "container"} {
+		for name, edit := range edits {
+			t.Run(worker+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				w := kitWorld(t)
+				inputs := map[string]string{"INPUT_REDIS-HOST": w.env["REDIS_HOST"], "INPUT_REDIS-PORT": w.env["REDIS_PORT"], "INPUT_WAIT-WARNING": "300"}
+				action := map[string]string{
+					"GITHUB_PATH": w.path("github.path"), "GITHUB_STATE": w.path("github.state"), "GITHUB_STEP_SUMMARY": w.path("summary.md"),
+				}
+				w = w.with("REDIS_HOST", "REDIS_PORT", "RUNNER_TRACKING_ID=github_1", "GITHUB_ACTIONS=true", "GITHUB_SERVER_URL=https://github.com",
+					"GITHUB_REPOSITORY=org/app", "GITHUB_RUN_ID=42", "GITHUB_WORKFLOW=deploy", "GITHUB_JOB=prod")
+				node := func(file string) string {
+					words := []string{"env"} // names with a hyphen are none that a shell can export
+					for k, v := range inputs {
+						words = append(words, shellWord(k+"="+v))
+					}
+					return strings.Join(append(words, "node", shellWord(filepath.Join(kit, file))), " ")
+				}
+				job := w.job(worker, []kitStep{
+					{script: node("main.js"), env: action},
+					{script: "git gitops clone -q remote.git repo"},
+					{script: "cd repo\n" + edit.script},
+					{script: "git gitops -C repo push -q"},
+					{script: ". ./github.state\nexport STATE_began=$began\n" + node("post.js"), env: action, always: true},
+				})
+				if r := job.wait(); (r.code == 0) != (name == "lands") {
+					t.Fatal(r)
+				}
+				w = w.with("REDIS_HOST="+inputs["INPUT_REDIS-HOST"], "REDIS_PORT="+inputs["INPUT_REDIS-PORT"])
+				w.wantFree(edit.counter)
+				wantText(t, w.read("summary.md"), "| "+w.path("remote")+"@main | 1 | 0 s | ")
+			})
+		}
+	}
+}
+
+func TestKit_GitLab(t *testing.T) {
+	t.Parallel()
+	var file map[string]struct {
+		Variables map[string]string
+		Before    []string `yaml:"before_script"`
+		Script    []string
+		After     []string `yaml:"after_script"`
+	}
+	kitYAML(t, "gitlab/template.yml", &file)
+	for name, edit := range edits {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := kitWorld(t)
+			job, ok := file["$[[ inputs.job ]]"]
+			if !ok {
+				t.Fatal("no job")
+			}
+			values := map[string]string{"version": "", "url": w.path("remote.git"), "branch": "main", "folder": "repo", "edit": edit.script}
+			settings := []string{"GITLAB_CI=true"}
+			for k, v := range job.Variables {
+				settings = append(settings, k+"="+fill(t, v, regexp.MustCompile(`\$\[\[ inputs\.(\w+) \]\]`), values))
+			}
+			w = w.with(settings...)
+			lines := append(append([]string{"set -e"}, job.Before...), job.Script...)
+			if r := w.bash(".", strings.Join(lines, "\n")); (r.code == 0) != (name == "lands") {
+				t.Fatal(r)
+			}
+			if r := w.bash(".", strings.Join(append([]string{"set -e"}, job.After...), "\n")); r.code != 0 {
+				t.Fatal(r)
+			}
+			w.wantFree(edit.counter)
+		})
+	}
+}
+
+func TestKit_Azure(t *testing.T) {
+	t.Parallel()
+	var file struct {
+		Steps []struct {
+			Bash      string
+			Condition string
+			Env       map[string]string
+		}
+	}
+	kitYAML(t, "azure/steps.yml", &file)
+	for name, edit := range edits {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := kitWorld(t)
+			values := map[string]string{
+				"url": w.path("remote.git"), "branch": "main", "folder": "repo", "edit": edit.script, "version": "",
+				"redisHost": w.env["REDIS_HOST"], "redisTls": "false", "redisPasswordVariable": "NONE",
+			}
+			var steps []kitStep
+			for _, s := range file.Steps {
+				step := kitStep{script: s.Bash, env: map[string]string{}, always: s.Condition == "always()"}
+				for k, v := range s.Env {
+					step.env[k] = fill(t, v, regexp.MustCompile(`\$\{\{ parameters\.(\w+) \}\}`), values)
+				}
+				delete(step.env, "REDIS_PASSWORD") // a secret variable that is not set here
+				steps = append(steps, step)
+			}
+			job := w.with("TF_BUILD=True", "VSTS_PROCESS_LOOKUP_ID=vsts_1").job("Agent.Worker", steps)
+			if r := job.wait(); (r.code == 0) != (name == "lands") {
+				t.Fatal(r)
+			}
+			w.wantFree(edit.counter)
+		})
+	}
+}
+
+// tektonTask is what these tests read of a Task.
+type tektonTask struct {
+	Spec struct {
+		StepTemplate    tektonStep `yaml:"stepTemplate"`
+		Steps, Sidecars []tektonStep
+	}
+}
+
+type tektonStep struct {
+	Script     string
+	WorkingDir string `yaml:"workingDir"`
+	Env        []struct{ Name, Value string }
+}
+
+// container is the settings of a step, with the values of the task's parameters.
+func (s tektonStep) settings(t *testing.T, params map[string]string) []string {
+	t.Helper()
+	var all []string
+	for _, e := range s.Env {
+		all = append(all, e.Name+"="+fill(t, e.Value, regexp.MustCompile(`\$\(params\.([\w-]+)\)`), params))
+	}
+	return all
+}
+
+func TestKit_Tekton(t *testing.T) {
+	t.Parallel()
+	for name, edit := range edits {
+		t.Run("one step/"+name, func(t *testing.T) {
+			t.Parallel()
+			w := kitWorld(t)
+			var task tektonTask
+			kitYAML(t, "tekton/task-one-step.yaml", &task)
+			params := map[string]string{"url": w.path("remote.git"), "branch": "main", "edit": edit.script}
+			step := task.Spec.Steps[0]
+			file := w.write("step", step.Script)
+			if r := w.with(step.settings(t, params)...).run(".", file); (r.code == 0) != (name == "lands") {
+				t.Fatal(r)
+			}
+			w.wantFree(edit.counter)
+		})
+		t.Run("steps/"+name, func(t *testing.T) {
+			t.Parallel()
+			w := kitWorld(t)
+			var task tektonTask
+			kitYAML(t, "tekton/task-steps.yaml", &task)
+			params := map[string]string{"url": w.path("remote.git"), "branch": "main", "edit": edit.script}
+			if err := os.Mkdir(w.path("work"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			pod := func(s tektonStep) *world {
+				settings := append(task.Spec.StepTemplate.settings(t, params), s.settings(t, params)...)
+				return w.with(append(settings, "WORK="+w.path("work"))...)
+			}
+			sidecar := task.Spec.Sidecars[0]
+			keep := pod(sidecar).start(".", w.write("keep", sidecar.Script))
+			failed := false
+			for i, s := range task.Spec.Steps {
+				if r := pod(s).run(".", w.write(fmt.Sprintf("step%d", i), s.Script)); r.code != 0 {
+					failed = true
+					break
+				}
+			}
+			if failed == (name == "lands") {
+				t.Fatalf("failed: %v\n%s", failed, &keep.stderr)
+			}
+			// Tekton ends the sidecars when the steps have ended.
+			keep.signal(syscall.SIGTERM)
+			keep.wait()
+			w.wantFree(edit.counter)
+		})
+	}
+}
+
+func TestKit_Argo(t *testing.T) {
+	t.Parallel()
+	var file struct {
+		Spec struct {
+			Entrypoint string
+			OnExit     string `yaml:"onExit"`
+			Templates  []struct {
+				Name   string
+				Script struct {
+					Source string
+					Env    []struct{ Name, Value string }
+				}
+			}
+		}
+	}
+	kitYAML(t, "argo/workflow-template.yaml", &file)
+	for name, edit := range edits {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := kitWorld(t)
+			params := map[string]string{"url": w.path("remote.git"), "branch": "main", "edit": edit.script}
+			pod := func(template string) result {
+				for _, tm := range file.Spec.Templates {
+					if tm.Name != template {
+						continue
+					}
+					var settings []string
+					for _, e := range tm.Script.Env {
+						settings = append(settings, e.Name+"="+fill(t, e.Value, regexp.MustCompile(`\{\{workflow\.parameters\.(\w+)\}\}`), params))
+					}
+					return w.with(settings...).run(".", "sh", w.write("source-"+template, tm.Script.Source))
+				}
+				t.Fatalf("no template %q", template)
+				return result{}
+			}
+			if r := pod(file.Spec.Entrypoint); (r.code == 0) != (name == "lands") {
+				t.Fatal(r)
+			}
+			if r := pod(file.Spec.OnExit); r.code != 0 {
+				t.Fatal(r)
+			}
+			w.wantFree(edit.counter)
+		})
+	}
+}
+
+// TestKit_Jenkins runs the step of the shared library in Groovy, with stand-ins for the steps of a pipeline.
+func TestKit_Jenkins(t *testing.T) {
+	t.Parallel()
+	groovy, err := exec.LookPath("groovy")
+	if err != nil {
+		t.Skip("groovy is not installed")
+	}
+	for name, edit := range edits {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := kitWorld(t)
+			w.write("withGitops.groovy", string(kitFile(t, "jenkins/vars/withGitops.groovy")))
+			w.write("pipeline.groovy", `
+def settings = [:]
+def folder = ['.']
+def binding = new Binding()
+binding.error = { String text -> throw new RuntimeException(text) }
+binding.withEnv = { List more, Closure body -> more.each { def (k, v) = it.split('=', 2); settings[k] = v }; body() }
+binding.dir = { String to, Closure body -> folder.push(folder.last() + '/' + to); body(); folder.pop() }
+binding.sh = { String script ->
+	def b = new ProcessBuilder('sh', '-ec', script + '\nexit $?').directory(new File(folder.last())).inheritIO()
+	b.environment().putAll(settings)
+	if (b.start().waitFor() != 0) throw new RuntimeException('script failed: ' + script)
+}
+def step = new GroovyShell(binding).parse(new File('withGitops.groovy'))
+step.call([repo: args[0], branch: 'main']) { binding.sh(args[1]) }
+`)
+			if r := w.run(".", groovy, "pipeline.groovy", w.path("remote.git"), edit.script); (r.code == 0) != (name == "lands") {
+				t.Fatal(r)
+			}
+			w.wantFree(edit.counter)
+		})
+	}
+}
+
+// TestKit_files: every YAML file of the kits parses, and every kit says in a README what to paste.
+func TestKit_files(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../scripts/ci/*/*.y*ml")
+	if err != nil || len(files) < 7 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, f := range files {
+		var any any
+		kitYAML(t, strings.TrimPrefix(f, "../../scripts/ci/"), &any)
+	}
+	for _, kit := range []string{"github", "gitlab", "tekton", "jenkins", "azure", "argo"} {
+		if lines := strings.Count(string(kitFile(t, kit+"/README.md")), "\n"); lines < 10 || lines > 40 {
+			t.Errorf("the README of %s has %d lines", kit, lines)
+		}
+	}
+}
