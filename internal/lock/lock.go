@@ -135,7 +135,7 @@ type Holder struct {
 	TTL   time.Duration // to which a renewal extends it; 0 when not Known
 
 	Presence Presence // of its processes, as far as the store was asked
-	Shares []Share // all who share it, the holder among them unless it has released its share
+	Shares   []Share  // all who share it, the holder among them unless it has released its share
 }
 
 // Share is one who shares a lock.

@@ -3,6 +3,7 @@
 package redisstore_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"syscall"
@@ -154,5 +155,75 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 		if err := all.Follow(old, now); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestTopology_presence: on Sentinel and a Cluster a holder that lives is not judged gone by a failover, and is
+// seen at the new primary.
+func TestTopology_presence(t *testing.T) {
+	for name, start := range topologies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, o := start(t)
+			key := lock.Key{Repo: "example.com/presence", Branch: "main"}
+			name := "gitops:lock:{" + key.ID() + "}"
+			patiently := func(what string, ok func() bool) {
+				t.Helper()
+				for deadline := time.Now().Add(60 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("not within 60 s: %s", what)
+					}
+				}
+			}
+			var old, now *redistest.Server
+			patiently("the primary has a replica", func() bool { old = all.Primary(name); return old != nil && all.Replicas(old) > 0 })
+
+			holding := open(t, o)
+			r := request(key)
+			r.TTL, r.Present = time.Hour, true
+			lease, err := lock.Acquire(t.Context(), holding, r, 0, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lost := make(chan error, 1)
+			stop := lease.Keep(t.Context(), holding, 0, func(err error) { lost <- err })
+			t.Cleanup(func() {
+				stop()
+				lease.Leave()
+			})
+			patiently("it shows itself", lease.Claimed)
+			waiting := open(t, o)
+			granted := make(chan error, 1)
+			ctx, giveUp := context.WithCancel(t.Context())
+			defer giveUp()
+			go func() {
+				r := request(key)
+				r.TTL = time.Hour
+				_, err := lock.Acquire(ctx, waiting, r, time.Hour, nil)
+				granted <- err
+			}()
+			before := old.Client(t)
+			patiently("the next one waits", func() bool { return before.ZCard(t.Context(), "gitops:queue:{"+key.ID()+"}").Val() == 1 })
+
+			old.Kill()
+			patiently("another is primary", func() bool { now = all.Primary(name); return now != nil && now != old })
+			seen := func() lock.Presence {
+				state, err := waiting.Inspect(t.Context(), key)
+				if err != nil || state.Holder == nil {
+					return lock.PresenceUnknown
+				}
+				return state.Holder.Presence
+			}
+			patiently("it is seen at the new primary", func() bool { return seen() == lock.Present })
+			select {
+			case err := <-lost:
+				t.Fatal(err)
+			case err := <-granted:
+				t.Fatalf("a living holder was judged gone (%v)", err)
+			default:
+			}
+			giveUp()
+			<-granted
+		})
 	}
 }
