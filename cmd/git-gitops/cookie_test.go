@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -48,4 +49,20 @@ cat gate
 	}
 	w.renewed(w.sight())
 	w.freed(w.open("gate"))
+}
+
+// TestKeeper_toldToEnd: the keeper of a lock that belongs to no process cannot know whether the work is over when it is told
+// to end. The lock stays for its TTL, and the log says so.
+func TestKeeper_toldToEnd(t *testing.T) {
+	t.Parallel()
+	w := newLifeWorld(t).with("GITOPS_LOCK_SESSION=workspace")
+	w.must(".", lineClone+"; :")
+	w.renewed(w.sight())
+	keeper := w.keeper("work")
+	if err := syscall.Kill(keeper, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the keeper has ended", func() bool { return !alive(keeper) })
+	wantText(t, w.read("work/.git/gitops/keeper.log"), "told to end: nobody renews the lock from now on, so that it ends in 5s")
+	w.until("the lock has ended with its TTL", w.free)
 }

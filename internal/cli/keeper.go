@@ -30,7 +30,7 @@ import (
 // may be secret: they are in no file and no argument.
 type order struct {
 	Settings map[string]string `json:"settings"`
-	Dir      workspace.Dir     `json:"dir"`
+	Cwd      string            `json:"cwd"` // what files in the settings may be relative to
 	Entry    workspace.Entry   `json:"entry"`
 	Owner    *session.Process  `json:"owner"`
 	GitPath  string            `json:"git"`
@@ -41,7 +41,11 @@ type order struct {
 // starter starts keepers that work with the same settings and for the same session as this command.
 func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.Entry, *gitops.PushWatch, *os.File) (int, error) {
 	return func(dir workspace.Dir, e workspace.Entry, pushing *gitops.PushWatch, present *os.File) (int, error) {
-		o := order{Settings: map[string]string{}, Dir: dir, Entry: e, Owner: owner, GitPath: c.git.Path, Pushing: pushing, Present: present != nil}
+		cwd, err := os.Getwd()
+		if err != nil {
+			cwd = "/" // it was deleted
+		}
+		o := order{Settings: map[string]string{}, Cwd: cwd, Entry: e, Owner: owner, GitPath: c.git.Path, Pushing: pushing, Present: present != nil}
 		for _, v := range config.Variables() {
 			if value, ok := os.LookupEnv(v.Name); ok && value != "" {
 				o.Settings[v.Name] = value
@@ -57,9 +61,13 @@ func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.
 		if err != nil {
 			return 0, fmt.Errorf("find this program: %w", err)
 		}
-		return git.Detach(self, []string{"git-gitops", "keeper", e.Key.String()}, input, present)
+		return git.Detach(self, string(dir), []string{"git-gitops", "keeper", e.Key.String()}, input, present)
 	}
 }
+
+// here is the folder of the entries, in which a keeper is started and stays: it knows the clone by this
+// folder itself, so that one that is moved keeps its lock.
+const here = workspace.Dir(".")
 
 // keep is the keeper process: `git-gitops keeper LABEL`, of which the label is only for ps.
 func keep() int {
@@ -76,14 +84,20 @@ func keep() int {
 	if err != nil {
 		return exitUsage // started by hand
 	}
-	log := logTo(o.Dir, o.Entry)
+	log := logTo(here, o.Entry)
+	folder, err := os.Open(string(here))
+	if err == nil {
+		_ = os.Chdir(o.Cwd)
+	}
 	k, done, err := newKeeper(o, log)
+	if folder != nil {
+		_, _ = folder.Chdir(), folder.Close()
+	}
 	if err != nil {
 		log("start: %v", err)
 		return exitBug
 	}
 	defer done()
-	_ = os.Chdir("/") // keep nobody from unmounting
 	debug.FreeOSMemory()
 	k.Run(ctx)
 	return 0
@@ -101,7 +115,7 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 	options.Sparing = o.Owner != nil // it rests on the connection by which it is present
 	store := redisstore.Open(options)
 	k := &keeper.Keeper{
-		Store: store, Dir: o.Dir, Entry: o.Entry, Owner: o.Owner,
+		Store: store, Dir: here, Entry: o.Entry, Owner: o.Owner,
 		TTL: cfg.Lock.TTL, MaxHold: cfg.Lock.MaxHold, Log: log,
 	}
 	if o.Present {

@@ -12,18 +12,19 @@ import (
 	"syscall"
 )
 
-// Detach starts a program of ours that outlives us: in a session of its own, so that no terminal
+// Detach starts a program of ours that outlives us: in the folder dir, which it then knows also when
+// that is moved; in a session of its own, so that no terminal
 // hangs it up, and with none of our descriptors, so that it holds no pipe of the script open. It
 // reads input on its stdin, and holds the file, if there is one, as descriptor 3. Nothing else may be
 // started after it: descriptors that we inherited are not passed on any more.
-func Detach(path string, argv []string, input []byte, hold *os.File) (pid int, err error) {
+func Detach(path, dir string, argv []string, input []byte, hold *os.File) (pid int, err error) {
 	closeOnExec()
 	r, w, err := os.Pipe()
 	if err != nil {
 		return 0, fmt.Errorf("make a pipe: %w", err)
 	}
 	defer func() { _ = w.Close() }()
-	cmd := exec.Cmd{Path: path, Args: argv, Stdin: r, Env: withoutCookies(os.Environ()), SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	cmd := exec.Cmd{Path: path, Dir: dir, Args: argv, Stdin: r, Env: withoutCookies(os.Environ()), SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
 	if hold != nil {
 		cmd.ExtraFiles = []*os.File{hold}
 	}

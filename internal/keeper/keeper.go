@@ -90,11 +90,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			select {
-			case <-gone:
-				k.end(lease, "its session ended")
-			case <-time.After(farewell):
-			}
+			k.dismissed(ctx, lease, gone)
 			return
 		case <-gone:
 			k.end(lease, "its session ended")
@@ -146,6 +142,26 @@ func (k *Keeper) Run(ctx context.Context) {
 			renew.Reset(again)
 		}
 	}
+}
+
+// dismissed is the end of a keeper that is told to go. It releases the lock of a session that ends as well. Any other stays,
+// for as long as it may without a keeper: its clone may have work in it that is to be pushed, and the next command there takes
+// it up again.
+func (k *Keeper) dismissed(ctx context.Context, lease *lock.Lease, gone <-chan struct{}) {
+	if k.Owner != nil {
+		select {
+		case <-gone:
+			k.end(lease, "its session ended")
+			return
+		case <-time.After(farewell):
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	if err := lease.Renew(ctx, k.Store); err != nil {
+		k.Log("renew: %v", err)
+	}
+	k.Log("told to end: nobody renews the lock from now on, so that it ends in %s, unless a command in this clone renews it", k.TTL)
 }
 
 // watch closes gone when a process has ended; never, when there is none.
@@ -239,7 +255,7 @@ func (k *Keeper) renew(ctx context.Context, lease *lock.Lease) (time.Duration, e
 // loss handles a lock that is no longer ours. One that our own release ended is no loss.
 func (k *Keeper) loss(lease *lock.Lease, err error) {
 	var lost *lock.LostError
-	if !errors.As(err, &lost) || lost.Ended == lock.EndedByRelease || k.forgotten() {
+	if !errors.As(err, &lost) || lost.Released() || k.forgotten() {
 		if k.Entry.Share == "" {
 			k.tell(lease, "released", byCommand)
 		}
@@ -269,7 +285,7 @@ func (k *Keeper) release(lease *lock.Lease, why string) {
 	}
 	deadline := time.Now().Add(max(left, Look))
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, Look) {
-		result, err := lease.Release(context.Background(), k.Store, 5*time.Second)
+		result, err := k.releaseOnce(lease, why)
 		if err == nil {
 			k.released(lease, result, why)
 			return
@@ -280,6 +296,18 @@ func (k *Keeper) release(lease *lock.Lease, why string) {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// releaseOnce has Redis remember why the lock was released, for a clone that cannot be told: a copy of the one that was
+// deleted. What a command has ended before us it has ended for its own reason.
+func (k *Keeper) releaseOnce(lease *lock.Lease, why string) (lock.ReleaseResult, error) {
+	const budget = 5 * time.Second
+	if k.forgotten() && !k.Dir.Gone() {
+		return lease.Release(context.Background(), k.Store, budget)
+	}
+	host, _ := os.Hostname()
+	return lease.ReleaseBecause(context.Background(), k.Store, budget,
+		fmt.Sprintf("by its keeper on %s at %s, because %s", host, time.Now().UTC().Format(time.RFC3339), why))
 }
 
 // byCommand is why a lock was released when a command did that before the keeper.

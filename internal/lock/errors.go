@@ -87,7 +87,7 @@ func (e *TimeoutError) Error() string {
 
 func (e *TimeoutError) Unwrap() error { return e.Err }
 
-// EndedByRelease is how a store remembers that a hold was ended by its own release.
+// EndedByRelease is how a store remembers that a hold was ended by its own release, or begins so.
 const EndedByRelease = "released"
 
 // EndedByTakeOver is how a store remembers that a hold passed to another part of its own script.
@@ -115,6 +115,9 @@ type LostError struct {
 func (e *LostError) Error() string {
 	return fmt.Sprintf("the lock on %s was lost: %s", e.Key, e.Reason())
 }
+
+// Released reports whether our own side ended the hold: a command, or the keeper.
+func (e *LostError) Released() bool { return strings.HasPrefix(e.Ended, EndedByRelease) }
 
 // Broken reports whether an operator ended the hold.
 func (e *LostError) Broken() bool { return strings.HasPrefix(e.Ended, EndedByBreak) }

@@ -174,6 +174,13 @@ func (l *Lease) rest(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// ReleaseBecause is Release, with a reason that a later Renew is told.
+func (l *Lease) ReleaseBecause(ctx context.Context, s Store, budget time.Duration, why string) (ReleaseResult, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
+	defer cancel()
+	return s.ReleaseBecause(ctx, l.Key, l.Own(), why)
+}
+
 // Release ends the lease, on a context of its own that Ctrl-C has not ended, within the budget.
 func (l *Lease) Release(ctx context.Context, s Store, budget time.Duration) (ReleaseResult, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)

@@ -348,6 +348,8 @@ type Store interface {
 	// Release ends what the token has: the lock, which passes to the next living waiter, its
 	// share of one, or a place in the queue.
 	Release(ctx context.Context, k Key, t Token) (ReleaseResult, error)
+	// ReleaseBecause is Release, and the reason is remembered for whoever asks for this hold later.
+	ReleaseBecause(ctx context.Context, k Key, t Token, why string) (ReleaseResult, error)
 	// GiveUp ends a wait like Release, and notes why: GaveUpTimeout or GaveUpCancelled.
 	GiveUp(ctx context.Context, r Request, why string) error
 	// Note adds an event to those of a lock.

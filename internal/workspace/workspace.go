@@ -83,6 +83,15 @@ type Dir string
 // At is the folder for a repository, by its common directory ($GIT_COMMON_DIR).
 func At(commonDir string) Dir { return Dir(filepath.Join(commonDir, "gitops")) }
 
+// Gone reports whether the folder was deleted, also when it is the working directory.
+func (d Dir) Gone() bool {
+	_, err := os.Stat(string(d))
+	if d == "." { // which is there as long as we are in it
+		_, err = os.Getwd()
+	}
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 func (d Dir) file(k lock.Key) string {
 	sum := sha256.Sum256([]byte(k.ID()))
 	return filepath.Join(string(d), hex.EncodeToString(sum[:12])+".json")

@@ -541,6 +541,11 @@ func (s *Store) Release(ctx context.Context, k lock.Key, t lock.Token) (lock.Rel
 	return s.release(ctx, k, t, lock.EndedByRelease, "")
 }
 
+// ReleaseBecause implements lock.Store.
+func (s *Store) ReleaseBecause(ctx context.Context, k lock.Key, t lock.Token, why string) (lock.ReleaseResult, error) {
+	return s.release(ctx, k, t, lock.EndedByRelease+" "+why, "")
+}
+
 // GiveUp implements lock.Store.
 func (s *Store) GiveUp(ctx context.Context, r lock.Request, why string) error {
 	_, err := s.release(ctx, r.Key, r.Token, why, encode(r.Record))
