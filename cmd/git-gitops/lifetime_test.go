@@ -274,6 +274,15 @@ func TestSession(t *testing.T) {
 		{"node", []string{"node", "script.js"}, map[string]string{"script.js": lines(
 			`const sh = (line) => require("child_process").execSync(line, {stdio: "inherit"})`,
 			"sh("+strconv.Quote(lineClone)+")", "sh("+strconv.Quote(lineHold)+")", "sh("+strconv.Quote(linePush)+")")}},
+		{"bash -c, each", []string{"bash", "script.sh"}, map[string]string{"script.sh": lines(
+			`bash -c "$CLONE; :"`, lineHold, `sh -c "$PUSH; :"`)}},
+		{"python executable=bash", []string{"python3", "script.py"}, map[string]string{"script.py": strings.Replace(python, "shell=True", `shell=True, executable="/bin/bash"`, 1) + lines(
+			"sh("+strconv.Quote(lineClone+"; :")+")", "sh("+strconv.Quote(lineHold)+")", "sh("+strconv.Quote(linePush)+")")}},
+		{"node shell: bash", []string{"node", "script.js"}, map[string]string{"script.js": lines(
+			`const sh = (line) => require("child_process").execSync(line + "; :", {stdio: "inherit", shell: "/bin/bash"})`,
+			"sh("+strconv.Quote(lineClone)+")", "sh("+strconv.Quote(lineHold)+")", "sh("+strconv.Quote(linePush)+")")}},
+		{"perl", []string{"perl", "script.pl"}, map[string]string{"script.pl": lines(
+			`sub sh { system("/bin/sh", "-c", $_[0]) == 0 or die }`, `sh($ENV{CLONE} . "; :");`, `sh(": >cloned; cat gate");`, `sh($ENV{PUSH} . "; :");`)}},
 		{"make", []string{"make", "-s"}, map[string]string{"Makefile": recipe(lineClone, lineHold, linePush)}},
 		{"Runner.Worker", []string{"./Runner.Worker", "job"}, map[string]string{
 			"job": "bash -e one.sh\nbash -e two.sh\nbash -e three.sh\n:\n", "one.sh": lines(lineClone, ":"), "two.sh": lines(lineHold, ":"), "three.sh": lines(linePush, ":"),
@@ -282,7 +291,7 @@ func TestSession(t *testing.T) {
 			"one.sh": lines(lineClone, ":"), "two.sh": lines(linePush, ":"),
 		}},
 	}
-	house := newLifeWorld(t)
+	house := newLifeWorld(t).with("CLONE="+lineClone, "PUSH="+linePush)
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		t.Fatal(err)

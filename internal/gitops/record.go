@@ -2,6 +2,7 @@ package gitops
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/user"
 	"strings"
@@ -21,15 +22,21 @@ func (f *Flows) record(k lock.Key, command string) lock.Record {
 		PID: os.Getpid(), Command: command, Purpose: f.Config.Lock.Purpose,
 	}
 	r.Host, _ = os.Hostname()
-	if u, err := user.Current(); err == nil {
-		r.User = u.Username
-	}
+	r.User = userName()
 	r.Session, _ = json.Marshal(f.Session) // plain data: cannot fail
 	r.RunURL, r.Job = ciRun(os.Getenv)
 	for _, text := range []*string{&r.Host, &r.User, &r.Purpose, &r.RunURL, &r.Job} {
 		*text = bounded(*text)
 	}
 	return r
+}
+
+// userName is who runs us. A container may run as a user that has no name.
+func userName() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return fmt.Sprintf("uid %d", os.Getuid())
 }
 
 // Me is the record of an operator's command.

@@ -20,9 +20,13 @@ var (
 
 	shells = []string{"sh", "ash", "bash", "dash", "fish", "ksh", "mksh", "yash", "zsh"}
 
-	// interpreters run scripts. Their system(3), popen or subprocess with
-	// shell=True starts an "sh -c" for one command of the script.
+	// interpreters run scripts. Their system(3), popen or subprocess with shell=True starts a shell
+	// for one command of the script.
 	interpreters = []string{"bun", "deno", "node", "nodejs", "perl", "php", "pypy", "python", "ruby"}
+
+	// helpers are scripts that an interpreter starts for one command of another script: shelljs, and
+	// (by how they begin) Ansible's modules.
+	helpers = []string{"exec-child.js", "AnsiballZ_"}
 
 	// buildTools start a shell for each line or task. Not listed are those
 	// that run them in a daemon that outlives the build (Gradle, Bazel), and
@@ -34,18 +38,17 @@ var (
 		"yarn", "yarnpkg",
 	}
 
-	// workers run each step of one job as a process of its own, and end with
-	// the job: GitHub Actions (also Gitea's and Forgejo's copies of its
-	// runner) and Azure Pipelines. Not listed are agents that live on from
-	// job to job, because a lock must not outlive its job: gitlab-runner,
-	// which runs a job's whole script as one process anyhow; a Jenkins
-	// agent, whose sh steps are no descendants of it; Runner.Listener. Steps
-	// in containers (docker exec) can't see the worker either. There, and in
-	// Jenkins, a lock over several steps needs the override.
-	workers = []string{"Agent.Worker", "Runner.Worker"}
+	// workers run each step of one job as a process of its own, and end with the job: GitHub Actions
+	// and Azure Pipelines, and the copies of Gitea and Forgejo. (Those may live on to the next job, as
+	// a daemon. The lock of a job that has failed is then freed by GITOPS_LOCK_MAX_HOLD, or when its
+	// clone is removed, which they do.) Not listed are agents that live on from job to job:
+	// gitlab-runner, which runs a job's whole script as one process anyhow; a Jenkins agent, whose sh
+	// steps are no descendants of it; Runner.Listener. Steps in containers (docker exec) can't see the
+	// worker either. There, and in Jenkins, a lock over several steps needs the override.
+	workers = []string{"Agent.Worker", "Runner.Worker", "act_runner", "forgejo-runner"}
 
 	// inits adopt orphans; they are the parent of everything and of nobody.
-	inits = []string{"catatonit", "docker-init", "dumb-init", "init", "launchd", "systemd", "tini"}
+	inits = []string{"catatonit", "docker-init", "dumb-init", "init", "launchd", "podman-init", "s6-svscan", "systemd", "tini"}
 )
 
 // find finds git's parent and the session's owner among the ancestors of a
@@ -71,8 +74,15 @@ func find(up []proc) (from, owner int, ok bool) {
 	}
 
 	owner = mainShell(up, from)
-	if owner+1 < len(up) && startsShell(up[owner+1], up[owner]) {
-		owner = mainShell(up, owner+1)
+	for {
+		next := owner + 1
+		for next < len(up) && up[next].isWrapper() {
+			next++
+		}
+		if next == len(up) || !startsShell(up[next], up[owner]) {
+			break
+		}
+		owner = mainShell(up, next)
 	}
 
 	// A step is a child of the worker, or of the node program that is a task.
@@ -86,14 +96,14 @@ func find(up []proc) (from, owner int, ok bool) {
 	return from, owner, true
 }
 
-// Parallel reports whether the owner is a build tool that runs its jobs in parallel, as the
-// environment's MAKEFLAGS tell. Nothing tells its jobs apart then.
+// Parallel reports whether the owner is a program that runs several jobs at a time: a build tool, as
+// the environment's MAKEFLAGS tell, or the daemon of a CI runner. Nothing tells its jobs apart then.
 func (s Session) Parallel(makeflags string) bool {
 	if s.Owner == nil {
 		return false
 	}
 	switch s.Owner.Name {
-	case "ninja", "samu":
+	case "ninja", "samu", "act_runner", "forgejo-runner":
 		return true
 	case "make", "gmake", "gnumake", "bmake", "remake":
 	default:
@@ -126,17 +136,23 @@ func isCopy(child, parent proc) bool {
 		len(child.args) > 0 && slices.Equal(child.args, parent.args)
 }
 
-// startsShell reports whether p is a program that runs single command lines
-// in a shell, and the shell is such a one. From an interpreter only "sh"
-// counts, which is what the C library and all their libraries use: a script
-// that asks for "bash -c" by name has started another script.
+// startsShell reports whether the shell runs one command line for the program p, and so is no script
+// of its own: p is a build tool, or runs a script.
 func startsShell(p, shell proc) bool {
-	return shell.runsCommandLine() && (p.isBuildTool() || p.isInterpreter() && base(shell.args[0]) == "sh")
+	if !shell.runsCommandLine() {
+		return false
+	}
+	return p.isBuildTool() || p.isInterpreter() || p.isShell() && (p.runsCommandLine() || p.script() != "")
 }
 
 func (p proc) isGit() bool     { return p.is(gits...) || slices.Contains(gits, base(p.script())) }
-func (p proc) isWrapper() bool { return p.is(wrappers...) }
+func (p proc) isWrapper() bool { return p.is(wrappers...) || p.isHelper() }
 func (p proc) isShell() bool   { return p.is(shells...) }
+
+func (p proc) isHelper() bool {
+	script := base(p.script())
+	return p.isInterpreter() && slices.ContainsFunc(helpers, func(h string) bool { return strings.HasPrefix(script, h) })
+}
 
 func (p proc) isBuildTool() bool {
 	s := base(p.script())
@@ -150,11 +166,9 @@ func (p proc) isInterpreter() bool {
 	})
 }
 
-// isInit reports whether p is the parent of orphans rather than a script. The
-// first process of a container may well be a script.
-func (p proc) isInit() bool {
-	return p.is(inits...) || p.PID == 1 && !p.isShell() && !p.isInterpreter() && !p.isBuildTool() && !p.is(workers...)
-}
+// isInit reports whether p is the parent of orphans rather than a script or a service. The first
+// process of a container may well be one of these.
+func (p proc) isInit() bool { return p.is(inits...) }
 
 // is reports whether p's program has one of the names.
 func (p proc) is(names ...string) bool {

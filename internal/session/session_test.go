@@ -367,7 +367,7 @@ me = str(os.getpid())
 subprocess.run(["git-gitops", "detect", "list", me], check=True)
 subprocess.run("git-gitops detect shell " + me, shell=True, check=True)
 subprocess.run(": ; git-gitops detect several " + me + "; :", shell=True, check=True)
-subprocess.run(["bash", "-c", "git-gitops detect bash $$; :"], check=True)
+subprocess.run(["bash", "-c", "git-gitops detect bash " + me + "; :"], check=True)
 os.system(": && git gitops detect system " + me + " && :")
 t = threading.Thread(target=lambda: subprocess.run(["git", "gitops", "detect", "thread", me], check=True))
 t.start(); t.join()
@@ -377,7 +377,7 @@ if os.fork() == 0:
 os.wait()
 `)
 	w.run("python3", "script.py")
-	for label, depth := range map[string]int{"list": 0, "shell": 0, "several": 1, "bash": 0, "system": 1, "thread": 0, "fork": 1} {
+	for label, depth := range map[string]int{"list": 0, "shell": 0, "several": 1, "bash": 1, "system": 1, "thread": 0, "fork": 1} {
 		if label == "shell" {
 			depth = w.chainDepth(label) // many shells exec their last command, but none has to
 		}
