@@ -410,3 +410,29 @@ func TestPush_narrowRequests(t *testing.T) {
 	}
 	wantText(t, w.read("trace"), "fetch --quiet")
 }
+
+// TestBatch_secret: nobody takes along what is signed with another secret, and none is printed or stored.
+func TestBatch_secret(t *testing.T) {
+	t.Parallel()
+	w := batching(t)
+	w.cloned(w.path(bare), 4, ownFile)
+	free := w.takeTurn()
+	all := []*process{w.push(0), w.push(1), w.push(2), w.with("GITOPS_PUSH_BATCH_SECRET=an0ther").push(3)}
+	w.until("all have offered", func() bool { return w.offers() == 4 })
+	for _, key := range w.scan("gitops:offers:*") {
+		for _, offer := range w.keys.HGetAll(t.Context(), key).Val() {
+			if strings.Contains(offer, "s3cret") || strings.Contains(offer, "an0ther") {
+				t.Errorf("Redis has the secret: %s", offer)
+			}
+		}
+	}
+	free()
+	for i, p := range all {
+		r := p.wait()
+		wantCode(t, r, 0)
+		if strings.Contains(r.stderr, "s3cret") || strings.Contains(r.stderr, "an0ther") || i == 3 && strings.Contains(r.stderr, "together with") {
+			t.Errorf("pipeline %d: %s", i, r)
+		}
+	}
+	w.wantOnce(4)
+}

@@ -23,8 +23,10 @@ var strategies = map[string]struct {
 	"gitops":        {script: `clone "git gitops" && edit && git gitops -C "$w" push -q origin main`},
 	"gitops-inside": {script: `clone "git gitops" && edit && git gitops -C "$w" push -q origin main`, env: []string{"GITOPS_CLONE_AHEAD=off"}},
 	"gitops-names":  {script: `export GITOPS_LOCK_NAME=name$i; clone "git gitops" && edit && git gitops -C "$w" push -q origin main`, env: []string{"GITOPS_PUSH_REBASE=true"}},
-	"gitops-batch": {script: `export GITOPS_LOCK_NAME=name$i; clone "git gitops" && edit && git gitops -C "$w" push -q origin main`,
-		env: []string{"GITOPS_PUSH_REBASE=true", "GITOPS_PUSH_BATCH=true", "GITOPS_PUSH_BATCH_SECRET=of the bench", "GITOPS_PUSH_BATCH_MAX=200"}},
+	"gitops-batch": {
+		script: `export GITOPS_LOCK_NAME=name$i; clone "git gitops" && edit && git gitops -C "$w" push -q origin main`,
+		env:    []string{"GITOPS_PUSH_REBASE=true", "GITOPS_PUSH_BATCH=true", "GITOPS_PUSH_BATCH_SECRET=of the bench", "GITOPS_PUSH_BATCH_MAX=200"},
+	},
 	"retry":          {script: `clone git && edit && until git -C "$w" push -q origin main; do sleep 0.1; git -C "$w" pull -q --rebase origin main || exit 1; done`},
 	"redis-cli-1s":   {script: redisCLI, env: []string{"POLL=1"}},
 	"redis-cli-20s":  {script: redisCLI, env: []string{"POLL=20"}},
