@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ type queue struct {
 	mu      sync.Mutex
 	granted []int
 	all     sync.WaitGroup
+
+	released atomic.Int32
 }
 
 // join adds waiter i; each releases at once, after what during does.
@@ -40,8 +43,12 @@ func (q *queue) join(t *testing.T, addr string, i int, during func(*lock.Lease))
 		q.granted = append(q.granted, i)
 		q.mu.Unlock()
 		if during != nil {
+			for q.released.Load() < int32(i) { // those before have their answers
+				time.Sleep(time.Millisecond)
+			}
 			during(w.lease)
 		}
+		defer q.released.Add(1)
 		if got, err := w.lease.Release(t.Context(), store, soon); err != nil || got == lock.NotHeld {
 			t.Errorf("waiter %d: release: %d, %v", i, got, err)
 		}
