@@ -652,7 +652,7 @@ func (d *checkup) shim() {
 		if dir == os.Getenv("GIT_EXEC_PATH") { // git put it there, for us alone
 			continue
 		}
-		found, lacks := os.Stat(filepath.Join(dir, name)) //nolint:gosec // looking along PATH is the purpose
+		found, lacks := os.Stat(filepath.Join(dir, name))
 		if lacks != nil || found.IsDir() {
 			continue
 		}
