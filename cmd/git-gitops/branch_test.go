@@ -166,3 +166,28 @@ func TestClone_detachedHead(t *testing.T) {
 		t.Errorf("%d locks, %d before", n, before)
 	}
 }
+
+// TestTooOldGit: a git that lacks what a lock depends on is refused where a lock is wanted, and only there.
+func TestTooOldGit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must(".", "git clone -q remote.git work && git -C work commit -q --allow-empty -m one && git -C work gitops install")
+	old := w.write("old/git", "#!/bin/sh\nunset GIT_CONFIG_COUNT\n[ \"$1\" = --version ] && { echo git version 2.30.2; exit; }\nexec "+
+		w.must(".", "command -v git")+" \"$@\"\n")
+	w = w.with("GITOPS_GIT=" + old)
+	for words, code := range map[string]int{
+		"clone ../remote.git again": 78, "push -q origin main": 78, "status --short": 0, "doctor": 1,
+	} {
+		r := w.bash("work", "git gitops "+words)
+		wantCode(t, r, code)
+		if code != 0 {
+			wantText(t, r.stdout+r.stderr, "git 2.30.2 ("+old+") is too old: clone and push need git 2.31 or newer")
+		}
+	}
+	if r := w.bash("work", "git push -q origin main"); r.code == 0 {
+		t.Errorf("the hook lets a push go: %s", r)
+	}
+	wantCode(t, w.with("GITOPS_INCLUDE=nothing").bash("work", "git gitops push -q --no-verify origin main"), 0)
+	w.wantLocks()
+}
