@@ -16,7 +16,7 @@ import (
 // owns reports whether a subcommand is one of our own verbs, without building them.
 func owns(verb string) bool {
 	switch verb {
-	case "lock", "unlock", "locks", "run", "events", "stats", "metrics", "serve", "install", "uninstall", "doctor", "migrate", "upgrade", "completion", "pre-push", "pre-receive", "keeper":
+	case "lock", "unlock", "keep", "locks", "run", "events", "stats", "metrics", "serve", "install", "uninstall", "doctor", "migrate", "upgrade", "completion", "pre-push", "pre-receive", "keeper":
 		return true
 	default:
 		return false
@@ -121,6 +121,19 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 					}
 					return unlockVerb(ctx, u, f, out)
 				}),
+			},
+			{
+				Name:      "keep",
+				Usage:     "keep the locks of the clones in folders until this command ends, as a sidecar",
+				ArgsUsage: "DIR…",
+				Action: func(u *ucli.Context) error {
+					if !u.Args().Present() {
+						return &usageError{verb: "keep", err: errors.New("say in which folders the clones are")}
+					}
+					return c.with(u, out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+						return f.Keep(ctx, u.Args().Slice())
+					})
+				},
 			},
 			c.locksCommand(out),
 			{

@@ -1,0 +1,50 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"syscall"
+	"testing"
+)
+
+// TestKeep: a sidecar keeps the locks of clones in its folders, also of those that come later, and its end frees them: at
+// once when it is told to go, and within seconds when it is killed.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]syscall.Signal{"told": syscall.SIGTERM, "killed": syscall.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.seed("remote.git")
+			if err := os.MkdirAll(w.path("work"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			keep := w.start(".", "git-gitops", "keep", "work")
+			w.must(".", "git gitops clone -q remote.git work/repo")
+			for _, pid := range w.keepers() { // they end with the container of their step
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			w.until("the holder is present", func() bool {
+				channels, err := w.keys.PubSubChannels(t.Context(), "gitops:alive:*").Result()
+				return err == nil && len(channels) == 1
+			})
+			w.until("presence is claimed", func() bool {
+				fields, err := w.keys.HVals(t.Context(), "gitops:meta:{"+w.path("remote")+"@main}").Result()
+				for _, v := range fields {
+					if len(v) > 60 && v[40] == ' ' { // run_id and master_replid
+						return err == nil
+					}
+				}
+				return false
+			})
+			next := w.start(".", "bash", "-c", "GITOPS_LOCK_SESSION= git gitops clone -q remote.git next; exit $?")
+			w.until("the next one waits", func() bool { return w.queued() == 1 })
+			keep.signal(end)
+			wantCode(t, next.wait(), 0) // long before the TTL, and before the time-out of the wait
+			if end == syscall.SIGTERM {
+				wantCode(t, keep.wait(), 0)
+			}
+		})
+	}
+}

@@ -1,0 +1,98 @@
+package gitops
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/workspace"
+)
+
+// keepLook is how often Keep looks for clones that have come or gone.
+const keepLook = time.Second
+
+// keeping is a lock that Keep keeps, and the clone that remembers it.
+type keeping struct {
+	dir   workspace.Dir
+	entry workspace.Entry
+	lease *lock.Lease
+	stop  func()
+}
+
+// Keep renews the locks of every clone below some folders, and is present for them, until ctx ends: then it releases them.
+// Clones that come later count too. It is for locks that belong to no process (GITOPS_LOCK_SESSION=workspace); the others
+// have a keeper of their own.
+func (f *Flows) Keep(ctx context.Context, folders []string) error {
+	kept := map[lock.Token]*keeping{}
+	look := time.NewTicker(keepLook)
+	defer look.Stop()
+	for ended := false; ; {
+		there := map[lock.Token]bool{}
+		for _, folder := range folders {
+			for _, dir := range workspace.Below(folder) {
+				entries, err := dir.Load()
+				if err != nil {
+					f.Notes.Debug("%v", err)
+				}
+				for _, e := range entries {
+					s, ok := sessionOf(e.Record)
+					if !ok || s.Owner != nil {
+						continue
+					}
+					there[e.Own()] = true
+					if kept[e.Own()] == nil {
+						kept[e.Own()] = f.begin(ctx, dir, e)
+					}
+				}
+			}
+		}
+		for token, k := range kept {
+			if !there[token] { // pushed, unlocked, or its clone was deleted
+				f.finish(ctx, k, "its clone was deleted")
+				delete(kept, token)
+			}
+		}
+		if ended {
+			for _, k := range kept {
+				f.finish(ctx, k, "git gitops keep ended")
+			}
+			return nil
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done(): // and look once more: a clone may have come a moment ago
+			ended = true
+		}
+	}
+}
+
+// begin keeps the lock of an entry. One that was lost is only remembered.
+func (f *Flows) begin(ctx context.Context, dir workspace.Dir, e workspace.Entry) *keeping {
+	k := &keeping{dir: dir, entry: e, lease: e.Hold(f.Config.Lock.TTL), stop: func() {}}
+	var lost *lock.LostError
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+	defer cancel()
+	if err := k.lease.Renew(limit, f.Store); errors.As(err, &lost) {
+		f.Notes.Warn("the lock on %s was lost: %s", e.Key, lost.Reason())
+		return k
+	}
+	k.lease.Present = true
+	k.stop = k.lease.Keep(context.WithoutCancel(ctx), f.Store, 0, func(err error) {
+		if errors.As(err, &lost) && lost.Ended != lock.EndedByRelease {
+			f.Notes.Warn("%v", err)
+		}
+	})
+	f.Notes.Say("keeping the lock on %s", e.Key)
+	return k
+}
+
+// finish releases a lock, if nobody else has, and tells the next push from its clone why.
+func (f *Flows) finish(ctx context.Context, k *keeping, why string) {
+	k.stop()
+	defer k.lease.Leave()
+	f.release(context.WithoutCancel(ctx), k.lease)
+	if err := k.dir.Update(k.entry, func(e *workspace.Entry) { e.Lost = why }); err != nil {
+		f.Notes.Debug("%v", err)
+	}
+}
