@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,7 +37,7 @@ func kitYAML(t *testing.T, name string, into any) {
 	documents := yaml.NewDecoder(bytes.NewReader(kitFile(t, name)))
 	for n := 0; ; n++ {
 		err := documents.Decode(into)
-		if err == io.EOF && n > 0 {
+		if errors.Is(err, io.EOF) && n > 0 {
 			return
 		}
 		if err != nil {

@@ -160,7 +160,7 @@ func noteDecision(gitDir string, u lock.Update, decision string) {
 	if info, err := os.Stat(name); err == nil && info.Size() > fenceLogMost {
 		if text, err := os.ReadFile(name); err == nil { //nolint:gosec // the server's own log
 			_, text, _ = bytes.Cut(text[len(text)/2:], []byte("\n"))
-			_ = os.WriteFile(name, text, 0o600)
+			_ = os.WriteFile(name, text, 0o600) //nolint:gosec // the server's own log
 		}
 	}
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // the server's own log

@@ -112,11 +112,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Handler: s.Handler(), ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: mostHeader, BaseContext: func(net.Listener) context.Context { return ctx },
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(l) }()
+	var failed error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		failed = server.Serve(l)
+	}()
 	select {
-	case err := <-ended:
-		return fmt.Errorf("serve the page: %w", err)
+	case <-ended:
+		return fmt.Errorf("serve the page: %w", failed)
 	case <-ctx.Done():
 		_ = server.Close() // nothing is lost with a page that is cut
 		<-ended
@@ -377,7 +381,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		}
 		if text != nil {
 			_ = control.SetWriteDeadline(time.Now().Add(requestTime))
-			if _, err := w.Write(text); err != nil || control.Flush() != nil {
+			if _, err := w.Write(text); err != nil || control.Flush() != nil { //nolint:gosec // JSON, of HTML that a template has escaped
 				return
 			}
 		}
@@ -508,7 +512,7 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) cookie(value string, age int) *http.Cookie {
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // Secure, if browsers reach us by TLS
 		Name: cookieName, Value: value, Path: s.o.BasePath + "/", MaxAge: age,
 		HttpOnly: true, Secure: s.o.Secure, SameSite: http.SameSiteStrictMode,
 	}

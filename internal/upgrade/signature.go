@@ -52,7 +52,7 @@ func (s *Source) Verify(ctx context.Context, r Release) error {
 	out, err := exec.CommandContext(ctx, cosign, "verify-blob", "--bundle", bundle, //nolint:gosec // the user's cosign
 		"--certificate-identity", signerPrefix+r.Version, "--certificate-oidc-issuer", signerIssuer, list).CombinedOutput()
 	if ctx.Err() != nil {
-		return ctx.Err() //nolint:wrapcheck // the caller's doing
+		return ctx.Err()
 	}
 	if err != nil {
 		lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
