@@ -239,7 +239,7 @@ func TestUpgrade(t *testing.T) {
 		begin(t, "1.0.0")
 		r := w.bash(".", "git gitops upgrade --check")
 		wantCode(t, r, 1)
-		wantText(t, r.stderr, "git-gitops 2.0.0 is there, and this is 1.0.0: git gitops upgrade\n")
+		wantText(t, r.stderr, "git-gitops 2.0.0 is available; this is 1.0.0: git gitops upgrade\n")
 		is(t, "1.0.0")
 		r = w.bash(".", "git gitops upgrade")
 		wantCode(t, r, 0)

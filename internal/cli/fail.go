@@ -72,7 +72,7 @@ func explain(err error) (int, []term.Message) {
 	)
 	switch {
 	case errors.As(err, &signal):
-		return 128 + int(signal.signal), []term.Message{{What: err.Error() + "; nothing of ours is left waiting or locked by this command"}}
+		return 128 + int(signal.signal), []term.Message{{What: err.Error() + "; no lock and no place in the queue was left behind"}}
 	case errors.As(err, &usage):
 		return exitUsage, []term.Message{{What: usage.Error(), Do: []string{"git gitops " + usage.verb + " -h"}}}
 	case errors.As(err, &setting):
@@ -121,7 +121,7 @@ func explain(err error) (int, []term.Message) {
 		return exitLost, []term.Message{{
 			What: err.Error(),
 			Why:  "without the lock another pipeline may be working on the branch",
-			Do:   []string{"look at what happened (git gitops events), then take the lock anew: git gitops pull --rebase && git gitops push"},
+			Do:   []string{"look at what happened (git gitops events), then take the lock again: git gitops pull --rebase && git gitops push"},
 		}}
 	case errors.As(err, &moved):
 		do := []string{"your turn is kept; bring the edits in and push again: git gitops pull --rebase && git gitops push"}
@@ -158,7 +158,7 @@ func explain(err error) (int, []term.Message) {
 		return exitLost, []term.Message{{
 			What: "not pushed: " + same.Error(),
 			Why:  "a rebase would drop this commit without a word, and with it the update that it meant",
-			Do:   []string{"look at what is there now, make the edit anew, and push: git gitops pull"},
+			Do:   []string{"look at what is there now, make the edit again, and push: git gitops pull"},
 		}}
 	case errors.As(err, &unknown):
 		return exitLost, []term.Message{{

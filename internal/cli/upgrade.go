@@ -80,7 +80,7 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 		if wanted != "" {
 			do += " --version " + release.Version
 		}
-		out.Say("git-gitops %s is there, and this is %s: %s", release.Version, Version(), do)
+		out.Say("git-gitops %s is available; this is %s: %s", release.Version, Version(), do)
 		return &exitError{exitFailed}
 	}
 	if !skipSignature {

@@ -88,7 +88,7 @@ var variables = []Variable{
 	{Name: "GITOPS_LOCK_SHARE", Default: "on", Doc: "whether a command below the processes that hold a lock shares it, or takes it over when they have ended"},
 	{Name: "GITOPS_ON_LOST", Default: "warn", Doc: "what happens to the script when its lock is lost: warn or term"},
 	{Name: "GITOPS_CLONE_LOCK", Default: "on", Doc: "whether clone takes the lock"},
-	{Name: "GITOPS_CLONE_AHEAD", Default: "on", Doc: "whether a clone that waits for its lock is made meanwhile and then brought up to date"},
+	{Name: "GITOPS_CLONE_AHEAD", Default: "on", Doc: "whether a clone starts while it waits for its lock, and is then brought up to date"},
 	{Name: "GITOPS_PURPOSE", Doc: "free text that is shown to those who wait"},
 	{Name: "GITOPS_LOG", Default: "info", Doc: "how much is said on stderr: error, info or debug"},
 	{Name: "GITOPS_LOG_FORMAT", Default: "text", Doc: "how it is said: text or json, one object a line"},
