@@ -4,6 +4,7 @@ package redistest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -62,21 +63,30 @@ func Run(dir string, args ...string) (*Server, error) {
 // the system would soon give a port again, on which the clients of an earlier server, which live on
 // for a moment, would then find a server of another test.
 const (
-	firstPort = 15000
-	ports     = 17000
+	firstPort = 10_000
+	ports     = 12_000
+	busOffset = 10_000 // of the port by which nodes of a Cluster talk to each other
 )
 
-// FreePort is a port of the loopback address that nobody listens on.
+// FreePort is a port of the loopback address that nobody listens on, nor on the one that a node of a Cluster there would need
+// as well.
 func FreePort() (string, error) {
 	var err error
 	for range 100 {
-		port := strconv.Itoa(firstPort + rand.IntN(ports)) //nolint:gosec // no secret
-		var l net.Listener
-		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", port)); err == nil {
-			return port, l.Close()
+		port := firstPort + rand.IntN(ports) //nolint:gosec // no secret
+		if err = errors.Join(free(port), free(port+busOffset)); err == nil {
+			return strconv.Itoa(port), nil
 		}
 	}
 	return "", fmt.Errorf("find a free port: %w", err)
+}
+
+func free(port int) error {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 // Addr is host:port.
