@@ -235,7 +235,7 @@ func (c *command) version() int {
 	if err != nil {
 		return fail(term.New(os.Stderr), err)
 	}
-	fmt.Printf("%sgit-gitops version %s\n", out, Version())
+	fmt.Printf("%sgit-gitops version %s\n", out, programVersion())
 	return 0
 }
 

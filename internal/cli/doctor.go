@@ -168,7 +168,7 @@ func (d *checkup) fail(name, do, format string, args ...any) {
 
 // program looks at git and at ourselves.
 func (d *checkup) program(ctx context.Context) {
-	d.ok("gitops", "version %s", Version())
+	d.ok("gitops", "version %s", programVersion())
 	version, err := d.git.Version(ctx)
 	if err != nil {
 		d.fail("git", "install git, or name it in GITOPS_GIT", "%v", err)

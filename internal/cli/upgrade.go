@@ -42,10 +42,10 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 	if _, ok := upgrade.Known(wanted); !ok && wanted != "" {
 		return &usageError{verb: "upgrade", err: fmt.Errorf("%q is no version of a release, such as 1.2.3", wanted)}
 	}
-	now, released := upgrade.Known(Version())
+	now, released := upgrade.Known(programVersion())
 	if !released && wanted == "" {
 		return &installError{
-			what: fmt.Sprintf("this program was built from source (%s), and cannot be compared with a release", Version()),
+			what: fmt.Sprintf("this program was built from source (%s), and cannot be compared with a release", programVersion()),
 			do:   "name the release to put in its place: git gitops upgrade --version VERSION",
 		}
 	}
@@ -63,7 +63,7 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 	}
 
 	base := os.Getenv("GITOPS_DOWNLOAD_BASE")
-	source, err := upgrade.From(base, "git-gitops/"+Version())
+	source, err := upgrade.From(base, "git-gitops/"+programVersion())
 	if err != nil {
 		return &config.Error{Name: "GITOPS_DOWNLOAD_BASE", Value: giturl.Redact(base), Allowed: err.Error()}
 	}
@@ -80,7 +80,7 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 		if wanted != "" {
 			do += " --version " + release.Version
 		}
-		out.Say("git-gitops %s is available; this is %s: %s", release.Version, Version(), do)
+		out.Say("git-gitops %s is available; this is %s: %s", release.Version, programVersion(), do)
 		return &exitError{exitFailed}
 	}
 	if !skipSignature {
@@ -95,7 +95,7 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 	if err := upgrade.Replace(self, program); err != nil {
 		return &installError{what: err.Error(), do: "run it as the user who may write to " + filepath.Dir(self)}
 	}
-	out.Say("%s is git-gitops %s now; it was %s", self, release.Version, Version())
+	out.Say("%s is git-gitops %s now; it was %s", self, release.Version, programVersion())
 	return nil
 }
 

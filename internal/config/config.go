@@ -124,7 +124,7 @@ func Load(env, git func(string) (string, bool)) (Config, error) {
 			Rebase:  r.boolean("GITOPS_PUSH_REBASE"),
 
 			Batch:       r.boolean("GITOPS_PUSH_BATCH"),
-			BatchSecret: NewSecret(r.text("GITOPS_PUSH_BATCH_SECRET")),
+			BatchSecret: newSecret(r.text("GITOPS_PUSH_BATCH_SECRET")),
 			BatchMax:    r.batchMax(),
 		},
 		Webhook: r.webhook(),
@@ -183,7 +183,7 @@ func (r *reader) batchMax() int {
 }
 
 func (r *reader) webhook() Webhook {
-	w := Webhook{URL: NewSecret(r.text("GITOPS_WEBHOOK_URL")), Secret: NewSecret(r.text("GITOPS_WEBHOOK_SECRET"))}
+	w := Webhook{URL: newSecret(r.text("GITOPS_WEBHOOK_URL")), Secret: newSecret(r.text("GITOPS_WEBHOOK_SECRET"))}
 	if text := w.URL.Reveal(); text != "" {
 		u, err := url.Parse(text) // whose error would tell the URL
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.ContainsFunc(text, unicode.IsSpace) {

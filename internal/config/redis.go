@@ -25,7 +25,7 @@ func (r *reader) redis() Redis {
 		Password:         r.password(),
 		DB:               r.number("REDIS_DB", maxDB),
 		SentinelUsername: r.text("REDIS_SENTINEL_USERNAME"),
-		SentinelPassword: NewSecret(r.text("REDIS_SENTINEL_PASSWORD")),
+		SentinelPassword: newSecret(r.text("REDIS_SENTINEL_PASSWORD")),
 		Insecure:         r.boolean("REDIS_TLS_INSECURE"),
 		MinReplicas:      r.number("GITOPS_REDIS_MIN_REPLICAS", 100),
 		Events:           r.number("GITOPS_EVENTS_MAX", 100_000),
@@ -112,7 +112,7 @@ func (r *reader) prefix() string {
 func (r *reader) password() Secret {
 	const name = "REDIS_PASSWORD_FILE"
 	if !r.isSet(name) {
-		return NewSecret(r.text("REDIS_PASSWORD"))
+		return newSecret(r.text("REDIS_PASSWORD"))
 	}
 	if r.isSet("REDIS_PASSWORD") {
 		r.forbid("REDIS_PASSWORD is set", name)
@@ -122,7 +122,7 @@ func (r *reader) password() Secret {
 	if line == "" && r.ok(name) {
 		r.fail(name, "a file whose first line is the password", nil)
 	}
-	return NewSecret(line)
+	return newSecret(line)
 }
 
 func firstLine(content []byte) string {
@@ -226,7 +226,7 @@ func (r *reader) fromURL(out *Redis, useTLS bool) (string, bool) {
 	}
 	if u.password != "" {
 		agree(out.Password.Reveal() == u.password || !r.ok("REDIS_PASSWORD_FILE"), "REDIS_PASSWORD", "REDIS_PASSWORD_FILE")
-		out.Password = NewSecret(u.password)
+		out.Password = newSecret(u.password)
 	}
 	if u.host == "" {
 		out.Network, out.Addrs = "unix", []string{u.path}

@@ -12,8 +12,8 @@ type Secret struct {
 	text *string // a pointer: fmt prints an address, where it cannot call Format
 }
 
-// NewSecret hides text.
-func NewSecret(text string) Secret {
+// newSecret hides text.
+func newSecret(text string) Secret {
 	if text == "" {
 		return Secret{}
 	}

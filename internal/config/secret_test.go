@@ -39,12 +39,12 @@ func checkHushed(t *testing.T, what, text string) {
 }
 
 func TestSecret(t *testing.T) {
-	s := NewSecret(hush)
+	s := newSecret(hush)
 	if s.Reveal() != hush || s.String() != "set" {
 		t.Errorf("got %q, %q", s.Reveal(), s.String())
 	}
 	var none Secret
-	if none != NewSecret("") || none.Reveal() != "" || none.String() != "" {
+	if none != newSecret("") || none.Reveal() != "" || none.String() != "" {
 		t.Error("the empty secret is not the zero value")
 	}
 	unexported := struct{ s Secret }{s} // fmt cannot call Format here

@@ -181,7 +181,7 @@ func (g Git) ReadConfig(ctx context.Context) (Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ParseConfig([]byte(out)), nil
+	return parseConfig([]byte(out)), nil
 }
 
 // Alias is the value of alias.<name>, in any case; since git 2.54 also of alias.<name>.command,

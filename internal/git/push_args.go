@@ -154,9 +154,9 @@ func (c Config) HasHook(events ...string) bool {
 	return false
 }
 
-// ParseConfig reads the output of `git config -z --list`. A key without a value, which git takes
+// parseConfig reads the output of `git config -z --list`. A key without a value, which git takes
 // as a true boolean, gets the value "true".
-func ParseConfig(z []byte) Config {
+func parseConfig(z []byte) Config {
 	c := make(Config)
 	for entry := range strings.SplitSeq(string(z), "\x00") {
 		key, value, ok := strings.Cut(entry, "\n")

@@ -111,7 +111,7 @@ func TestPushArgs_Target(t *testing.T) {
 			}
 			asked := ""
 			got, err := a.Target(PushContext{
-				Config:    ParseConfig([]byte(config)),
+				Config:    parseConfig([]byte(config)),
 				Head:      head,
 				LocalRefs: func() ([]string, error) { return local, nil },
 				RemoteRefs: func(string) ([]string, error) {

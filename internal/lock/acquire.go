@@ -184,7 +184,7 @@ func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, time.Du
 // patience is how long to wait before asking again. Only the first in line watches for the
 // holder's expiry, so that an expiry wakes one and not all.
 func patience(a Attempt) time.Duration {
-	d := spread(time.Duration(float64(Heartbeat) * Pace(a.Place)))
+	d := spread(time.Duration(float64(Heartbeat) * pace(a.Place)))
 	if a.Holder.Presence != PresenceUnknown || a.Place <= 2 && a.Holder.Known && a.Holder.Age < Heartbeat {
 		// The second looks too, for the first may have ended with the holder. A holder that is new
 		// to the lock may yet show itself.
@@ -202,8 +202,8 @@ func patience(a Attempt) time.Duration {
 	return d
 }
 
-// Pace is how many times longer than the first in line one may be silent: 1 to Stretch.
-func Pace(place int) float64 {
+// pace is how many times longer than the first in line one may be silent: 1 to Stretch.
+func pace(place int) float64 {
 	return 1 + (Stretch-1)*far(place)
 }
 
