@@ -59,7 +59,7 @@ func TestClone_spellings(t *testing.T) {
 		{"GitHub.example.com:org/repo -b prod", there, "prod", "repo"},
 		{"ssh://git@github.example.com/org/repo.git -b prod", there, "prod", "repo"},
 		{"ssh://github.example.com:22/org/repo", there, "main", "repo"},
-		{"ssh://git@github.example.com:2222/org/repo", "github.example.com:2222/org/repo", "main", "repo"},
+		{"ssh://git@github.example.com:2222/org/repo", there, "main", "repo"},
 		{"company:org/repo.git", there, "main", "repo"},
 		{"-c url.ssh://git@github.example.com/.insteadOf=corp: corp:org/repo.git", there, "main", "repo"},
 	} {

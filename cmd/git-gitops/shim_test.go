@@ -332,6 +332,9 @@ func TestShim_probePush(t *testing.T) {
 		if tt.ends != "" {
 			w.write("work/die", tt.ends)
 		}
+		if tt.argv[1] == "clone" { // a push that has failed keeps its lock
+			w.must("work", "git-gitops unlock --all")
+		}
 		want, _ := w.probed(shell, tt.argv, env, "work")
 		got, status := w.probed(w.path("shim/git"), tt.argv, env, "work")
 		if !status.Exited() || status.ExitStatus() != tt.code {
@@ -362,7 +365,7 @@ func TestShim_noPath(t *testing.T) {
 		t.Skipf("git is not in the system's default path: %s", path)
 	}
 	w.must(".", "$REAL clone -q remote.git work")
-	for _, words := range []string{"status --short --branch", "--version", "clone -q ../remote.git inner", "push -q origin main"} {
+	for _, words := range []string{"status --short --branch", "--version", "push -q origin main", "clone -q ../remote.git inner"} {
 		r := w.bash("work", `exec env -i HOME="$HOME" GIT_CONFIG_GLOBAL="$GIT_CONFIG_GLOBAL" REDIS_HOST="$REDIS_HOST" REDIS_PORT="$REDIS_PORT" \
 			GITOPS_LOCK_SESSION=workspace "$1" `+words, w.path("shim/git"))
 		wantCode(t, r, 0)

@@ -289,6 +289,10 @@ func settingMessages(err error) []term.Message {
 
 // flatten undoes errors.Join.
 func flatten(err error) []error {
+	var verb *verbError
+	if errors.As(err, &verb) {
+		err = verb.err
+	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}

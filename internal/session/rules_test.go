@@ -109,8 +109,8 @@ func TestFind_firstProcess(t *testing.T) {
 		"make|deploy":       true,
 		"systemd":           false,
 		"tini|--|git":       false,
-		"controller|serve":  true, // a service
-		"java|-jar|app.jar": true,
+		"controller|serve":  false, // a service, or the parent of orphans
+		"java|-jar|app.jar": false,
 		"timeout|9|git":     false,
 		"git|gitops|clone":  false,
 	} {
