@@ -197,7 +197,7 @@ var forcedClones = map[string]string{
 	"has pushed the branch":                    "git gitops clone -q remote.git work && cd work && git commit -q --allow-empty -m one && git gitops push -q && git commit -q --amend --allow-empty -m mine",
 	"has pushed it to a URL":                   "git gitops clone -q remote.git work && cd work && git commit -q --allow-empty -m one && git gitops push -q ../remote.git main && git commit -q --amend --allow-empty -m mine",
 	"has lost the lock":                        "git gitops clone -q remote.git work && cd work && git commit -q --amend -m mine && redis-cli -p $REDIS_PORT flushall >/dev/null",
-	"is of a session that has ended":           "env -u GITOPS_LOCK_SESSION bash -c 'git gitops clone -q remote.git work; :' && cd work && until grep -q '\"lost\"' .git/gitops/*.json; do sleep 0.05; done && git commit -q --amend -m mine",
+	"is of a session that has ended":           "printf '%s\\n' 'git gitops clone -q remote.git work' : >dead.sh && env -u GITOPS_LOCK_SESSION bash dead.sh && cd work && until grep -q '\"lost\"' .git/gitops/*.json; do sleep 0.05; done && git commit -q --amend -m mine",
 	"never held the lock":                      "git clone -q remote.git work && cd work && git commit -q --amend -m mine",
 	"was fetched, and checked out detached":    "git init -q work && cd work && git remote add origin $PWD/../remote.git && git fetch -q origin main && git checkout -q origin/main && git commit -q --amend -m mine",
 	"has fetched the branch, and never had it": "git init -q work && cd work && git remote add origin $PWD/../remote.git && git fetch -q origin main && git commit -q --allow-empty -m mine",

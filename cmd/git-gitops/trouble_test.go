@@ -22,7 +22,7 @@ const wrongPassword = "hunter2-wrong-password"
 func TestRedisTrouble(t *testing.T) {
 	t.Parallel()
 	serverCert := certificates(t)
-	reasons := make(chan string, 32)
+	reasons := make(chan string, 1000)
 	t.Run("each", func(t *testing.T) {
 		for _, tc := range []struct {
 			name   string

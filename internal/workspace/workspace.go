@@ -102,6 +102,7 @@ func (d Dir) Save(e Entry) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return fmt.Errorf("make state folder: %w", err)
 	}
+	defer d.exclusive()()
 	return d.write(e)
 }
 
@@ -188,6 +189,7 @@ func (d Dir) Find(k lock.Key) (e Entry, ok bool, err error) {
 
 // Update changes an entry, but only if it is still the one with this token.
 func (d Dir) Update(e Entry, change func(*Entry)) error {
+	defer d.exclusive()()
 	now, ok, err := d.Find(e.Key)
 	if err != nil || !ok || now.Token != e.Token || now.Share != e.Share {
 		return err
@@ -198,6 +200,7 @@ func (d Dir) Update(e Entry, change func(*Entry)) error {
 
 // Remove forgets an entry, but only if it is still the one with this token.
 func (d Dir) Remove(e Entry) error {
+	defer d.exclusive()()
 	now, ok, err := d.Find(e.Key)
 	if err == nil && (!ok || now.Token != e.Token || now.Share != e.Share) {
 		return nil

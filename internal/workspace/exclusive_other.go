@@ -1,0 +1,5 @@
+//go:build !unix
+
+package workspace
+
+func (d Dir) exclusive() (undo func()) { return func() {} }
