@@ -275,6 +275,12 @@ func TestDoctor_tls(t *testing.T) {
 	ca := w.write("ca.pem", certs.pem)
 	w = w.with("REDIS_TLS=true", "REDIS_PORT="+certs.serve(t), "REDIS_TLS_CA_CERT="+ca)
 	c := w.doctor(".")
+	for range 10 { // on a busy machine, a first contact may be too slow
+		if !strings.Contains(fmt.Sprint(c), "no answer in time") {
+			break
+		}
+		c = w.doctor(".")
+	}
 	c.want(t, "tls", "warn", "TLS 1.3, certificate of CN=server expires on", "(in 0 days)", "renew")
 	c.not(t, "fail")
 	c = w.with("REDIS_TLS_CA_CERT").doctor(".")
