@@ -197,15 +197,23 @@ func Uninstall(dir string) (changed bool, err error) {
 			}
 			path = aside.Path
 		}
-		err = os.Rename(before, path)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = os.Remove(path)
-		}
-		if err != nil {
-			return changed, fmt.Errorf("remove hook: %w", err)
+		if err := putBack(before, path); err != nil {
+			return changed, err
 		}
 		changed = true
 	}
+}
+
+// putBack puts the hook that was there before in the place of ours, or removes ours if there was none.
+func putBack(before, path string) error {
+	err := os.Rename(before, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.Remove(path)
+	}
+	if err != nil {
+		return fmt.Errorf("remove hook: %w", err)
+	}
+	return nil
 }
 
 func isOurs(path string) bool {

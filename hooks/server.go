@@ -40,18 +40,13 @@ func UninstallServer(dir string) (changed bool, err error) {
 	if !ServerInstalled(dir) {
 		return false, nil
 	}
-	err = os.Rename(path+Chained, path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = os.Remove(path)
-	}
-	if err != nil {
-		return false, fmt.Errorf("remove hook: %w", err)
+	if err := putBack(path+Chained, path); err != nil {
+		return false, err
 	}
 	return true, nil
 }
 
 // ServerInstalled reports whether a folder has our pre-receive hook.
 func ServerInstalled(dir string) bool {
-	text, err := os.ReadFile(filepath.Join(dir, ServerHook)) //nolint:gosec // the server's own hook
-	return err == nil && ours(text)
+	return isOurs(filepath.Join(dir, ServerHook))
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/config"
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
@@ -38,7 +39,7 @@ type Rules struct {
 func (r Rules) Protects(ref string) bool {
 	branch, ok := strings.CutPrefix(ref, "refs/heads/")
 	return ok && slices.ContainsFunc(r.Protect, func(pattern string) bool {
-		return matches(strings.TrimPrefix(pattern, "refs/heads/"), branch)
+		return config.Matches(strings.TrimPrefix(pattern, "refs/heads/"), branch)
 	})
 }
 
@@ -51,21 +52,6 @@ func (r Rules) Exempts(env func(string) string) string {
 		}
 	}
 	return ""
-}
-
-// matches is a pattern against a whole name: "*" stands for any characters, also slashes.
-func matches(pattern, name string) bool {
-	head, tail, star := strings.Cut(pattern, "*")
-	name, ok := strings.CutPrefix(name, head)
-	if !ok || !star {
-		return ok && name == ""
-	}
-	for i := range len(name) + 1 {
-		if matches(tail, name[i:]) {
-			return true
-		}
-	}
-	return false
 }
 
 // Refused is an update that may not be made.

@@ -182,26 +182,11 @@ func (f *Flows) ready(urls ...string) (wanted bool, err error) {
 func included(patterns []string, u giturl.URL) bool {
 	for _, p := range patterns {
 		p = strings.ToLower(p)
-		if matches(p, strings.ToLower(u.Identity())) || matches(p, strings.ToLower(u.Spelled())) {
+		if config.Matches(p, strings.ToLower(u.Identity())) || config.Matches(p, strings.ToLower(u.Spelled())) {
 			return true
 		}
 	}
 	return len(patterns) == 0
-}
-
-// matches is a pattern against a whole text: "*" stands for any characters, also slashes.
-func matches(pattern, text string) bool {
-	head, tail, star := strings.Cut(pattern, "*")
-	text, ok := strings.CutPrefix(text, head)
-	if !ok || !star {
-		return ok && text == ""
-	}
-	for i := range len(text) + 1 {
-		if matches(tail, text[i:]) {
-			return true
-		}
-	}
-	return false
 }
 
 // newEntry is what a clone remembers of a lease, its base yet unknown.
