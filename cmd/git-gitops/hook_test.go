@@ -338,3 +338,13 @@ func TestHook_forced(t *testing.T) {
 	}
 	w.ok("cd work; git commit -q --amend -m last; git push -q -f; freed")
 }
+
+// TestHook_thenDeleted: a script deletes its clone right after the push, while the keeper notes that
+// the push landed. No file appears while rm is at work.
+func TestHook_thenDeleted(t *testing.T) {
+	w := hookWorld(t)
+	w.ok(`for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+	(hooked "$1" && edit "f$i" && git push -q)
+	rm -rf work
+done`)
+}

@@ -196,6 +196,12 @@ func (h *holds) entrustPush(ctx context.Context, one *hold, watch *PushWatch) er
 			return err
 		}
 	}
+	if watch.Repo != "" {
+		branch := strings.TrimPrefix(watch.Ref, "refs/heads/")
+		if err := workspace.At(watch.CommonDir).Expect(watch.Repo, branch); err != nil {
+			h.f.Notes.Debug("%v", err)
+		}
+	}
 	watch.Only = !kept(e) && !h.f.orphaned()
 	pid, err := h.f.startKeeper(ctx, h.dir, e, watch, one.lease)
 	if err != nil || !watch.Only {
@@ -223,7 +229,8 @@ func Landed(ctx context.Context, g git.Git, w PushWatch) bool {
 		landed = err == nil && tip == wanted
 	}
 	if landed && w.Repo != "" {
-		_ = workspace.At(w.CommonDir).See(w.Repo, branch, wanted) // else git's own log of the branch has it
+		// Else git's own log of the branch has it. The script may be deleting the clone by now.
+		_ = workspace.At(w.CommonDir).SeeExpected(w.Repo, branch, wanted)
 	}
 	return landed
 }

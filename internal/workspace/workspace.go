@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -102,18 +103,28 @@ func (d Dir) Save(e Entry) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return fmt.Errorf("make state folder: %w", err)
 	}
-	defer d.exclusive()()
-	return d.write(e)
+	defer d.exclusive(os.O_CREATE)()
+	return d.write(e, replace)
 }
 
-// write replaces an entry in a folder that must be there: what is deleted must stay so.
-func (d Dir) write(e Entry) error {
+func (d Dir) write(e Entry, write func(file string, data []byte) error) error {
 	e.Version = version
 	data, err := json.MarshalIndent(e, "", "\t")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", e.Key, err)
 	}
-	return replace(d.file(e.Key), data)
+	return write(d.file(e.Key), data)
+}
+
+// exclusive keeps others from changing entries until it is undone: who is handed a lock saves its
+// entry while the one before removes its own.
+func (d Dir) exclusive(create int) (undo func()) {
+	f, err := os.OpenFile(filepath.Join(string(d), "lock"), create|os.O_RDWR, 0o600)
+	if err != nil {
+		return func() {}
+	}
+	flock(f, alone)
+	return func() { _ = f.Close() }
 }
 
 // replace writes a whole file at once.
@@ -163,10 +174,25 @@ func (d Dir) Load() ([]Entry, error) {
 	return entries, errors.Join(errs...)
 }
 
-func read(path string) (Entry, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // our own folder
+// readFile reads a file that others may rewrite.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path) //nolint:gosec // our own folder
 	if err != nil {
-		return Entry{}, fmt.Errorf("read state: %w", err)
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	flock(f, shared)
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	return data, nil
+}
+
+func read(path string) (Entry, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return Entry{}, err
 	}
 	var e Entry
 	if err := json.Unmarshal(data, &e); err != nil {
@@ -187,20 +213,24 @@ func (d Dir) Find(k lock.Key) (e Entry, ok bool, err error) {
 	return e, err == nil, err
 }
 
-// Update changes an entry, but only if it is still the one with this token.
+// Update changes an entry, but only if it is still the one with this token. It makes no file: what is
+// deleted stays so, also while it is being deleted.
 func (d Dir) Update(e Entry, change func(*Entry)) error {
-	defer d.exclusive()()
+	defer d.exclusive(0)()
 	now, ok, err := d.Find(e.Key)
 	if err != nil || !ok || now.Token != e.Token || now.Share != e.Share {
 		return err
 	}
 	change(&now)
-	return d.write(now)
+	if err := d.write(now, rewrite); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Remove forgets an entry, but only if it is still the one with this token.
 func (d Dir) Remove(e Entry) error {
-	defer d.exclusive()()
+	defer d.exclusive(0)()
 	now, ok, err := d.Find(e.Key)
 	if err == nil && (!ok || now.Token != e.Token || now.Share != e.Share) {
 		return nil
