@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
@@ -88,6 +90,14 @@ func (w *waiter) waits(t *testing.T, c *redis.Client, more int) {
 		}
 		return looks(t, c) >= before+more
 	})
+}
+
+// noting is open, with events.
+func noting(t *testing.T, addr string) *redisstore.Store {
+	t.Helper()
+	s := redisstore.Open(redisstore.Options{Addrs: []string{addr}, Events: 100})
+	t.Cleanup(func() { _ = s.Close() })
+	return s
 }
 
 func events(t *testing.T, c *redis.Client) (all []string) {
@@ -253,7 +263,7 @@ func TestPresence_lives(t *testing.T) {
 			p := redistest.NewProxy(t, server.Addr())
 			through := open(t, p.Addr)
 			h := hold(t, through, take(t, through, patient(true)))
-			w := wait(t.Context(), t, open(t, server.Addr()), patient(false), time.Hour)
+			w := wait(t.Context(), t, noting(t, server.Addr()), patient(false), time.Hour)
 			for range 3 {
 				w.waits(t, client, 1)
 				tc.fault(t, server, client, p)
@@ -265,11 +275,14 @@ func TestPresence_lives(t *testing.T) {
 				})
 			}
 			w.waits(t, client, 4)
-			if strings.Contains(fmt.Sprint(events(t, client)), "gone") {
-				t.Errorf("events: %v", events(t, client))
+			if all := events(t, client); slices.Contains(all, "gone") {
+				t.Errorf("events: %v", all)
 			}
 			h.die()
 			w.granted(t, ample)
+			if all := events(t, client); !slices.Contains(all, "gone") {
+				t.Errorf("events: %v", all)
+			}
 		})
 	}
 }
@@ -320,6 +333,85 @@ func TestPresence_notes(t *testing.T) {
 	// This renewal also took the claim back, for nobody was counted.
 	if a := look(); a.Granted || a.Holder.Presence != lock.PresenceUnknown {
 		t.Errorf("after a renewal that found nobody subscribed: %+v", a)
+	}
+	overdue(t, client)
+	if a := look(); a.Granted || a.Holder.Presence != lock.Absent {
+		t.Errorf("when the next renewal is overdue: %+v", a)
+	}
+}
+
+// overdue makes the last renewal so old that a holder which lives would have made another.
+func overdue(t *testing.T, c *redis.Client) {
+	t.Helper()
+	if !c.PExpire(t.Context(), rkey("lock"), 2*time.Hour/3-10*time.Second).Val() {
+		t.Fatal("the lock is not held")
+	}
+}
+
+// A holder that ends with the server that counted its subscription, or just before, is judged by the next
+// server when its renewal is overdue; one that lives, and is subscribed there, is not.
+func TestPresence_moved(t *testing.T) {
+	t.Parallel()
+	server, client := serve(t, "--enable-debug-command", "yes")
+	store := noting(t, server.Addr())
+	h := hold(t, store, take(t, store, patient(true)))
+	r := patient(false)
+	look := func(want lock.Presence) {
+		t.Helper()
+		a, err := store.TryAcquire(t.Context(), r)
+		if err != nil || a.Granted || a.Holder.Presence != want {
+			t.Fatalf("%+v, %v, want %d", a, err, want)
+		}
+	}
+	age := func(by time.Duration) {
+		t.Helper()
+		at := client.Time(t.Context()).Val().Add(-by).UnixMicro()
+		if err := client.HSet(t.Context(), rkey("meta"), "absent", at).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move := func() {
+		t.Helper()
+		if err := client.Do(t.Context(), "debug", "change-repl-id").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(lock.Present)
+	move() // nobody is told, until the next renewal
+	look(lock.PresenceUnknown)
+	overdue(t, client)
+	for range 4 {
+		age(time.Hour)
+		look(lock.Present)
+	}
+	if err := h.lease.Renew(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	h.claimed(t)
+	look(lock.Present)
+
+	h.die()
+	unsubscribed(t, client, h.lease)
+	look(lock.Absent)
+	move()
+	for range 4 {
+		age(time.Hour)
+		look(lock.PresenceUnknown)
+	}
+	overdue(t, client)
+	for range 4 {
+		age(20 * time.Second)
+		look(lock.Absent)
+	}
+	age(time.Minute)
+	if a, err := store.TryAcquire(t.Context(), r); err != nil || !a.Granted {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if all := events(t, client); !slices.Contains(all, "gone") {
+		t.Errorf("events: %v", all)
+	}
+	if _, err := store.Release(t.Context(), key, r.Token); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -7,7 +7,8 @@
 //	P:meta:{ID}          hash: version (of this protocol), owner, fence, since (µs), record (JSON), key (the
 //	                     lock's own key), s:TOKEN for each who shares it, the owner being the first, and r:TOKEN,
 //	                     its record; restored when a waiter put back a lock of lost data; waited (ms) until a
-//	                     hand-over is confirmed. s:TOKEN has the server that counts its subscription, or 1;
+//	                     hand-over is confirmed. s:TOKEN has the server that counts its subscription, moving
+//	                     when another did, or 1 when it claims none;
 //	                     unsure says that not all of these are known, replicated that the server had a replica;
 //	                     absent (µs) and looks are since when, and how often, nobody was subscribed
 //	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)

@@ -159,7 +159,7 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 }
 
 // TestTopology_presence: on Sentinel and a Cluster a holder that lives is not judged gone by a failover, and is
-// seen at the new primary.
+// seen at the new primary; when it ends then, the next in line gets the lock.
 func TestTopology_presence(t *testing.T) {
 	for name, start := range topologies {
 		t.Run(name, func(t *testing.T) {
@@ -222,10 +222,25 @@ func TestTopology_presence(t *testing.T) {
 				t.Fatalf("a living holder was judged gone (%v)", err)
 			default:
 			}
-			giveUp()
-			if err := <-granted; err == nil {
-				t.Error("a wait that was given up got the lock")
-			}
+
+			// It ends. If the sentinels make another primary just then, that one counts no claim of it: the
+			// overdue renewal, for which the test does not wait, ends the hold there.
+			stop()
+			lease.Leave()
+			patiently("the next one has the lock", func() bool {
+				select {
+				case err := <-granted:
+					if err != nil {
+						t.Fatal(err)
+					}
+					return true
+				default:
+				}
+				if now = all.Primary(name); now != nil && now.Client(t).PTTL(t.Context(), name).Val() > 50*time.Minute {
+					now.Client(t).PExpire(t.Context(), name, 30*time.Minute)
+				}
+				return false
+			})
 		})
 	}
 }

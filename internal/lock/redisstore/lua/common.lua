@@ -15,6 +15,8 @@ local LIFE, KNOWN = tonumber(ARGV[5]), tonumber(ARGV[6])
 local DAY = 86400000
 local PROTOCOL = 1
 local STRETCH, NEAR, FAR = 6, 4, 20
+local RENEWAL_SLACK = 5000 -- ms
+local GRACE, MOVE_GRACE = 5000000, 30000000 -- µs
 -- Whether what ends a hold goes on when it may not be noted as an event.
 local FREEING = false
 
@@ -227,7 +229,8 @@ local function bury(owner, how)
 end
 
 -- Presence: a subscription ends with its process. The field of each who shares the lock has which
--- server counts its subscription, or 1 when it claims none.
+-- server counts its subscription; 'moving' when it has one that is not counted here yet; or 1 when it
+-- claims none.
 
 -- What tells this server from all others and from itself after a restart or failover, how it counts
 -- subscriptions, and whether it has replicas; nil when it does not say.
@@ -246,10 +249,18 @@ local function subscribers(owner, count)
 	return type(n) == 'table' and tonumber(n[2]) or nil
 end
 
+-- Whether the last renewal is so old that a holder that lives would have made another: one is due
+-- after a third of the TTL, and some time to carry it out.
+local function overdue()
+	local ttl = tonumber(redis.call('HGET', META, 'ttl') or '')
+	return ttl and redis.call('PTTL', LOCK) < ttl * 2 / 3 - RENEWAL_SLACK
+end
+
 -- Whether a holder is there: 1 yes, 0 nobody is subscribed for it, -1 unknown, because somebody
--- who shares the lock does not claim to be subscribed at this very server.
+-- who shares the lock does not claim to be subscribed at this very server. And for how long nobody
+-- must be subscribed, µs, until it counts as gone.
 local function presence(owner)
-	local fields, claim, replicated = redis.call('HKEYS', META), nil, false
+	local fields, claims, replicated = redis.call('HKEYS', META), {}, false
 	if #fields == 0 then return -1 end
 	local values = redis.call('HMGET', META, unpack(fields))
 	for i, field in ipairs(fields) do
@@ -257,31 +268,38 @@ local function presence(owner)
 		if field == 'owner' and value ~= owner or field == 'unsure' then return -1 end
 		if field == 'replicated' then replicated = true end
 		if string.sub(field, 1, 2) == 's:' then
-			if value == '1' or claim and claim ~= value then return -1 end
-			claim = value
+			if value == '1' then return -1 end
+			claims[#claims + 1] = value
 		end
 	end
-	if not claim then return -1 end
+	if #claims == 0 then return -1 end
 	local here, count, replicas = server()
 	-- A primary that has lost its replicas may have been replaced, and the holder be at the new one.
-	if claim ~= here or replicated and not replicas then return -1 end
+	if not here or replicated and not replicas then return -1 end
+	local grace = GRACE
+	for _, claim in ipairs(claims) do
+		if claim ~= here then -- since a restart or failover its processes have not come to this server
+			if not overdue() then return -1 end
+			grace = MOVE_GRACE
+		end
+	end
 	local n = subscribers(owner, count)
-	return n and math.min(n, 1) or -1
+	return n and math.min(n, 1) or -1, grace
 end
 
 local function found() redis.call('HDEL', META, 'absent', 'looks') end
 
--- Looks whether the holder is there, and ends its hold when nobody was for five seconds and three looks.
+-- Looks whether the holder is there, and ends its hold when nobody was for the grace and three looks.
 -- Returns what presence does, or 2 when it ended the hold.
 local function judge(owner)
-	local state = presence(owner)
+	local state, grace = presence(owner)
 	if state == 1 then found() end
 	if state ~= 0 then return state end
 	local m = redis.call('HMGET', META, 'absent', 'looks', 'record', 'fence')
 	local since, looks = tonumber(m[1] or ''), tonumber(m[2] or '') or 0
 	if not since or since > NOW then since, looks = NOW, 0 end -- or the clock has stepped back
 	looks = looks + 1
-	if looks < 3 or NOW - since < 5000000 then
+	if looks < 3 or NOW - since < grace then
 		redis.call('HSET', META, 'absent', int(since), 'looks', looks)
 		return 0
 	end

@@ -11,4 +11,4 @@ for i = 1, #queue, 2 do
 	waiters[#waiters + 1] = alive(queue[i]) or ''
 end
 local h = holder()
-return {key, h, waiters, presence(h[1])}
+return {key, h, waiters, (presence(h[1]))}

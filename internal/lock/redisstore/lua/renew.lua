@@ -29,7 +29,7 @@ if SHARE == TOKEN then redis.call('HDEL', META, 'unsure') end
 found()
 local claim, claimed = redis.call('HGET', META, 's:' .. SHARE) or '1', 0
 if SERVER ~= '' then
-	claim = '1'
+	claim = (claim == '1' or SERVER == 'none') and '1' or 'moving'
 	local here, count, replicas = server()
 	if SERVER == here and (subscribers(TOKEN, count) or 0) > 0 then
 		claim, claimed = SERVER, 1
