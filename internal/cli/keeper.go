@@ -125,6 +125,9 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 	if o.Pushing != nil {
 		g := git.Git{Path: o.GitPath}.In(o.Pushing.CommonDir)
 		k.Pushing, k.Only = &o.Pushing.Git, o.Pushing.Only
+		if o.Pushing.Stays {
+			k.Stays = o.Pushing.Keep()
+		}
 		k.Landed = func(ctx context.Context) bool { return gitops.Landed(ctx, g, *o.Pushing) }
 	}
 	if cfg.Lock.OnLost == "term" {

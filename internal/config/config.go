@@ -64,6 +64,7 @@ type Lock struct {
 	Key     string        // the Redis key, verbatim
 	Repo    string        // the repository's identity; a URL has lost its user and password
 	Session string        // "", "workspace", or a process id above 0
+	Until   string        // "push" or "session": what ends a lock that a clone or a push took
 	Share   bool          // whether commands below the holder share its lock, or take it over
 	OnLost  string        // "warn" or "term"
 	Clone   bool          // whether clone takes the lock
@@ -159,6 +160,7 @@ func (r *reader) lock() Lock {
 		Key:     r.word("GITOPS_LOCK_KEY"),
 		Repo:    withoutUser(r.word("GITOPS_LOCK_REPO")),
 		Session: r.session(),
+		Until:   r.oneOf("GITOPS_LOCK_UNTIL", "push", "session"),
 		Share:   r.boolean("GITOPS_LOCK_SHARE"),
 		OnLost:  r.oneOf("GITOPS_ON_LOST", "warn", "term"),
 		Clone:   r.boolean("GITOPS_CLONE_LOCK"),

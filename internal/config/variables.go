@@ -85,6 +85,7 @@ var variables = []Variable{
 	{Name: "GITOPS_LOCK_KEY", Doc: "Redis key of the lock, verbatim, to share it with other scripts"},
 	{Name: "GITOPS_LOCK_REPO", Doc: "identity of the repository, for one reached by several addresses"},
 	{Name: "GITOPS_LOCK_SESSION", Doc: "what the lock belongs to: a process id, or workspace for the clone alone; without it, the script that runs git"},
+	{Name: "GITOPS_LOCK_UNTIL", Default: "push", Doc: "what ends a lock: the push that lands, or for several pushes in a row the session, that is the end of the script"},
 	{Name: "GITOPS_LOCK_SHARE", Default: "on", Doc: "whether a command below the processes that hold a lock shares it, or takes it over when they have ended"},
 	{Name: "GITOPS_ON_LOST", Default: "warn", Doc: "what happens to the script when its lock is lost: warn or term"},
 	{Name: "GITOPS_CLONE_LOCK", Default: "on", Doc: "whether clone takes the lock"},

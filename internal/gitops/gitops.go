@@ -208,6 +208,7 @@ type PushWatch struct {
 	OID       string          `json:"oid"`        // what is pushed there; zeros: deleted
 	Only      bool            `json:"only"`       // no other keeper has the lock
 	Always    bool            `json:"always"`     // the lock is for just this push, whatever becomes of it
+	Stays     bool            `json:"stays"`      // the lock outlives the push, also when that lands
 }
 
 // entrust saves an entry and leaves its lock to a keeper, unless one has it already.

@@ -221,18 +221,26 @@ func (h *holds) add(ctx context.Context, one *hold) {
 	h.list = append(h.list, one)
 }
 
+// stays reports whether a lock outlives a push that lands: one that was taken by hand, until it is
+// unlocked, and with GITOPS_LOCK_UNTIL=session any whose session's end will be seen.
+func (h *holds) stays(one *hold) bool {
+	if one.pushOnly {
+		return false
+	}
+	return one.entry.Kind == workspace.Lock || h.f.Config.Lock.Until == "session" && !h.f.orphaned()
+}
+
 // landed ends every lock that a successful push ends; the next in line comes before our own
 // housekeeping.
 func (h *holds) landed(ctx context.Context) {
 	for _, one := range h.list {
 		one.stop()
-		if one.entry.Kind == workspace.Lock {
-			if one.taken || !kept(one.entry) {
-				h.save(ctx, one) // lost and taken again, or without a keeper: the bracket goes on
+		if h.stays(one) {
+			if one.taken || one.lease.Broken() || !kept(one.entry) {
+				h.save(ctx, one)
 			}
-			// What was pushed is now what the clone builds on, and git notes that itself.
-			err := h.dir.Update(h.entry(one), func(e *workspace.Entry) { e.Base, e.Based, e.Broken = "", false, false })
-			if err != nil {
+			// Until what was pushed is noted, no base is known.
+			if err := h.dir.Update(h.entry(one), func(e *workspace.Entry) { e.Base, e.Based, e.Broken = "", false, false }); err != nil {
 				h.f.Notes.Warn("%v", err)
 			}
 			continue

@@ -131,14 +131,8 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 	}
 	for _, one := range held.list {
 		one.stop()
-		if one.entry.Kind == workspace.Lock && !one.taken { // by hand: only unlock ends it
-			if !kept(one.entry) {
-				held.save(ctx, one)
-			}
-			continue
-		}
 		u := byLock[one.lease.Key.ID()]
-		watch := &PushWatch{Git: push, CommonDir: place.CommonDir, Remote: remote, URL: url, Ref: u.RemoteRef, OID: u.LocalOID, Always: one.pushOnly}
+		watch := &PushWatch{Git: push, CommonDir: place.CommonDir, Remote: remote, URL: url, Ref: u.RemoteRef, OID: u.LocalOID, Always: one.pushOnly, Stays: held.stays(one)}
 		if len(seen.repos) > 0 {
 			watch.Repo = seen.repos[0]
 		}
@@ -208,6 +202,15 @@ func (h *holds) entrustPush(ctx context.Context, one *hold, watch *PushWatch) er
 		return err
 	}
 	return h.f.noteKeeper(h.dir, e, pid)
+}
+
+// Keep is what a push that landed makes of the entry of a lock that stays.
+func (w PushWatch) Keep() func(*workspace.Entry) {
+	tip := w.OID
+	if zeros(tip) {
+		tip = ""
+	}
+	return landedAt(tip)
 }
 
 // Landed reports whether the lock ends with a push that has ended, because it is at the remote: by what git itself noted of it in the

@@ -138,6 +138,20 @@ func (s *sight) see(branch, tip string) {
 			return
 		}
 	}
+	for _, one := range s.list { // a lock that stays: this is what the clone builds on from now on
+		if one.lease.Key.Branch != branch || one.pushOnly {
+			continue
+		}
+		e := workspace.Entry{Key: one.lease.Key, Token: one.lease.Token, Share: one.lease.Share}
+		if err := s.dir.Update(e, landedAt(tip)); err != nil {
+			s.f.Notes.Warn("cannot remember what was pushed to %s: %v", branch, err)
+		}
+	}
+}
+
+// landedAt notes what a push has made of the branch of a lock that stays; "": it has deleted it.
+func landedAt(tip string) func(*workspace.Entry) {
+	return func(e *workspace.Entry) { e.Base, e.Based, e.Broken = tip, true, false }
 }
 
 // findLeases are the conditions on which this push may overwrite or delete branches: those that it forces,

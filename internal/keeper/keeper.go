@@ -50,6 +50,7 @@ type Keeper struct {
 	Pushing *session.Process
 	Landed  func(context.Context) bool
 	Only    bool
+	Stays   func(*workspace.Entry) // what a push that landed makes of an entry whose lock stays; nil: it ends
 
 	// Before is the connection by which the command that started us is present, until we are. May be nil.
 	Before io.Closer
@@ -61,7 +62,12 @@ type Keeper struct {
 // Run keeps the lock until it has ended. ctx's end means that the keeper is told to go: it then
 // releases only if the session ends as well.
 func (k *Keeper) Run(ctx context.Context) {
-	defer workspace.Dismiss(k.Entry)
+	others := false // another keeper goes on
+	defer func() {
+		if !others {
+			workspace.Dismiss(k.Entry)
+		}
+	}()
 	lease := k.Entry.Hold(k.TTL)
 	k.leave = func() {}
 	if k.Owner != nil {
@@ -97,14 +103,21 @@ func (k *Keeper) Run(ctx context.Context) {
 			return
 		case <-pushed:
 			pushed = nil
-			if k.Landed(ctx) {
-				k.Log("released: pushed")
+			landed := k.Landed(ctx)
+			if landed {
 				k.tell(lease, "pushed", "")
+			}
+			switch {
+			case landed && k.Stays == nil:
+				k.Log("released: pushed")
 				k.release(lease, "pushed")
 				k.forget()
 				return
+			case landed:
+				k.note(k.Stays)
 			}
 			if !k.Only {
+				others = true
 				return
 			}
 		case heir := <-heirs:
