@@ -4,6 +4,8 @@ package main
 
 import (
 	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
 // TestUntil: with GITOPS_LOCK_UNTIL=session a script that pushes several times, a release and then the
@@ -37,9 +39,16 @@ func TestUntil(t *testing.T) {
 				"git gitops unlock --all; :")
 			w.reaches(p, "released")
 			held := func() []string { return w.scan("gitops:lock:*" + w.path("remote") + "@*") }
+			builds := func() string { // on which commit, when the clone remembers one lock
+				entries, err := workspace.At(w.path("work", ".git")).Load()
+				if err != nil || len(entries) != 1 {
+					return ""
+				}
+				return entries[0].Base
+			}
 			// The hook's keeper sees the push end a moment later, and so does the end of the branch's own lock.
 			tip := w.must("remote.git", "git rev-parse main")
-			w.until("the clone builds on what was pushed", func() bool { return w.entry("work").Base == tip && len(held()) == 1 })
+			w.until("the clone builds on what was pushed", func() bool { return builds() == tip && len(held()) == 1 })
 			lock := held()[0]
 			token := w.keys.Get(t.Context(), lock).Val()
 
@@ -49,7 +58,7 @@ func TestUntil(t *testing.T) {
 			w.open("gate")
 			w.reaches(p, "done")
 			tip = w.must("remote.git", "git rev-parse main")
-			w.until("the clone builds on the second push", func() bool { return w.entry("work").Base == tip })
+			w.until("the clone builds on the second push", func() bool { return builds() == tip })
 			if got := w.keys.Get(t.Context(), lock).Val(); got != token || w.queued() != 1 {
 				t.Errorf("after the pushes the lock is held by %q, not %q, and %d wait", got, token, w.queued())
 			}

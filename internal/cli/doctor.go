@@ -523,10 +523,14 @@ func (d *checkup) lock(ctx context.Context, k lock.Key) {
 // held are the locks that this clone remembers, and their keepers.
 func (d *checkup) held(ctx context.Context, dir workspace.Dir) {
 	entries, err := dir.Load()
-	if err != nil {
-		d.warn("keeper", "remove the file that is named", "%v", err)
+	if err == nil && !dir.Gone() {
+		err = dir.Writable()
 	}
-	if len(entries) == 0 {
+	var state *workspace.StateError
+	if errors.As(err, &state) {
+		d.fail("keeper", strings.Join(stateAdvice(state), "; "), "%v", err)
+	}
+	if err == nil && len(entries) == 0 {
 		d.ok("keeper", "this clone remembers no lock")
 	}
 	const end = "git gitops push, or git gitops unlock --all"

@@ -14,6 +14,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/internal/upgrade"
+	"github.com/git-gitops/git-gitops/internal/workspace"
 	"github.com/git-gitops/git-gitops/shim"
 )
 
@@ -68,6 +69,7 @@ func explain(err error) (int, []term.Message) {
 		release *upgrade.Error
 		sign    *upgrade.SignatureError
 		setting *config.Error
+		state   *workspace.StateError
 		tooOld  *git.TooOldError
 	)
 	switch {
@@ -77,6 +79,12 @@ func explain(err error) (int, []term.Message) {
 		return exitUsage, []term.Message{{What: usage.Error(), Do: []string{"git gitops " + usage.verb + " -h"}}}
 	case errors.As(err, &setting):
 		return exitConfig, settingMessages(err)
+	case errors.As(err, &state):
+		return exitConfig, []term.Message{{
+			What: state.Error(),
+			Why:  "it says which locks this clone has, and what it has seen; it is not taken for nothing",
+			Do:   stateAdvice(state),
+		}}
 	case errors.As(err, &tooOld):
 		return exitConfig, []term.Message{{
 			What: tooOld.Error(),
@@ -238,6 +246,25 @@ func overwriteAdvice(b gitops.Unseen) []string {
 	return []string{
 		fmt.Sprintf("look at what is there: git fetch, then git log %s", b.Tip),
 		fmt.Sprintf("to overwrite exactly that, repeat the push with git gitops and %s", lease),
+	}
+}
+
+// stateAdvice is what to do about what a clone remembers and cannot be used.
+func stateAdvice(e *workspace.StateError) []string {
+	switch {
+	case e.Problem == workspace.Foreign:
+		return []string{"upgrade this git-gitops (git gitops upgrade); or, if nobody needs its lock, remove that file"}
+	case e.Problem == workspace.Damaged:
+		return []string{"remove that file; if it had a lock, that ends within its TTL, or at once: git gitops locks, then git gitops unlock --force ID"}
+	case errors.Is(e, fs.ErrPermission):
+		return []string{"run as the user who made the clone; or let several users work in it: " +
+			"git config core.sharedRepository group, then chmod -R g+rwX on its .git"}
+	case errors.Is(e, syscall.EROFS):
+		return []string{"work in a clone on a disk that can be written"}
+	case errors.Is(e, syscall.ENOSPC), errors.Is(e, syscall.EDQUOT):
+		return []string{"make room on that disk"}
+	default:
+		return []string{"see what is there: ls -ld " + e.Path}
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -186,11 +185,8 @@ func terminate(owner *session.Process) {
 // clone has forgotten, so that a clone can be deleted at any time.
 func logTo(dir workspace.Dir, e workspace.Entry) func(string, ...any) {
 	return func(format string, args ...any) {
-		flags := os.O_APPEND | os.O_WRONLY
-		if _, ok, _ := dir.Find(e.Key); ok {
-			flags |= os.O_CREATE
-		}
-		f, err := os.OpenFile(filepath.Join(string(dir), "keeper.log"), flags, 0o600)
+		_, known, _ := dir.Find(e.Key)
+		f, err := dir.OpenLog(known)
 		if err != nil {
 			return
 		}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -145,6 +146,10 @@ func (c *command) held(ctx context.Context) ([]lock.Key, error) {
 		if !seen[e.Key.ID()] {
 			held = append(held, e.Key)
 		}
+	}
+	var state *workspace.StateError
+	if errors.As(err, &state) && state.Problem == workspace.Foreign { // which is what an upgrade is for
+		err = nil
 	}
 	return held, err
 }

@@ -70,7 +70,7 @@ func TestLoad_defaults(t *testing.T) {
 	want := Config{
 		Redis: Redis{Mode: Standalone, Network: "tcp", Addrs: []string{"redis.example:6379"}, Prefix: "gitops", Events: 1000},
 		Lock: Lock{
-			TTL: 300 * time.Second, Timeout: 2000 * time.Second, MaxHold: time.Hour, Share: true, OnLost: "warn", Clone: true, Ahead: true,
+			TTL: 300 * time.Second, Timeout: 2000 * time.Second, MaxHold: time.Hour, Until: "push", Share: true, OnLost: "warn", Clone: true, Ahead: true,
 		},
 		Push: Push{Retries: 3, BatchMax: 50},
 		Log:  Log{Level: "info", Format: "text"},
@@ -162,6 +162,7 @@ func TestLoad_good(t *testing.T) {
 		{vars{"GITOPS_LOG_FORMAT": "json"}, func(c Config) any { return c.Log.Format }, "json"},
 		{vars{"GITOPS_CLONE_LOCK": "off"}, func(c Config) any { return c.Lock.Clone }, false},
 		{vars{"GITOPS_CLONE_AHEAD": "off"}, func(c Config) any { return c.Lock.Ahead }, false},
+		{vars{"GITOPS_LOCK_UNTIL": "session"}, func(c Config) any { return c.Lock.Until }, "session"},
 		{vars{"GITOPS_LOCK_SHARE": "off"}, func(c Config) any { return c.Lock.Share }, false},
 		{vars{"GITOPS_PURPOSE": "two\nlines\x1b[31m \u202eevil \xff"}, purpose, "two lines[31m evil "},
 		{vars{"GITOPS_PURPOSE": strings.Repeat("é", 300)}, purpose, strings.Repeat("é", 256)},
@@ -324,6 +325,7 @@ func TestLoad_bad(t *testing.T) {
 		{vars{"GITOPS_LOG_FORMAT": "xml"}, "GITOPS_LOG_FORMAT"},
 		{vars{"GITOPS_CLONE_LOCK": "maybe"}, "GITOPS_CLONE_LOCK"},
 		{vars{"GITOPS_CLONE_AHEAD": "maybe"}, "GITOPS_CLONE_AHEAD"},
+		{vars{"GITOPS_LOCK_UNTIL": "forever"}, "GITOPS_LOCK_UNTIL"},
 		{vars{"GITOPS_LOCK_SHARE": "maybe"}, "GITOPS_LOCK_SHARE"},
 		{vars{"GITOPS_PUSH_RETRIES": "101"}, "GITOPS_PUSH_RETRIES"},
 		{vars{"GITOPS_PUSH_REBASE": "true "}, "GITOPS_PUSH_REBASE"},

@@ -141,7 +141,11 @@ func (c *cloning) settle(ctx context.Context) (git.Exit, error) {
 			c.release(ctx)
 			return git.Exit{}, nil
 		case c.lease != nil && (branch == c.lease.Key.Branch || c.lease.Key.Verbatim != ""):
-			c.remember(ctx, place)
+			if err := c.remember(ctx, place); err != nil {
+				c.release(ctx)
+				c.clear()
+				return git.Exit{}, err
+			}
 			return git.Exit{}, nil
 		case c.lease != nil: // never wait for one lock with another that nobody needs
 			c.f.Notes.Say("the new clone is on %s, so the lock on %s is released, and that of %s taken", branch, c.lease.Key, branch)
@@ -179,14 +183,11 @@ func (c *cloning) clear() {
 }
 
 // remember notes the lock and the base in the new clone.
-func (c *cloning) remember(ctx context.Context, place git.Place) {
+func (c *cloning) remember(ctx context.Context, place git.Place) error {
 	ctx = context.WithoutCancel(ctx)
 	entry := c.f.newEntry(workspace.Clone, c.lease)
 	entry.Base, entry.Based = place.Tip, true
-	if err := c.f.entrust(ctx, workspace.At(place.CommonDir), entry, c.lease); err != nil {
-		c.f.Notes.Warn("cannot remember the lock in the new clone, so it is released and push will take it again: %v", err)
-		c.release(ctx)
-	}
+	return c.f.entrust(ctx, workspace.At(place.CommonDir), entry, c.lease)
 }
 
 func (c *cloning) place(ctx context.Context) (git.Place, error) {

@@ -270,6 +270,16 @@ func kept(e workspace.Entry) bool {
 	return len(e.Keeper) > 0 && json.Unmarshal(e.Keeper, &p) == nil && p.Alive()
 }
 
+// remembered are the entries of a clone. It is an error when they cannot all be read, or what is there could not be
+// changed: a push would wait for its own lock, or leave it behind.
+func remembered(dir workspace.Dir) ([]workspace.Entry, error) {
+	entries, err := dir.Load()
+	if err != nil || dir.Gone() {
+		return nil, err
+	}
+	return entries, dir.Writable()
+}
+
 // find is the entry of a lock among those that a clone remembers.
 func find(entries []workspace.Entry, k lock.Key) (workspace.Entry, bool) {
 	for _, e := range entries {

@@ -25,22 +25,27 @@ type keeping struct {
 // have a keeper of their own.
 func (f *Flows) Keep(ctx context.Context, folders []string) error {
 	kept := map[lock.Token]*keeping{}
+	told := map[string]bool{}
+	complain := func(err error) {
+		if err != nil && !told[err.Error()] {
+			told[err.Error()] = true
+			f.Notes.Warn("%v", err)
+		}
+	}
 	look := time.NewTicker(keepLook)
 	defer look.Stop()
 	for ended := false; ; {
-		there := map[lock.Token]bool{}
 		for _, folder := range folders {
-			for _, dir := range workspace.Below(folder) {
+			dirs, err := workspace.Below(folder)
+			complain(err)
+			for _, dir := range dirs {
 				entries, err := dir.Load()
-				if err != nil {
-					f.Notes.Debug("%v", err)
-				}
+				complain(err)
 				for _, e := range entries {
 					s, ok := sessionOf(e.Record)
 					if !ok || s.Owner != nil {
 						continue
 					}
-					there[e.Own()] = true
 					if kept[e.Own()] == nil {
 						kept[e.Own()] = f.begin(ctx, dir, e)
 					}
@@ -48,7 +53,7 @@ func (f *Flows) Keep(ctx context.Context, folders []string) error {
 			}
 		}
 		for token, k := range kept {
-			if !there[token] { // pushed, unlocked, or its clone was deleted
+			if k.gone() { // pushed, unlocked, or its clone was deleted
 				f.finish(ctx, k, "its clone was deleted")
 				delete(kept, token)
 			}
@@ -65,6 +70,12 @@ func (f *Flows) Keep(ctx context.Context, folders []string) error {
 			ended = true
 		}
 	}
+}
+
+// gone reports whether the clone no longer knows of the lock. While that cannot be read it may.
+func (k *keeping) gone() bool {
+	e, ok, err := k.dir.Find(k.entry.Key)
+	return err == nil && (!ok || e.Own() != k.entry.Own())
 }
 
 // begin keeps the lock of an entry. One that was lost is only remembered.

@@ -31,8 +31,11 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 		return nil, err
 	}
 	entries, err := dir.Load()
+	if err == nil {
+		err = dir.Writable()
+	}
 	if err != nil {
-		f.Notes.Warn("ignoring what cannot be read: %v", err)
+		return nil, err
 	}
 	e, _ := find(entries, keys[0])
 	if e, err = f.believed(ctx, dir, e); err != nil {
@@ -108,29 +111,26 @@ func (f *Flows) Unlock(ctx context.Context, r LockRequest, all bool) ([]Unlocked
 func (f *Flows) UnlockSession(ctx context.Context) ([]Unlocked, error) {
 	dirs := workspace.Clones(f.Session.ID())
 	everything := f.Config.Lock.Session == session.Workspace
+	var errs []error
 	if everything {
 		here, err := f.Git.Dir()
 		if err != nil {
 			return nil, err
 		}
-		dirs = workspace.Below(here)
+		dirs, err = workspace.Below(here)
+		errs = append(errs, err)
 	}
 	var done []Unlocked
 	for _, dir := range dirs {
 		entries, err := dir.Load()
-		if err != nil {
-			f.Notes.Warn("ignoring what cannot be read: %v", err)
-		}
+		errs = append(errs, err)
 		if !everything {
 			entries = slices.DeleteFunc(entries, func(e workspace.Entry) bool { return e.Session != f.Session.ID() })
 		}
 		more, err := f.end(ctx, dir, entries, true)
-		done = append(done, more...)
-		if err != nil {
-			return done, err
-		}
+		done, errs = append(done, more...), append(errs, err)
 	}
-	return done, nil
+	return done, errors.Join(errs...)
 }
 
 // end releases the locks of entries, and forgets them. It leaves those of another session that lives alone, which is an

@@ -82,10 +82,6 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 		return err
 	}
 	held := &holds{f: f, dir: workspace.At(place.CommonDir)}
-	entries, err := held.dir.Load()
-	if err != nil {
-		f.Notes.Warn("ignoring what cannot be read: %v", err)
-	}
 	byLock := map[string]RefUpdate{}
 	var branches []string
 	for _, u := range updates {
@@ -100,6 +96,13 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 		return err
 	}
 	keys, err := f.keys([]string{url}, branches)
+	if err != nil {
+		return err
+	}
+	entries, err := held.dir.Load()
+	if err == nil {
+		err = held.dir.Writable() // nobody else will end the lock
+	}
 	if err != nil {
 		return err
 	}
@@ -167,8 +170,10 @@ func (f *Flows) unmoved(ctx context.Context, one *hold, seen *sight, url string,
 	if u.deletes() {
 		update.Src = ""
 	}
-	tips, known := seen.tips(ctx, update)
+	tips, known, err := seen.tips(ctx, update)
 	switch {
+	case err != nil:
+		return err
 	case !known || slices.Contains(tips, u.RemoteOID) || seen.included(ctx, update, u.RemoteOID):
 		return nil
 	case one.broken() && one.entry.Based:

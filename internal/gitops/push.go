@@ -47,9 +47,9 @@ func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
 		return git.Exit{}, err
 	}
 	held := &holds{f: f, dir: workspace.At(place.CommonDir)}
-	entries, err := held.dir.Load()
+	entries, err := remembered(held.dir)
 	if err != nil {
-		f.Notes.Warn("ignoring what cannot be read: %v", err)
+		return git.Exit{}, err
 	}
 	keys = append(keys, f.clonedElsewhere(target.Remote, entries, keys)...)
 

@@ -338,7 +338,11 @@ func (p *pushing) notIntegrated(err error) (git.Exit, error) {
 
 // withLeases makes each forced push of a branch one that overwrites only what this clone has seen.
 func (p *pushing) withLeases(ctx context.Context, words []string) ([]string, error) {
-	p.leases = p.findLeases(ctx)
+	leases, err := p.findLeases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.leases = leases
 	if mirror := "remote." + p.target.Remote + ".mirror"; len(p.leases) > 0 && len(p.args.Refspecs) == 0 && p.f.GitConfig.IsTrue(mirror) {
 		p.git = p.git.WithConfig(mirror, "false") // the words say it now, and not by force
 	}

@@ -53,7 +53,7 @@ func (f *Flows) newSight(held *holds, place git.Place, remote string, urls []str
 
 // tips are the object ids at which a branch may be overwritten by an update; "": it does not exist. No
 // tip is known, and git decides, when neither is anything remembered nor was anything fetched.
-func (s *sight) tips(ctx context.Context, u git.PushUpdate) (tips []string, known bool) {
+func (s *sight) tips(ctx context.Context, u git.PushUpdate) (tips []string, known bool, err error) {
 	branch := strings.TrimPrefix(u.Ref, "refs/heads/")
 	note := func(tip string) {
 		if !slices.Contains(tips, tip) {
@@ -61,7 +61,11 @@ func (s *sight) tips(ctx context.Context, u git.PushUpdate) (tips []string, know
 		}
 	}
 	for _, repo := range s.repos {
-		if tip, ok := s.dir.Seen(repo, branch); ok {
+		tip, ok, err := s.dir.Seen(repo, branch)
+		if err != nil {
+			return nil, false, err
+		}
+		if ok {
 			note(tip)
 			break
 		}
@@ -73,16 +77,16 @@ func (s *sight) tips(ctx context.Context, u git.PushUpdate) (tips []string, know
 	}
 	tracking := s.f.GitConfig.Tracking(s.remote, u.Ref)
 	if tracking == "" {
-		return tips, len(tips) > 0
+		return tips, len(tips) > 0, nil
 	}
 	fetched := s.f.Git.Tip(ctx, tracking)
 	if fetched == "" {
-		return tips, len(tips) > 0
+		return tips, len(tips) > 0, nil
 	}
 	if !slices.Contains(tips, fetched) && s.shown(ctx, u, tracking, fetched, len(tips) > 0) {
 		note(fetched)
 	}
-	return tips, true
+	return tips, true, nil
 }
 
 // shown reports whether what was last fetched of a branch counts as seen: a fetch alone shows nothing
@@ -156,7 +160,7 @@ func landedAt(tip string) func(*workspace.Entry) {
 
 // findLeases are the conditions on which this push may overwrite or delete branches: those that it forces,
 // and those with a lease of the user's own, which holds in addition.
-func (p *pushing) findLeases(ctx context.Context) map[string]git.Lease {
+func (p *pushing) findLeases(ctx context.Context) (map[string]git.Lease, error) {
 	leases := map[string]git.Lease{}
 	for _, u := range p.target.Updates {
 		own, owned := p.args.OwnLease(u.Ref)
@@ -167,7 +171,10 @@ func (p *pushing) findLeases(ctx context.Context) map[string]git.Lease {
 			leases[u.Ref] = git.Lease{Own: true}
 			continue
 		}
-		tips, known := p.sight.tips(ctx, u)
+		tips, known, err := p.sight.tips(ctx, u)
+		if err != nil {
+			return nil, err
+		}
 		switch {
 		case !known: // git decides
 		case owned:
@@ -184,7 +191,7 @@ func (p *pushing) findLeases(ctx context.Context) map[string]git.Lease {
 			leases[u.Ref] = git.Lease{Tip: tip}
 		}
 	}
-	return leases
+	return leases, nil
 }
 
 // exact reports whether a lease names one object, or nothing: only who has looked can do so.

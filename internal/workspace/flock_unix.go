@@ -4,7 +4,6 @@ package workspace
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -30,16 +29,16 @@ func flock(f *os.File, how int) {
 // rewrite changes what is in a file that is there. Unlike replace it never makes a new name in the
 // folder, so that a keeper can write while somebody deletes the clone: rm fails on a folder in which
 // a file appears after rm has read it.
-func rewrite(file string, data []byte) error {
+func (Dir) rewrite(file string, data []byte) error {
 	f, err := os.OpenFile(file, os.O_RDWR, 0) //nolint:gosec // our own folder
 	if err != nil {
-		return fmt.Errorf("write state: %w", err)
+		return unwritable(file, err)
 	}
 	defer func() { _ = f.Close() }()
 	flock(f, alone)
 	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("write state: %w", err)
+		return unwritable(file, err)
 	}
 	// One write of at least the old length: white space after JSON means nothing.
 	data = append(data, '\n')
@@ -47,7 +46,13 @@ func rewrite(file string, data []byte) error {
 		data = append(data, '\n')
 	}
 	if _, err := f.WriteAt(data, 0); err != nil {
-		return fmt.Errorf("write state: %w", err)
+		return unwritable(file, err)
 	}
 	return nil
+}
+
+// access is an error when the user may not make and remove files in a folder.
+func access(folder string) error {
+	const writeAndSearch = 2 | 1 // W_OK and X_OK of access(2)
+	return syscall.Access(folder, writeAndSearch) //nolint:wrapcheck // the caller says what of
 }

@@ -2,7 +2,9 @@ package workspace
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -30,12 +32,15 @@ func (d Dir) See(repo, branch, tip string) error {
 // Expect makes room for what SeeExpected will remember, and leaves alone what is remembered already.
 func (d Dir) Expect(repo, branch string) error {
 	file := d.seenFile(repo, branch)
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return fmt.Errorf("make state folder: %w", err)
+	if err := d.make(string(d)); err != nil {
+		return err
 	}
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // our own folder
+	if err := d.make(filepath.Dir(file)); err != nil {
+		return err
+	}
+	f, err := d.open(file, os.O_CREATE|os.O_WRONLY)
 	if err != nil {
-		return fmt.Errorf("write state: %w", err)
+		return err
 	}
 	return f.Close()
 }
@@ -47,17 +52,17 @@ func (d Dir) SeeExpected(repo, branch, tip string) error {
 	if err != nil {
 		return fmt.Errorf("encode what is seen of %s: %w", branch, err)
 	}
-	return rewrite(d.seenFile(repo, branch), data)
+	return d.rewrite(d.seenFile(repo, branch), data)
 }
 
-// Seen is what See was last told of a branch.
-func (d Dir) Seen(repo, branch string) (tip string, ok bool) {
-	data, err := readFile(d.seenFile(repo, branch))
+// Seen is what See was last told of a branch; ok is false if nothing.
+func (d Dir) Seen(repo, branch string) (tip string, ok bool, err error) {
 	var s seen
-	if err != nil || json.Unmarshal(data, &s) != nil || s.Version != version {
-		return "", false
+	ok, err = decode(d.seenFile(repo, branch), &s, &s.Version)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
 	}
-	return s.Tip, true
+	return s.Tip, ok, err
 }
 
 func (d Dir) seenFile(repo, branch string) string {

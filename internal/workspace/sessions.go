@@ -125,16 +125,20 @@ func Clones(session string) []Dir {
 // deepest is how many levels below a folder clones are looked for.
 const deepest = 5
 
-// Below are the folders of the clones in a folder that remember locks. What cannot be read is passed over.
-func Below(root string) []Dir {
-	var dirs []Dir
+// Below are the folders of the clones in a folder that remember locks. A clone that does not tell is an error;
+// other folders that cannot be read are passed over.
+func Below(root string) (dirs []Dir, err error) {
+	var errs []error
 	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		switch rel, _ := filepath.Rel(root, path); {
 		case err != nil || !d.IsDir():
 			return nil
 		case d.Name() == ".git":
-			if info, err := os.Stat(filepath.Join(path, "gitops")); err == nil && info.IsDir() {
+			switch _, err := os.Stat(string(At(path))); {
+			case err == nil:
 				dirs = append(dirs, At(path))
+			case !errors.Is(err, fs.ErrNotExist):
+				errs = append(errs, unreadable(string(At(path)), err))
 			}
 			return fs.SkipDir
 		case strings.Count(rel, string(filepath.Separator)) >= deepest:
@@ -142,5 +146,5 @@ func Below(root string) []Dir {
 		}
 		return nil
 	})
-	return dirs
+	return dirs, errors.Join(errs...)
 }

@@ -2,7 +2,8 @@
 // the tip of the branch at that time. A lock is taken by one process and used by the next, and this is
 // what the next one knows.
 //
-// Each lock is one JSON file in $GIT_COMMON_DIR/gitops, readable by its owner only and replaced whole.
+// Each lock is one JSON file in $GIT_COMMON_DIR/gitops. Whoever may change the repository may change it, and
+// nobody else may read it.
 package workspace
 
 import (
@@ -11,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -100,11 +100,11 @@ func (d Dir) file(k lock.Key) string {
 
 // Save writes an entry, replacing the one of the same lock.
 func (d Dir) Save(e Entry) error {
-	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return fmt.Errorf("make state folder: %w", err)
+	if err := d.make(string(d)); err != nil {
+		return err
 	}
 	defer d.exclusive(os.O_CREATE)()
-	return d.write(e, replace)
+	return d.write(e, d.replace)
 }
 
 func (d Dir) write(e Entry, write func(file string, data []byte) error) error {
@@ -119,7 +119,7 @@ func (d Dir) write(e Entry, write func(file string, data []byte) error) error {
 // exclusive keeps others from changing entries until it is undone: who is handed a lock saves its
 // entry while the one before removes its own.
 func (d Dir) exclusive(create int) (undo func()) {
-	f, err := os.OpenFile(filepath.Join(string(d), "lock"), create|os.O_RDWR, 0o600)
+	f, err := d.open(filepath.Join(string(d), "lock"), create|os.O_RDWR)
 	if err != nil {
 		return func() {}
 	}
@@ -127,32 +127,15 @@ func (d Dir) exclusive(create int) (undo func()) {
 	return func() { _ = f.Close() }
 }
 
-// replace writes a whole file at once.
-func replace(file string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(file), "new-*") // created with mode 0600
-	if err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	_, err = tmp.Write(append(data, '\n'))
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-		return fmt.Errorf("write state: %w", err)
-	}
-	return nil
-}
-
-// Load reads all entries. Files that cannot be read are named in the error; the others are
-// returned all the same.
+// Load reads all entries. Files that cannot be read are named in the error, a StateError for each; the others
+// are returned all the same.
 func (d Dir) Load() ([]Entry, error) {
 	files, err := os.ReadDir(string(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read state folder: %w", err)
+		return nil, unreadable(string(d), err)
 	}
 	var (
 		entries []Entry
@@ -174,32 +157,14 @@ func (d Dir) Load() ([]Entry, error) {
 	return entries, errors.Join(errs...)
 }
 
-// readFile reads a file that others may rewrite.
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path) //nolint:gosec // our own folder
-	if err != nil {
-		return nil, fmt.Errorf("read state: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	flock(f, shared)
-	data, err := io.ReadAll(f)
-	if err != nil {
-		return nil, fmt.Errorf("read state: %w", err)
-	}
-	return data, nil
-}
-
 func read(path string) (Entry, error) {
-	data, err := readFile(path)
+	var e Entry
+	found, err := decode(path, &e, &e.Version)
+	if err == nil && !found {
+		err = &StateError{Path: path, Problem: Damaged, Err: errors.New("it is empty")}
+	}
 	if err != nil {
 		return Entry{}, err
-	}
-	var e Entry
-	if err := json.Unmarshal(data, &e); err != nil {
-		return Entry{}, fmt.Errorf("read state %q: %w", path, err)
-	}
-	if e.Version != version {
-		return Entry{}, fmt.Errorf("read state %q: version %d is not known to this git-gitops", path, e.Version)
 	}
 	return e, nil
 }
@@ -222,7 +187,7 @@ func (d Dir) Update(e Entry, change func(*Entry)) error {
 		return err
 	}
 	change(&now)
-	if err := d.write(now, rewrite); !errors.Is(err, fs.ErrNotExist) {
+	if err := d.write(now, d.rewrite); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -232,11 +197,12 @@ func (d Dir) Update(e Entry, change func(*Entry)) error {
 func (d Dir) Remove(e Entry) error {
 	defer d.exclusive(0)()
 	now, ok, err := d.Find(e.Key)
-	if err == nil && (!ok || now.Token != e.Token || now.Share != e.Share) {
-		return nil
+	if err != nil || !ok || now.Token != e.Token || now.Share != e.Share {
+		return err
 	}
-	if err := os.Remove(d.file(e.Key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove state: %w", err)
+	file := d.file(e.Key)
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return unwritable(file, err)
 	}
 	return nil
 }

@@ -77,3 +77,88 @@ func TestUpdate_whileRead(t *testing.T) {
 		}
 	}
 }
+
+// Our files have the modes of the repository's, as far as these say who may change it.
+func TestModes(t *testing.T) {
+	key := lock.Key{Repo: "example.org/r", Branch: "main"}
+	for _, tc := range []struct{ common, folder, file fs.FileMode }{
+		{0o700, 0o700, 0o600},
+		{0o755, 0o700, 0o600}, // others may read the repository; no reason to show them tokens
+		{0o775, 0o770, 0o660}, // umask 002
+		{0o775 | fs.ModeSetgid, 0o770 | fs.ModeSetgid, 0o660}, // core.sharedRepository=group, or all
+		{0o770 | fs.ModeSetgid, 0o770 | fs.ModeSetgid, 0o660}, // 0660
+		{0o777, 0o777, 0o666},
+	} {
+		common := filepath.Join(t.TempDir(), "clone")
+		if err := os.Mkdir(common, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		dir := workspace.At(common)
+		remember := func() {
+			t.Helper()
+			for _, err := range []error{dir.Save(workspace.Entry{Key: key, Token: "t"}), dir.See(key.Repo, key.Branch, "1")} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			log, err := dir.OpenLog(true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = log.Close()
+		}
+		remember() // before it was shared
+		if err := os.Chmod(common, tc.common); err != nil {
+			t.Fatal(err)
+		}
+		remember()
+		err := filepath.WalkDir(string(dir), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := entry.Info()
+			want := tc.file
+			if entry.IsDir() {
+				want = tc.folder | fs.ModeDir
+			}
+			if err == nil && info.Mode() != want {
+				t.Errorf("in %v: %s is %v, not %v", tc.common, filepath.Base(path), info.Mode(), want)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What cannot be understood is not nothing: it is neither found to be absent, nor changed, nor removed.
+func TestState_damaged(t *testing.T) {
+	dir := workspace.At(t.TempDir())
+	e := workspace.Entry{Key: lock.Key{Repo: "example.org/r", Branch: "main"}, Token: "t"}
+	if err := errors.Join(dir.Save(e), dir.See(e.Key.Repo, e.Key.Branch, "1")); err != nil {
+		t.Fatal(err)
+	}
+	files, _ := filepath.Glob(filepath.Join(string(dir), "*.json"))
+	more, _ := filepath.Glob(filepath.Join(string(dir), "seen", "*"))
+	for _, file := range append(files, more...) {
+		if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, do := range map[string]func() error{
+		"Load":   func() error { _, err := dir.Load(); return err },
+		"Find":   func() error { _, _, err := dir.Find(e.Key); return err },
+		"Seen":   func() error { _, _, err := dir.Seen(e.Key.Repo, e.Key.Branch); return err },
+		"Update": func() error { return dir.Update(e, func(*workspace.Entry) {}) },
+		"Remove": func() error { return dir.Remove(e) },
+	} {
+		var state *workspace.StateError
+		if err := do(); !errors.As(err, &state) || state.Problem != workspace.Damaged {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if data, err := os.ReadFile(files[0]); err != nil || string(data) != "{" {
+		t.Errorf("the file is %q, %v", data, err)
+	}
+}
