@@ -12,7 +12,7 @@ import (
 // MakeLink makes a link named git in dir to self, the path of our own executable. A link that is
 // there already is left; anything else of that name is an error. It reports whether it changed anything.
 func MakeLink(dir, self string) (changed bool, err error) {
-	path := filepath.Join(dir, gitName)
+	path := filepath.Join(dir, LinkName)
 	if sameFile(path, self) {
 		return false, nil
 	}
@@ -30,7 +30,7 @@ func MakeLink(dir, self string) (changed bool, err error) {
 
 // RemoveLink removes the link that MakeLink made, and the folder if that leaves it empty.
 func RemoveLink(dir, self string) (changed bool, err error) {
-	path := filepath.Join(dir, gitName)
+	path := filepath.Join(dir, LinkName)
 	if !sameFile(path, self) {
 		return false, nil
 	}

@@ -63,7 +63,7 @@ func RealGit(pathEnv, override, self string) (string, error) {
 		return path, nil
 	}
 	for _, dir := range filepath.SplitList(pathEnv) {
-		path := filepath.Join(dir, gitName)
+		path := filepath.Join(dir, LinkName)
 		if filepath.IsAbs(dir) && check(path, us) == nil {
 			return path, nil
 		}

@@ -32,21 +32,21 @@ func TestRealGit(t *testing.T) {
 		}
 		return path
 	}
-	hard := link("hard/"+gitName, os.Link)
-	real1 := file("real1/"+gitName, 0o700)
-	real2 := file("real2/"+gitName, 0o700)
+	hard := link("hard/"+LinkName, os.Link)
+	real1 := file("real1/"+LinkName, 0o700)
+	real2 := file("real2/"+LinkName, 0o700)
 	file("empty/other", 0o700)
-	if err := os.MkdirAll(filepath.Join(root, "folder", gitName), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(root, "folder", LinkName), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	symlinks := runtime.GOOS != "windows"
 	if symlinks {
-		link("soft/"+gitName, os.Symlink)
-		file("plain/"+gitName, 0o600)
+		link("soft/"+LinkName, os.Symlink)
+		file("plain/"+LinkName, 0o600)
 		if err := os.MkdirAll(filepath.Join(root, "second"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink(file("other/git-gitops", 0o700), filepath.Join(root, "second", gitName)); err != nil {
+		if err := os.Symlink(file("other/git-gitops", 0o700), filepath.Join(root, "second", LinkName)); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Symlink("real1", filepath.Join(root, "dirlink")); err != nil {
@@ -78,18 +78,18 @@ func TestRealGit(t *testing.T) {
 		{name: "only ourselves", path: "hard", err: ErrNotFound},
 		{name: "empty", path: "", err: ErrNotFound},
 		{name: "override", path: "real1", override: real2, want: real2},
-		{name: "relative override", path: "real1", override: gitName, want: real2},
+		{name: "relative override", path: "real1", override: LinkName, want: real2},
 		{name: "override is ourselves", path: "real1", override: hard, err: ErrIsSelf},
 		{name: "override is missing", path: "real1", override: filepath.Join(root, "nothing"), err: ErrNotFound},
 		{name: "override is a folder", path: "real1", override: root, err: ErrNotExecutable},
 		{name: "we are gone", path: "real1", self: filepath.Join(root, "nothing"), err: os.ErrNotExist},
 		{name: "unix: skips our symlink", path: "soft real2", want: real2},
 		{name: "unix: skips another installation", path: "second real2", want: real2},
-		{name: "unix: override is another installation", override: filepath.Join(root, "second", gitName), err: ErrIsSelf},
+		{name: "unix: override is another installation", override: filepath.Join(root, "second", LinkName), err: ErrIsSelf},
 		{name: "unix: skips what can't be run", path: "plain real2", want: real2},
-		{name: "unix: a linked folder keeps its name", path: "dirlink", want: filepath.Join(root, "dirlink", gitName)},
-		{name: "unix: we through a link", path: "hard soft real1", self: filepath.Join(root, "soft", gitName), want: real1},
-		{name: "unix: override can't be run", override: filepath.Join(root, "plain", gitName), err: ErrNotExecutable},
+		{name: "unix: a linked folder keeps its name", path: "dirlink", want: filepath.Join(root, "dirlink", LinkName)},
+		{name: "unix: we through a link", path: "hard soft real1", self: filepath.Join(root, "soft", LinkName), want: real1},
+		{name: "unix: override can't be run", override: filepath.Join(root, "plain", LinkName), err: ErrNotExecutable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if strings.HasPrefix(tt.name, "unix:") && !symlinks {

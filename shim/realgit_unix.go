@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-const gitName = "git"
+// LinkName is the name of git's program.
+const LinkName = "git"
 
 // defaultPath is that of the C libraries in use: glibc's two, and the one that musl adds.
 const defaultPath = "/bin:/usr/bin:/usr/local/bin"

@@ -2,7 +2,8 @@ package shim
 
 import "io/fs"
 
-const gitName = "git.exe"
+// LinkName is the name of git's program.
+const LinkName = "git.exe"
 
 const defaultPath = "" // there is none
 

@@ -60,27 +60,6 @@ func TestFence(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestFence_faces: each way to push under the lock declares what it pushes.
-func TestFence_faces(t *testing.T) {
-	t.Parallel()
-	for name, script := range map[string]string{
-		"run":     "git clone -q remote.git c && cd c && git commit -q --allow-empty -m x && git gitops run -- git gitops push -q",
-		"bracket": "git clone -q remote.git c && cd c && git gitops lock && git commit -q --allow-empty -m x && git gitops push -q && git gitops unlock",
-		"hook":    "git clone -q remote.git c && cd c && git gitops install && git commit -q --allow-empty -m x && git push -q",
-		"narrow":  "export GITOPS_LOCK_NAME=a GITOPS_PUSH_REBASE=true; git gitops clone -q remote.git c && cd c && git commit -q --allow-empty -m x && git gitops push -q",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := fenceWorld(t)
-			r := w.bash(".", script)
-			wantCode(t, r, 0)
-			if w.tip("main") != w.must("c", "git rev-parse HEAD") {
-				t.Errorf("it has not landed: %s", r)
-			}
-		})
-	}
-}
-
 // TestFence_lost: who lost the lock is refused, also with plain git, and the one who has it now lands.
 func TestFence_lost(t *testing.T) {
 	t.Parallel()

@@ -51,7 +51,10 @@ func overHTTPS(w *world) *world {
 	w.must("srv/org/repo.git", "git config http.receivepack true")
 	backend := &cgi.Handler{
 		Path: filepath.Join(w.must(".", "git --exec-path"), "git-http-backend"),
-		Env:  []string{"GIT_PROJECT_ROOT=" + w.path("srv"), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null"},
+		Env: []string{
+			"GIT_PROJECT_ROOT=" + w.path("srv"), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+			"REDIS_HOST=" + w.env["REDIS_HOST"], "REDIS_PORT=" + w.env["REDIS_PORT"],
+		}, // for a hook
 	}
 	want := "Basic " + base64.StdEncoding.EncodeToString([]byte("git:"+pat))
 	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -95,7 +98,8 @@ func overSSH(w *world) *world {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.write("ssh/serve", fmt.Sprintf("#!/bin/sh\ncd %s/srv && exec git-shell -c \"$SSH_ORIGINAL_COMMAND\"\n", w.dir))
+	w.write("ssh/serve", fmt.Sprintf("#!/bin/sh\nexport PATH=%q REDIS_HOST=%s REDIS_PORT=%s\ncd %s/srv && exec git-shell -c \"$SSH_ORIGINAL_COMMAND\"\n",
+		w.env["PATH"], w.env["REDIS_HOST"], w.env["REDIS_PORT"], w.dir)) // the rest is for a hook
 	w.must("ssh", `ssh-keygen -q -t ed25519 -N "" -f host && ssh-keygen -q -t ed25519 -N "" -f key &&
 		echo "restrict,command=\"$PWD/serve\" $(cat key.pub)" >authorized_keys && chmod 600 authorized_keys host key`)
 	w.write("ssh/config", fmt.Sprintf(`ListenAddress 127.0.0.1

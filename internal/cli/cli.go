@@ -47,6 +47,12 @@ func Main(args []string) int {
 	}
 	route, line := shim.Resolve(face, args[1:], owns, alias, git.HasProgram)
 	c := &command{git: git.Git{Path: path, Globals: line.Globals}}
+	if face == shim.Link {
+		c.within = runLocks()
+	}
+	if c.within != nil && route == shim.Clone {
+		route = shim.Passthrough
+	}
 	if route != shim.Passthrough && line.Verb != "keeper" {
 		defer git.EndTogether()()
 	}
@@ -71,6 +77,7 @@ type command struct {
 	outside bool                               // its settings are not those of the repository here
 	setting func(gitKey string) (string, bool) // git config, as far as it may make settings
 	cancel  context.CancelCauseFunc            // ends the command's context
+	within  []string                           // as in gitops.Flows
 }
 
 // endWith ends the command's context when a script has ended: nobody waits for its turn any more.
@@ -133,6 +140,7 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 	flows := &gitops.Flows{
 		Git: c.git, GitConfig: gitConfig.Config, Connect: func() {}, Notes: &notes{out: out}, Terminal: out.Terminal(),
 		Include: config.Include(os.LookupEnv, user.Config[config.IncludeKey]),
+		Within:  c.within, PushesAreOurs: pushesAreOurs,
 	}
 	if tooOld != nil {
 		flows.Misconfigured = tooOld

@@ -153,6 +153,12 @@ func explain(err error) (int, []term.Message) {
 			m.Do = append(m.Do, overwriteAdvice(b)...)
 		}
 		return exitFailed, []term.Message{m}
+	case errors.As(err, &fenced) && fenced.Word == lock.RefusedMoved:
+		return exitLost, []term.Message{{
+			What: "not pushed: " + fenced.Error(),
+			Why:  "the branch is not where this push expects it: somebody moves it without the lock",
+			Do:   []string{"your turn is kept; bring the edits in and push again: git gitops pull --rebase && git gitops push"},
+		}}
 	case errors.As(err, &fenced):
 		return exitLost, []term.Message{{
 			What: "not pushed: " + fenced.Error(),

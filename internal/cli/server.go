@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,12 +73,12 @@ func (c *command) preReceive(words []string) int {
 }
 
 func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.Printer) int {
-	settings, err := c.git.ReadConfig(ctx)
+	settings, err := c.git.ReadScopedConfig(ctx)
 	if err != nil {
 		return fail(out, err)
 	}
 	var protected []lock.Update
-	rules := fence.Rules{Protect: settings["gitops.protect"]}
+	rules := fence.Rules{Protect: settings.Config["gitops.protect"]}
 	for _, u := range updates {
 		if rules.Protects(u.Ref) {
 			protected = append(protected, u)
@@ -86,11 +87,11 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 	if len(protected) == 0 {
 		return 0
 	}
-	gitDir, err := filepath.Abs(".") // where git runs this hook
+	gitDir, err := filepath.Abs(os.Getenv("GIT_DIR")) // which git sets; where it is not, it is here
 	if err != nil {
 		return fail(out, fmt.Errorf("find the repository: %w", err))
 	}
-	if rules, err = fenceRules(settings, gitDir); err != nil {
+	if rules, err = fenceRules(settings.Config, gitDir); err != nil {
 		return fail(out, err)
 	}
 	if rule := rules.Exempts(os.Getenv); rule != "" {
@@ -100,10 +101,11 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 	refused, err := c.ask(ctx, rules, settings, protected)
 	switch {
 	case err != nil && settings.IsTrue("gitops.protectfailopen"):
-		noteDecision(gitDir, protected[0], "allowed without a look, by gitops.protectFailOpen: "+err.Error())
+		noteDecision(gitDir, protected[0], "allowed without a look, by gitops.protectFailOpen: "+giturl.Redact(err.Error()))
+		out.Warn("this server cannot ask who holds the lock, and lets the push in without a look")
 		return 0
 	case err != nil:
-		noteDecision(gitDir, protected[0], "refused: "+err.Error())
+		noteDecision(gitDir, protected[0], "refused: "+giturl.Redact(err.Error()))
 		out.Fail(term.Message{
 			What: "refused: this server cannot ask who holds the lock on " + strings.TrimPrefix(protected[0].Ref, "refs/heads/"),
 			Why:  giturl.Redact(err.Error()),
@@ -121,9 +123,9 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 	return 0
 }
 
-// ask asks Redis about what is protected.
-func (c *command) ask(ctx context.Context, rules fence.Rules, settings git.Config, updates []lock.Update) (*fence.Refused, error) {
-	cfg, err := config.Load(os.LookupEnv, settings.Get)
+// ask asks Redis about what is protected. As everywhere, a repository's own configuration does not say where Redis is.
+func (c *command) ask(ctx context.Context, rules fence.Rules, settings git.ScopedConfig, updates []lock.Update) (*fence.Refused, error) {
+	cfg, err := config.Load(os.LookupEnv, config.FromGit(settings.User().Get, settings.Get))
 	if err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}
@@ -134,18 +136,17 @@ func (c *command) ask(ctx context.Context, rules fence.Rules, settings git.Confi
 
 // refusal is what a client is told, in its words. The fixed word at the end is for a client of ours.
 func refusal(r *fence.Refused) term.Message {
-	branch := strings.TrimPrefix(r.Ref, "refs/heads/")
 	m := term.Message{Do: []string{"push with git gitops, or under git gitops run"}}
 	switch {
 	case r.Refusal == lock.RefusedMoved:
-		m.What = fmt.Sprintf("refused: the holder of the lock on %s has declared this push for another tip", branch)
+		m.What = fmt.Sprintf("refused: the holder of the lock on %s has declared this push for another tip", r.Key)
 		m.Do = []string{"fetch what is there, and push again"}
 	case r.Refusal == lock.RefusedNotDeclared:
-		m.What = fmt.Sprintf("refused: the holder of the lock on %s has not declared this push", branch)
+		m.What = fmt.Sprintf("refused: the holder of the lock on %s has not declared this push", r.Key)
 	case r.Holder.Token != "":
-		m.What = fmt.Sprintf("refused: the lock on %s is held by a script that is not known to git-gitops", branch)
+		m.What = fmt.Sprintf("refused: the lock on %s is held by a script that is not known to git-gitops", r.Key)
 	default:
-		m.What = fmt.Sprintf("refused: nobody holds the lock on %s", branch)
+		m.What = fmt.Sprintf("refused: nobody holds the lock on %s", r.Key)
 	}
 	if r.Holder.Token != "" {
 		m.Why = "held by " + holderText(r.Holder)
@@ -154,19 +155,24 @@ func refusal(r *fence.Refused) term.Message {
 	return m
 }
 
-// noteDecision keeps the last decisions, for doctor. That it cannot is no reason to refuse a push.
+// noteDecision keeps the last decisions, for doctor. Who may write to the repository may write them. That it cannot is no
+// reason to refuse a push.
 func noteDecision(gitDir string, u lock.Update, decision string) {
-	name := filepath.Join(gitDir, fenceLog)
-	if info, err := os.Stat(name); err == nil && info.Size() > fenceLogMost {
+	name, mode := filepath.Join(gitDir, fenceLog), fs.FileMode(0o600)
+	if dir, err := os.Stat(gitDir); err == nil { //nolint:gosec // where git runs us
+		mode = dir.Mode().Perm() & 0o666
+	}
+	if info, err := os.Stat(name); err == nil && info.Size() > fenceLogMost { //nolint:gosec // the server's own log
 		if text, err := os.ReadFile(name); err == nil { //nolint:gosec // the server's own log
 			_, text, _ = bytes.Cut(text[len(text)/2:], []byte("\n"))
-			_ = os.WriteFile(name, text, 0o600) //nolint:gosec // the server's own log
+			_ = os.WriteFile(name, text, mode) //nolint:gosec // the server's own log
 		}
 	}
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // the server's own log
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, mode) //nolint:gosec // the server's own log
 	if err != nil {
 		return
 	}
+	_ = f.Chmod(mode) // whatever the umask is; only its owner can
 	_, _ = fmt.Fprintf(f, "%s %s %.10s..%.10s %s\n", time.Now().UTC().Format(time.RFC3339), term.Clean(u.Ref), u.Old, u.New, term.Clean(decision))
 	_ = f.Close()
 }

@@ -54,8 +54,9 @@ func (r Rules) Exempts(env func(string) string) string {
 	return ""
 }
 
-// Refused is an update that may not be made.
+// Refused is an update that may not be made, and the lock that it needs.
 type Refused struct {
+	Key lock.Key
 	lock.Update
 	lock.Permit
 }
@@ -72,7 +73,7 @@ func (r Rules) Check(ctx context.Context, store Store, updates []lock.Update) (*
 			return nil, err
 		}
 		if permit.Refusal != "" {
-			return &Refused{u, permit}, nil
+			return &Refused{k, u, permit}, nil
 		}
 	}
 	return nil, nil

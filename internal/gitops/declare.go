@@ -21,9 +21,10 @@ func (e *FencedError) Error() string {
 }
 
 // declare tells a server that guards its branches what this push will do. Where none is known to ask, that would be time
-// for nothing: the first push to a server that does is refused, and tried again.
+// for nothing: the first push to a server that does is refused, and tried again. A push that cannot be tried again is
+// always declared.
 func (p *pushing) declare(ctx context.Context) error {
-	if !p.fenced && !slices.ContainsFunc(p.held.list, func(h *hold) bool { return h.lease.Guarded() }) {
+	if len(p.heeded) == 0 && !p.onlyTry() && !p.guarded() {
 		return nil
 	}
 	var revs []string
@@ -38,13 +39,24 @@ func (p *pushing) declare(ctx context.Context) error {
 	}
 	var intents []lock.Update
 	for _, u := range p.target.Updates {
-		move := git.LeasedRef{Ref: u.Ref, Old: p.expected(ctx, u.Ref)}
+		old, err := p.expected(ctx, u.Ref)
+		if err != nil {
+			return nil // git will say so
+		}
+		move := git.LeasedRef{Ref: u.Ref, Old: old}
 		if u.Src != "" {
 			move.New, tips = tips[0], tips[1:]
 		}
 		intents = append(intents, updateOf(move))
 	}
 	return p.held.declare(ctx, intents...)
+}
+
+// onlyTry reports whether a refusal is final: the terminal is git's, or the output is a program's to read.
+func (p *pushing) onlyTry() bool { return p.f.Terminal || p.args.Porcelain }
+
+func (p *pushing) guarded() bool {
+	return slices.ContainsFunc(p.held.list, func(h *hold) bool { return h.lease.Guarded() })
 }
 
 // declare renews every lock, and tells with it what a push will do to the branch of that lock.
@@ -56,7 +68,8 @@ func (h *holds) declare(ctx context.Context, updates ...lock.Update) error {
 				intent = append(intent, u)
 			}
 		}
-		if err := one.lease.Declare(ctx, h.f.Store, intent); err != nil {
+		err := h.f.patiently(ctx, true, func() error { return one.lease.Declare(ctx, h.f.Store, intent) })
+		if err != nil {
 			return err
 		}
 	}
@@ -76,18 +89,25 @@ func updateOf(r git.LeasedRef) lock.Update {
 	return u
 }
 
-// expected is the tip that a branch has at the server, as far as this clone knows; "" when it does not exist.
-func (p *pushing) expected(ctx context.Context, ref string) string {
+// expected is the tip that a branch has at the server, as far as this clone knows, and else what the server says; "" when
+// it does not exist.
+func (p *pushing) expected(ctx context.Context, ref string) (string, error) {
 	if tip, ok := p.actual[ref]; ok {
-		return tip
+		return tip, nil
 	}
 	if l, ok := p.leases[ref]; ok && !l.Own {
-		return l.Tip
+		return l.Tip, nil
 	}
-	if tracking := p.f.GitConfig.Tracking(p.target.Remote, ref); tracking != "" {
-		return p.f.Git.Tip(ctx, tracking)
+	tracking := p.f.GitConfig.Tracking(p.target.Remote, ref)
+	if own, ok := p.args.OwnLease(ref); ok && !own.Tracking {
+		if isOID(own.Value) || own.Value == "" {
+			return own.Value, nil
+		}
+		return p.f.Git.Tip(ctx, own.Value), nil
+	} else if tracking != "" && (ok || !p.onlyTry() || !p.guarded()) {
+		return p.f.Git.Tip(ctx, tracking), nil
 	}
-	return ""
+	return p.f.Git.RemoteTip(ctx, p.url, ref)
 }
 
 // heed prepares another try of a push that the server has refused as not under its lock. A lock that was lost stays so.
@@ -95,19 +115,19 @@ func (p *pushing) heed(ctx context.Context, word lock.Refusal, words []string) e
 	if err := p.held.again(ctx); err != nil {
 		return err
 	}
-	if word != lock.RefusedMoved {
-		return nil
-	}
-	p.actual = map[string]string{}
-	for _, ref := range p.target.Branches {
-		if _, leased := p.leases[ref]; leased {
-			continue // it may overwrite that tip and no other
+	if word == lock.RefusedMoved {
+		p.actual = map[string]string{}
+		for _, ref := range p.target.Branches {
+			_, leased := p.leases[ref]
+			if _, own := p.args.OwnLease(ref); leased || own {
+				continue // it may overwrite that tip and no other
+			}
+			tip, err := p.f.Git.RemoteTip(ctx, p.url, ref)
+			if err != nil {
+				return err
+			}
+			p.actual[ref] = tip
 		}
-		tip, err := p.f.Git.RemoteTip(ctx, p.url, ref)
-		if err != nil {
-			return err
-		}
-		p.actual[ref] = tip
 	}
 	return p.checkBase(ctx, words)
 }

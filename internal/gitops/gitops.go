@@ -49,10 +49,18 @@ type Flows struct {
 	// what needs no lock needs no configuration. Config and Store are not set then.
 	Misconfigured error
 
+	// Within are the IDs of the locks of every "git gitops run" above, when this is a plain git below one:
+	// only a push to one of their branches is ours. nil: this is no such git.
+	Within []string
+
 	// Offers is where pushes that wait for their turn meet; nil: each goes alone.
 	Offers lock.Offers
 	// OwnHook reports whether the pre-push hook in a folder is ours, and calls no other.
 	OwnHook func(dir string) bool
+
+	// PushesAreOurs makes plain git, in the commands that are started from now on, one that pushes under
+	// the lock of a "git gitops run".
+	PushesAreOurs func(id string) error
 
 	// StartKeeper starts a keeper for an entry, in the background, and returns its process id. The
 	// file, if any, is the connection by which we are present: the keeper holds it until it has its own.

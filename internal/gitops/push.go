@@ -46,6 +46,9 @@ func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
 	if err != nil {
 		return git.Exit{}, err
 	}
+	if f.Within != nil && !slices.ContainsFunc(keys, func(k lock.Key) bool { return slices.Contains(f.Within, k.ID()) }) {
+		return f.Git.Exec(command...)
+	}
 	held := &holds{f: f, dir: workspace.At(place.CommonDir)}
 	entries, err := remembered(held.dir)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/git-gitops/git-gitops/internal/fence"
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
 // afterwards bounds the questions to the remote after a push, which go on after Ctrl-C.
@@ -60,7 +61,7 @@ type pushing struct {
 	leases  map[string]git.Lease // of branches, by their full names
 	refused []git.RefStatus      // what the last look after a failure found
 	rebased bool
-	fenced  bool              // the server has refused a push as not under its lock
+	heeded  []lock.Refusal    // for which the server has refused a push as not under its lock
 	actual  map[string]string // tips that the server has, where they are not what this clone believes
 }
 
@@ -95,10 +96,10 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 		}
 		if word := fence.Word(said); word != "" {
 			p.held.note(ctx, "push_rejected", "by the server: "+string(word))
-			if p.fenced || p.args.Porcelain || ctx.Err() != nil {
+			if slices.Contains(p.heeded, word) || p.onlyTry() || ctx.Err() != nil {
 				return exit, &FencedError{Branch: strings.Join(shortNames(p.target.Branches), ", "), Word: word}
 			}
-			p.fenced = true
+			p.heeded = append(p.heeded, word)
 			if err := p.heed(ctx, word, words); err != nil {
 				return exit, err
 			}

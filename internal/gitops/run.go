@@ -21,7 +21,8 @@ func (e *EndedError) Error() string { return fmt.Sprintf("ended %q: %v", e.Comma
 func (e *EndedError) Unwrap() error { return e.Err }
 
 // Run holds a lock around a command. When the lock is lost, or cannot be renewed in time, the
-// command's process group is ended before the lease can pass to another, and the error says so.
+// command's process group is ended before the lease can pass to another, and the error says so. A plain
+// git push to the branch, in the command or below it, is one of ours.
 func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (git.Exit, error) {
 	_, keys, err := f.named(ctx, r)
 	if err != nil {
@@ -38,6 +39,13 @@ func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (git.E
 		return git.Exit{}, err
 	}
 
+	if err := f.PushesAreOurs(keys[0].ID()); err != nil {
+		tell := f.Notes.Debug
+		if lease.Guarded() {
+			tell = f.Notes.Warn
+		}
+		tell("the server refuses plain git push in this command, say git gitops push there: %v", err)
+	}
 	grace := min(5*time.Second, lease.TTL/6)
 	end := make(chan struct{})
 	var lost error

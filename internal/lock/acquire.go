@@ -177,7 +177,7 @@ func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, time.Du
 		r.Token, r.Share = a.Holder.Token, r.Token
 	}
 	lease := newLease(r, joined.Fence, sent)
-	lease.From = a.Holder
+	lease.From, lease.guarded = a.Holder, joined.Guarded
 	return lease, 0, nil
 }
 

@@ -51,7 +51,7 @@ func (l *Lease) Broken() bool {
 	return l.broken
 }
 
-// Guarded reports whether the last renewal found that a server asks what is declared under this lock.
+// Guarded reports whether the grant or the last renewal found that a server asks what is declared under this lock.
 func (l *Lease) Guarded() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,10 +5,10 @@
 //
 //	P:lock:{ID}          the owner's token, expiring: what a plain SET NX PX writer makes and respects
 //	P:meta:{ID}          hash: version (of this protocol), owner, fence, since (µs), record (JSON), key (the
-//	                     lock's own key), s:TOKEN for each who shares it, the owner being the first, and r:TOKEN,
-//	                     its record; restored when a waiter put back a lock of lost data; waited (ms) until a
-//	                     hand-over is confirmed. s:TOKEN has the server that counts its subscription, moving
-//	                     when another did, or 1 when it claims none;
+//	                     lock's own key), s:TOKEN for each who shares it, the owner being the first, r:TOKEN,
+//	                     its record, and i:TOKEN, what it has declared for a server; restored when a waiter put
+//	                     back a lock of lost data; waited (ms) until a hand-over is confirmed. s:TOKEN has the
+//	                     server that counts its subscription, moving when another did, or 1 when it claims none;
 //	                     unsure says that not all of these are known, replicated that the server had a replica;
 //	                     absent (µs) and looks are since when, and how often, nobody was subscribed
 //	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
@@ -496,7 +496,7 @@ func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v l
 	if p.int() != 1 {
 		return lock.Attempt{}, s.check(&p)
 	}
-	a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int())}
+	a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int()), Guarded: p.int() == 1}
 	return a, errors.Join(s.check(&p), s.confirm(ctx, r))
 }
 

@@ -76,7 +76,8 @@ local function how_ended(owner)
 	return us and us >= NOW and how or nil
 end
 
--- Stands among the tokens that were ended, for a branch of which a server asks what is declared.
+-- Stands among the tokens that were ended, for a branch of which a server asks what is declared. That is
+-- remembered for a week.
 local GUARDED = '!guarded'
 
 -- Remembers how the token's hold or wait was ended, so that nothing late revives it. A few that have
@@ -88,7 +89,7 @@ local function remember_end(owner, how, for_ms)
 		if not us or us < NOW then redis.call('HDEL', ENDED, some[i]) end
 	end
 	redis.call('HSET', ENDED, owner, until_text(NOW + for_ms * 1000, how))
-	redis.call('PEXPIRE', ENDED, DAY)
+	redis.call('PEXPIRE', ENDED, redis.call('HEXISTS', ENDED, GUARDED) == 1 and 7 * DAY or DAY)
 end
 
 -- A waiter's record, nil if it has shown no life lately, and until when it counts as alive.

@@ -2,13 +2,15 @@
 -- share).
 -- ARGV: 7 ttl, ms  8 the holder's token  9 join or takeover  10 record  11 and on, for a takeover:
 -- tokens of those whose shares end with it
--- Returns {1, fence}, or {0} when that holder does not have it any more.
+-- Returns {1, fence, whether a server asks what is declared}, or {0} when that holder does not have it any more.
 local TTL, HOLDER, MODE, RECORD = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local function granted(fence) return {1, fence, how_ended(GUARDED) and 1 or 0} end
+
 if how_ended(TOKEN) then return {0} end
 local owner = redis.call('GET', LOCK)
 local m = redis.call('HMGET', META, 'owner', 'fence')
 if m[1] ~= owner then return {0} end
-if owner == TOKEN then return {1, tonumber(m[2])} end -- it was carried out before
+if owner == TOKEN then return granted(tonumber(m[2])) end -- it was carried out before
 if owner ~= HOLDER then return {0} end
 if MODE == 'takeover' then
 	local over = {HOLDER}
@@ -18,10 +20,10 @@ if MODE == 'takeover' then
 	if others > 0 then return {0} end
 	local fence = grant(TOKEN, RECORD, TTL, nil, 'taken_over')
 	for _, token in ipairs(over) do remember_end(token, 'taken over', DAY) end
-	return {1, fence}
+	return granted(fence)
 end
 leave_queue(TOKEN)
 redis.call('HSET', META, 's:' .. TOKEN, '1', 'r:' .. TOKEN, RECORD)
 found()
 extend(TTL)
-return {1, tonumber(m[2])}
+return granted(tonumber(m[2]))

@@ -24,7 +24,7 @@ if known and not m[4] or not known and owner ~= TOKEN then
 	return 0
 end
 if known and shares() > 1 then
-	redis.call('HDEL', META, 's:' .. TOKEN, 'r:' .. TOKEN)
+	redis.call('HDEL', META, 's:' .. TOKEN, 'r:' .. TOKEN, 'i:' .. TOKEN)
 	return 3
 end
 if known then event('released', m[2], 'fence', m[3], 'hold_ms', held()) end

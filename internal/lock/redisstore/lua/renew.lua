@@ -41,7 +41,7 @@ if SERVER ~= '' then
 	end
 end
 redis.call('HSET', META, 's:' .. SHARE, claim)
-if ARGV[11] ~= '' then redis.call('HSET', META, 'intent', ARGV[11]) end
+if ARGV[11] ~= '' then redis.call('HSET', META, 'i:' .. SHARE, ARGV[11]) end
 -- The record may have a new session.
 redis.call('HSET', META, SHARE == TOKEN and 'record' or 'r:' .. SHARE, RECORD)
 extend(TTL)
