@@ -60,6 +60,9 @@ func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.
 		if err != nil {
 			return 0, fmt.Errorf("find this program: %w", err)
 		}
+		if f, err := dir.OpenLog(true); err == nil {
+			_ = f.Close()
+		}
 		return git.Detach(self, string(dir), []string{"git-gitops", "keeper", e.Key.String()}, input, present)
 	}
 }
@@ -83,7 +86,7 @@ func keep() int {
 	if err != nil {
 		return exitUsage // started by hand
 	}
-	log := logTo(here, o.Entry)
+	log := logTo(here)
 	folder, err := os.Open(string(here))
 	if err == nil {
 		_ = os.Chdir(o.Cwd)
@@ -181,12 +184,11 @@ func terminate(owner *session.Process) {
 	}
 }
 
-// logTo appends lines to the log of a clone. It opens the file for each, and makes none for a lock that the
-// clone has forgotten, so that a clone can be deleted at any time.
-func logTo(dir workspace.Dir, e workspace.Entry) func(string, ...any) {
+// logTo appends lines to the log of a clone. It opens the file for each line, and never makes it, so
+// that a clone can be deleted at any time, also on NFS, where a file that is open stays.
+func logTo(dir workspace.Dir) func(string, ...any) {
 	return func(format string, args ...any) {
-		_, known, _ := dir.Find(e.Key)
-		f, err := dir.OpenLog(known)
+		f, err := dir.OpenLog(false)
 		if err != nil {
 			return
 		}

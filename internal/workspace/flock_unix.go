@@ -53,6 +53,6 @@ func (Dir) rewrite(file string, data []byte) error {
 
 // access is an error when the user may not make and remove files in a folder.
 func access(folder string) error {
-	const writeAndSearch = 2 | 1 // W_OK and X_OK of access(2)
+	const writeAndSearch = 2 | 1                  // W_OK and X_OK of access(2)
 	return syscall.Access(folder, writeAndSearch) //nolint:wrapcheck // the caller says what of
 }
