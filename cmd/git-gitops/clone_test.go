@@ -141,7 +141,7 @@ func TestClone_turns(t *testing.T) {
 
 	r := w.bash(".", "GITOPS_LOCK_TIMEOUT=0 git gitops clone -q remote.git three")
 	wantCode(t, r, 75)
-	wantText(t, r.ours(), "gitops: error: ", "place 1", "git gitops locks")
+	wantText(t, r.ours(), "gitops: error: ", "position 1", "git gitops locks")
 	if r.theirs() != "" || w.exists("three") {
 		t.Errorf("git ran: %s", r)
 	}
@@ -152,7 +152,7 @@ func TestClone_turns(t *testing.T) {
 	w.must("one", "echo 1 >counter && git commit -qam one && git gitops push -q")
 	r = three.wait()
 	wantCode(t, r, 0)
-	wantText(t, r.ours(), "waiting for the lock on", "place 1")
+	wantText(t, r.ours(), "waiting for the lock on", "position 1")
 	if got := w.must("three", "cat counter"); got != "1" {
 		t.Errorf("three began with the counter at %s", got)
 	}

@@ -364,7 +364,7 @@ func literals(t *testing.T) []literal {
 				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "Warn" {
 					within(n.Args[0])
 				}
-			case *ast.KeyValueExpr: // Message{What: …}, installError{what: …}
+			case *ast.KeyValueExpr: // Message{What: …}, adminError{what: …}
 				if key, ok := n.Key.(*ast.Ident); ok && strings.EqualFold(key.Name, "what") {
 					within(n.Value)
 				}

@@ -46,7 +46,7 @@ func TestBroken(t *testing.T) {
 	}
 	show := w.seen(w.must(".", `git gitops locks show "$1"`, w.path("remote")))
 	wantText(t, show, "lock DIR/remote@main", "key gitops:lock:{DIR/remote@main}", "job deploy / prod",
-		"run https://github.com/org/app/actions/runs/42", "purpose release 7", "break it git gitops unlock --force FENCE", "place 1 WHO (clone)")
+		"run https://github.com/org/app/actions/runs/42", "purpose release 7", "break it git gitops unlock --force FENCE", "position 1 WHO (clone)")
 
 	var lock struct {
 		Key, Repo, Branch string
@@ -56,15 +56,15 @@ func TestBroken(t *testing.T) {
 			Expires                  float64 `json:"expires_in_seconds"`
 		}
 		Waiters []struct {
-			Place int
-			Alive bool
+			Position int
+			Alive    bool
 		}
 	}
 	if err := json.Unmarshal([]byte(w.must(".", "git gitops locks --json")), &lock); err != nil {
 		t.Fatal(err)
 	}
 	if lock.Repo != w.path("remote") || lock.Branch != "main" || !lock.Holder.Known || lock.Holder.Purpose != "release 7" ||
-		lock.Holder.Expires <= 0 || len(lock.Waiters) != 1 || lock.Waiters[0].Place != 1 || !lock.Waiters[0].Alive {
+		lock.Holder.Expires <= 0 || len(lock.Waiters) != 1 || lock.Waiters[0].Position != 1 || !lock.Waiters[0].Alive {
 		t.Errorf("got %+v", lock)
 	}
 

@@ -15,8 +15,10 @@ import (
 	"github.com/git-gitops/git-gitops/hooks"
 	"github.com/git-gitops/git-gitops/internal/config"
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/shim"
@@ -54,7 +56,7 @@ func Main(args []string) int {
 		route = shim.Passthrough
 	}
 	if route != shim.Passthrough && line.Verb != "keeper" {
-		defer git.EndTogether()()
+		defer process.EndTogether()()
 	}
 	switch route {
 	case shim.Clone, shim.Push:
@@ -100,9 +102,9 @@ func (c *command) guarded(route shim.Route, line shim.CommandLine) int {
 	c.outside = route == shim.Clone // as for git's own clone
 	flows, done, err := c.open(ctx, out)
 	if err != nil { // not left to git, which may go on, and without a lock
-		var asked *git.Error
-		if ctx.Err() == nil && errors.As(err, &asked) {
-			if exit, told := asked.Tell(); told {
+		var gitErr *git.Error
+		if ctx.Err() == nil && errors.As(err, &gitErr) {
+			if exit, printed := gitErr.Print(); printed {
 				return exit.Code
 			}
 		}
@@ -110,14 +112,14 @@ func (c *command) guarded(route shim.Route, line shim.CommandLine) int {
 	}
 	defer done()
 
-	var exit git.Exit
+	var exit process.Exit
 	if route == shim.Clone {
-		if args, err := git.ParseClone(line.Args); err == nil && args.Quiet {
+		if args, err := gitargs.ParseClone(line.Args); err == nil && args.Quiet {
 			out.Quiet()
 		}
 		exit, err = flows.Clone(ctx, line.Args)
 	} else {
-		if args, err := git.ParsePush(line.Args); err == nil && args.Quiet {
+		if args, err := gitargs.ParsePush(line.Args); err == nil && args.Quiet {
 			out.Quiet()
 		}
 		exit, err = flows.Push(ctx, line.Args)
@@ -170,7 +172,7 @@ func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, f
 	return flows, func() { _ = store.Close() }, nil
 }
 
-func (c *command) readConfig(ctx context.Context) (git.ScopedConfig, error) {
+func (c *command) readConfig(ctx context.Context) (gitargs.ScopedConfig, error) {
 	if c.outside {
 		return c.git.Outside().ReadScopedConfig(ctx)
 	}
@@ -248,7 +250,7 @@ func (c *command) version() int {
 }
 
 // ended is the exit code of a git that could not take our place.
-func ended(exit git.Exit, err error) int {
+func ended(exit process.Exit, err error) int {
 	if err != nil {
 		return fail(term.New(os.Stderr), err)
 	}

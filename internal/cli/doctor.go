@@ -21,6 +21,7 @@ import (
 	"github.com/git-gitops/git-gitops/hooks"
 	"github.com/git-gitops/git-gitops/internal/config"
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
@@ -62,7 +63,7 @@ type check struct {
 // checkup is a doctor at work. What it needs to know of the configuration may be broken, and is then missing.
 type checkup struct {
 	git       git.Git
-	gitConfig git.ScopedConfig
+	gitConfig gitargs.ScopedConfig
 	config    config.Config
 	sound     bool              // the configuration is
 	store     *redisstore.Store // nil: cannot be asked
@@ -92,10 +93,7 @@ git gitops doctor --acl USER`,
 }
 
 func (c *command) doctor(u *ucli.Context) error {
-	if err := os.Setenv("GIT_TERMINAL_PROMPT", "0"); err != nil { // a doctor asks nobody for a password
-		return fmt.Errorf("turn prompts off: %w", err)
-	}
-	d := &checkup{git: c.git}
+	d := &checkup{git: c.git.With("GIT_TERMINAL_PROMPT=0")} // a doctor asks nobody for a password
 	d.program(u.Context)
 	d.settings(u.Context)
 	if d.sound {
@@ -244,7 +242,7 @@ func (d *checkup) redis(ctx context.Context, store *redisstore.Store) {
 	defer cancel()
 	nodes, err := store.Nodes(ctx)
 	if err != nil {
-		d.storeTrouble("redis", err)
+		d.storeFailure("redis", err)
 		return
 	}
 	d.store = store
@@ -264,11 +262,11 @@ func (d *checkup) redis(ctx context.Context, store *redisstore.Store) {
 	}
 	for _, err := range errs {
 		var trouble *lock.StoreError
-		if errors.As(err, &trouble) && trouble.Trouble == lock.Forbidden {
+		if errors.As(err, &trouble) && trouble.Failure == lock.Forbidden {
 			d.fail("permissions", "git gitops doctor --acl "+user, "%v", err)
 			continue
 		}
-		d.storeTrouble("permissions", err)
+		d.storeFailure("permissions", err)
 	}
 	if len(errs) == 0 {
 		d.ok("permissions", "every step of a lock's life is allowed")
@@ -283,19 +281,19 @@ func (d *checkup) presence(ctx context.Context, store *redisstore.Store, user st
 	switch {
 	case err == nil:
 		d.ok("presence", "the server counts who is connected, so a lock whose container died is freed in seconds")
-	case errors.As(err, &trouble) && trouble.Trouble == lock.Forbidden:
+	case errors.As(err, &trouble) && trouble.Failure == lock.Forbidden:
 		d.warn("presence", "git gitops doctor --acl "+user, "a lock whose container died is freed only by its TTL: %v", err)
 	default:
 		d.warn("presence", "use a Redis with Pub/Sub; for a Cluster, Redis 7 or newer", "a lock whose container died is freed only by its TTL: %v", err)
 	}
 }
 
-// storeTrouble is a check that failed, with what to do about it.
-func (d *checkup) storeTrouble(name string, err error) {
+// storeFailure is a check that failed, with what to do about it.
+func (d *checkup) storeFailure(name string, err error) {
 	var trouble *lock.StoreError
 	do := ""
 	if errors.As(err, &trouble) {
-		do = strings.Join(storeAdvice[trouble.Trouble], "; ")
+		do = strings.Join(storeAdvice[trouble.Failure], "; ")
 	}
 	d.fail(name, do, "%v", err)
 }
@@ -424,13 +422,13 @@ func (d *checkup) server(n redisstore.Node, saveHidden bool) {
 
 // repository looks at the clone here: which locks its push takes, which it holds, its hook, its remote.
 func (d *checkup) repository(ctx context.Context) {
-	place, err := d.git.Place(ctx)
-	var asked *git.Error
+	repo, err := d.git.State(ctx)
+	var gitErr *git.Error
 	switch {
-	case errors.As(err, &asked) && !strings.Contains(asked.Stderr, "not a git repository"):
+	case errors.As(err, &gitErr) && !strings.Contains(gitErr.Stderr, "not a git repository"):
 		d.warn("repository", "", "git does not open the one here: %v", err)
 		return
-	case errors.As(err, &asked):
+	case errors.As(err, &gitErr):
 		d.ok("repository", "none here")
 		if home, err := workspace.StateHome(); err == nil {
 			d.held(ctx, workspace.Dir(filepath.Join(home, "held")))
@@ -440,24 +438,24 @@ func (d *checkup) repository(ctx context.Context) {
 		d.fail("repository", "", "%v", err)
 		return
 	}
-	target, err := git.PushArgs{}.Target(d.pushContext(ctx, place))
+	target, err := gitargs.PushArgs{}.Target(d.pushContext(ctx, repo))
 	if err != nil {
 		d.warn("repository", "", "cannot tell where a plain push goes: %v", err)
 	} else {
 		d.target(ctx, target)
 	}
-	d.held(ctx, workspace.At(place.CommonDir))
-	d.hook(ctx, place)
-	d.lfs(ctx, place)
+	d.held(ctx, workspace.At(repo.CommonDir))
+	d.hook(ctx, repo)
+	d.lfs(ctx, repo)
 	if len(d.gitConfig.Config["remote."+target.Remote+".url"]) > 0 {
 		d.legacy(ctx, target.Remote)
 	}
 }
 
-func (d *checkup) pushContext(ctx context.Context, place git.Place) git.PushContext {
-	return git.PushContext{
+func (d *checkup) pushContext(ctx context.Context, repo git.RepoState) gitargs.PushContext {
+	return gitargs.PushContext{
 		Config:    d.gitConfig.Config,
-		Head:      place.Head,
+		Head:      repo.Head,
 		LocalRefs: func() ([]string, error) { return d.git.LocalRefs(ctx) },
 		RemoteRefs: func(remote string) ([]string, error) {
 			ctx, cancel := context.WithTimeout(ctx, remoteBudget)
@@ -468,7 +466,7 @@ func (d *checkup) pushContext(ctx context.Context, place git.Place) git.PushCont
 }
 
 // target names the locks that a plain push takes.
-func (d *checkup) target(ctx context.Context, target git.PushTarget) {
+func (d *checkup) target(ctx context.Context, target gitargs.PushTarget) {
 	if len(d.gitConfig.Config["remote."+target.Remote+".url"]) == 0 {
 		d.ok("repository", "no remote %s; a plain push goes nowhere", target.Remote)
 		return
@@ -512,7 +510,7 @@ func (d *checkup) lock(ctx context.Context, k lock.Key) {
 	state, err := d.store.Inspect(ctx, k)
 	switch {
 	case err != nil:
-		d.storeTrouble("lock", fmt.Errorf("%s: %w", name, err))
+		d.storeFailure("lock", fmt.Errorf("%s: %w", name, err))
 	case state.Holder == nil:
 		d.ok("lock", "%s, free", name)
 	default:
@@ -541,7 +539,7 @@ func (d *checkup) held(ctx context.Context, dir workspace.Dir) {
 		if d.store != nil {
 			state, err := d.store.Inspect(ctx, e.Key)
 			if err != nil {
-				d.storeTrouble("keeper", fmt.Errorf("%s: %w", e.Key, err))
+				d.storeFailure("keeper", fmt.Errorf("%s: %w", e.Key, err))
 				continue
 			}
 			holder = state.Holder
@@ -565,14 +563,14 @@ func (d *checkup) held(ctx context.Context, dir workspace.Dir) {
 	}
 }
 
-func (d *checkup) hook(ctx context.Context, place git.Place) {
+func (d *checkup) hook(ctx context.Context, repo git.RepoState) {
 	dir, err := d.git.HooksDir(ctx)
 	if err != nil {
 		d.warn("hook", "", "%v", err)
 		return
 	}
 	_, missing := os.Stat(filepath.Join(dir, "pre-push"))
-	own := filepath.Join(place.CommonDir, "hooks")
+	own := filepath.Join(repo.CommonDir, "hooks")
 	callers, aside := hooks.Callers(d.git.WorkTree(ctx)), hooks.SetAside(dir)
 	switch installed := hooks.Installed(dir); {
 	case !installed && missing == nil && len(callers) > 0:
@@ -593,12 +591,12 @@ func (d *checkup) hook(ctx context.Context, place git.Place) {
 }
 
 // lfs looks whether the content that Git LFS keeps beside the commits gets to the remote.
-func (d *checkup) lfs(ctx context.Context, place git.Place) {
+func (d *checkup) lfs(ctx context.Context, repo git.RepoState) {
 	dir, err := d.git.HooksDir(ctx)
-	if err != nil || !usesLFS(place) {
+	if err != nil || !usesLFS(repo) {
 		return
 	}
-	if uploader := lfsUploader(place, dir); uploader != "" {
+	if uploader := lfsUploader(repo, dir); uploader != "" {
 		d.ok("lfs", "Git LFS content is uploaded by %s", uploader)
 	} else {
 		d.warn("lfs", "git lfs update", "this repository uses Git LFS, and no pre-push hook in %s uploads its content", dir)

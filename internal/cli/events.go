@@ -20,20 +20,20 @@ import (
 // eventJSON is an event as `events --json` prints it; docs/reference.md describes the fields, and they do
 // not change.
 type eventJSON struct {
-	Time   time.Time `json:"time"`
-	Lock   string    `json:"lock"`
-	Key    string    `json:"key"`
-	Type   string    `json:"type"`
-	Who    string    `json:"who"`
-	Run    string    `json:"run_url,omitempty"`
-	Fence  string    `json:"fence,omitempty"`
-	Wait   float64   `json:"wait_seconds"`
-	Hold   float64   `json:"hold_seconds"`
-	Place  int       `json:"place"`
-	Queue  int       `json:"queue"`
-	Batch  int       `json:"batch,omitempty"`
-	By     string    `json:"by,omitempty"`
-	Reason string    `json:"reason,omitempty"`
+	Time     time.Time `json:"time"`
+	Lock     string    `json:"lock"`
+	Key      string    `json:"key"`
+	Type     string    `json:"type"`
+	Who      string    `json:"who"`
+	Run      string    `json:"run_url,omitempty"`
+	Fence    string    `json:"fence,omitempty"`
+	Wait     float64   `json:"wait_seconds"`
+	Hold     float64   `json:"hold_seconds"`
+	Position int       `json:"position"`
+	Queue    int       `json:"queue"`
+	Batch    int       `json:"batch,omitempty"`
+	By       string    `json:"by,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
 }
 
 func (c *command) eventCommands(out *term.Printer) []*ucli.Command {
@@ -116,7 +116,7 @@ func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 	if asJSON {
 		err := json.NewEncoder(w).Encode(eventJSON{
 			Time: e.Time.UTC(), Lock: term.Clean(e.Key.String()), Key: term.Clean(e.Lock), Type: term.Clean(e.Type), Who: term.Clean(e.Who), Run: term.Clean(e.Run),
-			Fence: term.Clean(e.Fence), Wait: e.Wait.Seconds(), Hold: e.Hold.Seconds(), Place: e.Place, Queue: e.Queue, Batch: e.Batch,
+			Fence: term.Clean(e.Fence), Wait: e.Wait.Seconds(), Hold: e.Hold.Seconds(), Position: e.Position, Queue: e.Queue, Batch: e.Batch,
 			By: term.Clean(e.By), Reason: term.Clean(e.Reason),
 		})
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/internal/upgrade"
 	"github.com/git-gitops/git-gitops/internal/workspace"
@@ -49,7 +50,7 @@ func explain(err error) (int, []term.Message) {
 		signal  *interrupted
 		verb    *verbError
 		usage   *usageError
-		start   *git.StartError
+		start   *process.StartError
 		ended   *gitops.EndedError
 		store   *lock.StoreError
 		timeout *lock.TimeoutError
@@ -63,8 +64,8 @@ func explain(err error) (int, []term.Message) {
 		same    *gitops.SameChangeError
 		unknown *gitops.UnknownError
 		waited  *gitops.WaitedError
-		install *installError
-		asked   *git.Error
+		admin   *adminError
+		gitErr  *git.Error
 		noGit   *shim.NoGitError
 		release *upgrade.Error
 		sign    *upgrade.SignatureError
@@ -94,7 +95,7 @@ func explain(err error) (int, []term.Message) {
 	case errors.As(err, &timeout):
 		m := term.Message{
 			What: timeout.Error() + " and gave up",
-			Why:  fmt.Sprintf("place %d in line, held by %s", timeout.Place, holderText(timeout.Holder)),
+			Why:  fmt.Sprintf("position %d in the queue, held by %s", timeout.Position, holderText(timeout.Holder)),
 			Do:   []string{"see who holds and who waits: git gitops locks", "wait longer: set GITOPS_LOCK_TIMEOUT, in seconds"},
 		}
 		if timeout.Holder.Token != "" {
@@ -120,7 +121,7 @@ func explain(err error) (int, []term.Message) {
 			Why:  "without the lock another pipeline may be working on the branch",
 		}}
 	case errors.As(err, &store):
-		m := term.Message{What: "cannot lock, so nothing was cloned or pushed", Why: store.Error(), Do: storeAdvice[store.Trouble]}
+		m := term.Message{What: "cannot lock, so nothing was cloned or pushed", Why: store.Error(), Do: storeAdvice[store.Failure]}
 		if errors.As(err, &verb) {
 			m.What = verb.withoutRedis()
 		}
@@ -185,10 +186,10 @@ func explain(err error) (int, []term.Message) {
 			What: "not pushed: " + waited.Error(),
 			Do:   []string{"your turn is kept: git pull --rebase && git push"},
 		}}
-	case errors.As(err, &install):
-		m := term.Message{What: install.Error()}
-		if install.do != "" {
-			m.Do = []string{install.do}
+	case errors.As(err, &admin):
+		m := term.Message{What: admin.Error()}
+		if admin.do != "" {
+			m.Do = []string{admin.do}
 		}
 		return exitFailed, []term.Message{m}
 	case errors.As(err, &dead):
@@ -234,8 +235,8 @@ func explain(err error) (int, []term.Message) {
 			Why:  "none was named, and none follows from a repository here",
 			Do:   []string{"git gitops lock --repo URL --branch NAME"},
 		}}
-	case errors.As(err, &asked):
-		return max(asked.ExitCode, exitFailed), []term.Message{{What: asked.Error()}}
+	case errors.As(err, &gitErr):
+		return max(gitErr.ExitCode, exitFailed), []term.Message{{What: gitErr.Error()}}
 	case errors.Is(err, context.Canceled):
 		return 128 + int(syscall.SIGINT), []term.Message{{What: "interrupted"}}
 	default:
@@ -277,7 +278,7 @@ func stateAdvice(e *workspace.StateError) []string {
 const tooOldAdvice = "install a newer git, or name one in GITOPS_GIT"
 
 // storeAdvice is what to do about each trouble with Redis.
-var storeAdvice = map[lock.Trouble][]string{
+var storeAdvice = map[lock.Failure][]string{
 	lock.Unreachable: {"check REDIS_HOST, REDIS_PORT (or REDIS_URL; REDIS_SENTINEL_ADDRS and REDIS_SENTINEL_MASTER; REDIS_CLUSTER_ADDRS) and the network; a server that wants TLS needs REDIS_TLS=true"},
 	lock.TLSFailed:   {"check REDIS_TLS, REDIS_TLS_CA_CERT_B64 (or REDIS_TLS_CA_CERT), REDIS_TLS_SERVER_NAME, and REDIS_TLS_CERT with REDIS_TLS_KEY if the server asks for one"},
 	lock.TLSAbsent:   {"set REDIS_PORT to the server's TLS port; if it has none, unset REDIS_TLS (in REDIS_URL: redis:// for rediss://)"},

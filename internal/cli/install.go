@@ -108,11 +108,11 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 // removeLocal removes our hook from all places where this repository may have it, and tells of those where it is
 // another's to remove.
 func (c *command) removeLocal(ctx context.Context, out *term.Printer) error {
-	place, err := c.git.Place(ctx)
+	repo, err := c.git.State(ctx)
 	if err != nil {
 		return err
 	}
-	dirs := []string{filepath.Join(place.CommonDir, "hooks")}
+	dirs := []string{filepath.Join(repo.CommonDir, "hooks")}
 	if dir, err := c.localHooks(ctx); err == nil && !slices.Contains(dirs, dir) {
 		dirs = append(dirs, dir)
 	}
@@ -120,7 +120,7 @@ func (c *command) removeLocal(ctx context.Context, out *term.Printer) error {
 	for _, dir := range dirs {
 		changed, err := hooks.Uninstall(dir)
 		if err != nil {
-			return &installError{what: err.Error()}
+			return &adminError{what: err.Error()}
 		}
 		if changed {
 			removed = true
@@ -140,15 +140,15 @@ func (c *command) removeLocal(ctx context.Context, out *term.Printer) error {
 
 // tellLFS says how the Git LFS content of the repository here, if there is one, gets to the remote now.
 func (c *command) tellLFS(ctx context.Context, out *term.Printer) {
-	place, err := c.git.Place(ctx)
-	if err != nil || !usesLFS(place) {
+	repo, err := c.git.State(ctx)
+	if err != nil || !usesLFS(repo) {
 		return
 	}
 	dir, err := c.git.HooksDir(ctx)
 	if err != nil {
 		return
 	}
-	if uploader := lfsUploader(place, dir); uploader != "" {
+	if uploader := lfsUploader(repo, dir); uploader != "" {
 		out.Say("Git LFS content of this repository is uploaded by %s", uploader)
 	} else {
 		out.Warn("this repository uses Git LFS, and no hook uploads its content: git lfs update")
@@ -162,7 +162,7 @@ func (c *command) localHooks(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if global := c.git.GlobalConfig(ctx, "core.hooksPath"); global != "" && filepath.Clean(global) == dir {
-		return "", &installError{
+		return "", &adminError{
 			what: fmt.Sprintf("git looks for this repository's hooks in %s, which is for all repositories of this user", dir),
 			do:   "git gitops install --global",
 		}
@@ -178,7 +178,7 @@ func placeHook(out *term.Printer, dir string, install bool) error {
 	changed, err := hooks.Install(dir)
 	var managed *hooks.ManagedError
 	if errors.As(err, &managed) {
-		return &installError{what: managed.Error() + ", which would undo what is written there", do: managed.Advice}
+		return &adminError{what: managed.Error() + ", which would undo what is written there", do: managed.Advice}
 	}
 	return say(out, changed, err, "installed the pre-push hook in "+dir, "the pre-push hook is already in "+dir)
 }
@@ -235,7 +235,7 @@ func placeShim(u *ucli.Context, out *term.Printer, install bool) error {
 		return say(out, changed, err, "removed the link git from "+dir, "no link of ours in "+dir)
 	}
 	if _, err := shim.MakeLink(dir, self); err != nil {
-		return &installError{what: err.Error(), do: "name another folder, one that is for this link alone"}
+		return &adminError{what: err.Error(), do: "name another folder, one that is for this link alone"}
 	}
 	shell := u.String("shell")
 	if shell == "" {
@@ -248,7 +248,7 @@ func placeShim(u *ucli.Context, out *term.Printer, install bool) error {
 func say(out *term.Printer, changed bool, err error, done, nothing string) error {
 	switch {
 	case err != nil:
-		return &installError{what: err.Error()}
+		return &adminError{what: err.Error()}
 	case changed:
 		out.Say("%s", done)
 	default:
@@ -257,10 +257,10 @@ func say(out *term.Printer, changed bool, err error, done, nothing string) error
 	return nil
 }
 
-// installError is an installation that cannot be done as asked.
-type installError struct{ what, do string }
+// adminError is an installation that cannot be done as asked.
+type adminError struct{ what, do string }
 
-func (e *installError) Error() string { return e.what }
+func (e *adminError) Error() string { return e.what }
 
 // prePush is the hook: `git-gitops pre-push HOOK REMOTE URL`, with git's list of refs on stdin. The
 // hooks that ours stands in for come first: they may take long, and may stop the push.
@@ -274,8 +274,8 @@ func (c *command) prePush(words []string) int {
 	if err != nil {
 		return fail(out, fmt.Errorf("read what git pushes: %w", err))
 	}
-	place, placed := c.git.Place(context.Background())
-	others := otherHooks(place, hook)
+	repo, placed := c.git.State(context.Background())
+	others := otherHooks(repo, hook)
 	for _, other := range others {
 		exit, err := git.RunHook(other, []string{remote, url}, input)
 		if err != nil {
@@ -285,9 +285,9 @@ func (c *command) prePush(words []string) int {
 			return exit.Code
 		}
 	}
-	if placed == nil && usesLFS(place) && !slices.ContainsFunc(append(others, hook), hooks.RunsLFS) {
+	if placed == nil && usesLFS(repo) && !slices.ContainsFunc(append(others, hook), hooks.RunsLFS) {
 		// It does not install a hook of its own where there is one of somebody else.
-		exit, err := c.git.RunReadingFrom(input, "lfs", "pre-push", remote, url)
+		exit, err := c.git.RunWithInput(input, "lfs", "pre-push", remote, url)
 		if err != nil {
 			return fail(out, err)
 		}
@@ -326,17 +326,17 @@ func (c *command) prePush(words []string) int {
 }
 
 // usesLFS reports whether Git LFS is here, and has kept content of this repository.
-func usesLFS(place git.Place) bool {
-	_, err := os.Stat(filepath.Join(place.CommonDir, "lfs"))
+func usesLFS(repo git.RepoState) bool {
+	_, err := os.Stat(filepath.Join(repo.CommonDir, "lfs"))
 	return err == nil && git.HasProgram("lfs")
 }
 
 // lfsUploader is the hook that uploads Git LFS content when git looks for hooks in a folder; "" when none does.
-func lfsUploader(place git.Place, dir string) string {
+func lfsUploader(repo git.RepoState, dir string) string {
 	hook := filepath.Join(dir, "pre-push")
 	candidates := []string{hook}
 	if hooks.Installed(dir) {
-		candidates = append(otherHooks(place, hook), hook)
+		candidates = append(otherHooks(repo, hook), hook)
 	}
 	if i := slices.IndexFunc(candidates, hooks.RunsLFS); i >= 0 {
 		return candidates[i]
@@ -348,7 +348,7 @@ func lfsUploader(place git.Place, dir string) string {
 }
 
 // otherHooks are the pre-push hooks that git would have run without ours. The place is empty when it is not known.
-func otherHooks(place git.Place, hook string) []string {
+func otherHooks(repo git.RepoState, hook string) []string {
 	var others []string
 	if filepath.Base(hook) != hook { // a manager's name is no file, and a clone could bring one along
 		others = append(others, hook+hooks.Chained)
@@ -356,10 +356,10 @@ func otherHooks(place git.Place, hook string) []string {
 	if strings.HasPrefix(filepath.Base(hook), "pre-push.") { // a hook manager has renamed ours
 		others = append(others, filepath.Join(filepath.Dir(hook), "pre-push"+hooks.Chained))
 	}
-	if place.CommonDir == "" {
+	if repo.CommonDir == "" {
 		return others
 	}
-	own := filepath.Join(place.CommonDir, "hooks")
+	own := filepath.Join(repo.CommonDir, "hooks")
 	if hooks.ForAll(filepath.Dir(hook)) {
 		name := "pre-push"
 		if hooks.Installed(own) { // once is enough

@@ -18,6 +18,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/keeper"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/internal/webhook"
@@ -63,7 +64,7 @@ func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.
 		if f, err := dir.OpenLog(true); err == nil {
 			_ = f.Close()
 		}
-		return git.Detach(self, string(dir), []string{"git-gitops", "keeper", e.Key.String()}, input, present)
+		return process.Detach(self, string(dir), []string{"git-gitops", "keeper", e.Key.String()}, input, present)
 	}
 }
 
@@ -126,7 +127,7 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 	}
 	if o.Pushing != nil {
 		g := git.Git{Path: o.GitPath}.In(o.Pushing.CommonDir)
-		k.Pushing, k.Only = &o.Pushing.Git, o.Pushing.Only
+		k.Pushing, k.SoleKeeper = &o.Pushing.Git, o.Pushing.SoleKeeper
 		if o.Pushing.Stays {
 			k.Stays = o.Pushing.Keep()
 		}
@@ -145,7 +146,7 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 		return k, done, nil
 	}
 	k.Event = func(what, why string, fence lock.Fence) {
-		if what == "pushed" && o.Pushing.Always {
+		if what == "pushed" && o.Pushing.ReleaseRegardless {
 			return // it is over, but nobody looked whether it landed
 		}
 		hook.Send(webhookEvent(o.Entry, what, why, fence))

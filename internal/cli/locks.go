@@ -60,9 +60,9 @@ type holderJSON struct {
 var presenceJSON = map[lock.Presence]string{lock.Present: "present", lock.Absent: "gone"}
 
 type waiterJSON struct {
-	Place  int     `json:"place"`
-	Waited float64 `json:"waited_seconds"`
-	Alive  bool    `json:"alive"`
+	Position int     `json:"position"`
+	Waited   float64 `json:"waited_seconds"`
+	Alive    bool    `json:"alive"`
 	personJSON
 }
 
@@ -88,7 +88,7 @@ func toJSON(s lock.State) lockJSON {
 		}
 	}
 	for i, w := range s.Waiters {
-		j.Waiters = append(j.Waiters, waiterJSON{Place: i + 1, Waited: w.Age.Seconds(), Alive: w.Alive, personJSON: person(w.Record)})
+		j.Waiters = append(j.Waiters, waiterJSON{Position: i + 1, Waited: w.Age.Seconds(), Alive: w.Alive, personJSON: person(w.Record)})
 	}
 	return j
 }
@@ -259,7 +259,7 @@ func choose(states []lock.State, want string) ([]lock.State, error) {
 	}
 	switch found = filter(states, want); len(found) {
 	case 0:
-		return nil, &installError{what: fmt.Sprintf("no lock %q is held or waited for", want), do: "git gitops locks"}
+		return nil, &adminError{what: fmt.Sprintf("no lock %q is held or waited for", want), do: "git gitops locks"}
 	case 1:
 		return found, nil
 	}
@@ -267,7 +267,7 @@ func choose(states []lock.State, want string) ([]lock.State, error) {
 	for _, s := range found {
 		names = append(names, s.Key.String())
 	}
-	return nil, &installError{
+	return nil, &adminError{
 		what: fmt.Sprintf("%q matches several locks: %s", want, strings.Join(names, ", ")),
 		do:   "name one of them",
 	}
@@ -292,7 +292,7 @@ func printLock(w io.Writer, s lock.State) error {
 		if !q.Alive {
 			text += ", shows no life"
 		}
-		rows = append(rows, []string{fmt.Sprintf("place %d", i+1), text})
+		rows = append(rows, []string{fmt.Sprintf("position %d", i+1), text})
 	}
 	return term.Table(w, rows)
 }
@@ -342,5 +342,5 @@ func breakVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.
 		}
 		return nil
 	}
-	return &installError{what: fmt.Sprintf("no lock is held under the ID %s (any more)", id), do: "see the IDs of what is held now: git gitops locks"}
+	return &adminError{what: fmt.Sprintf("no lock is held under the ID %s (any more)", id), do: "see the IDs of what is held now: git gitops locks"}
 }

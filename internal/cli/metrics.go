@@ -69,7 +69,7 @@ func metricsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *ter
 func serveMetrics(ctx context.Context, addr string, m *metrics, out *term.Printer) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return &installError{what: err.Error(), do: "git gitops metrics --listen 127.0.0.1:9377"}
+		return &adminError{what: err.Error(), do: "git gitops metrics --listen 127.0.0.1:9377"}
 	}
 	m.skipPast(ctx)
 	mux := http.NewServeMux()

@@ -27,7 +27,7 @@ func (n *notes) Warn(format string, args ...any) {
 
 func (n *notes) Waiting(w lock.Waiting) {
 	seen := time.Now()
-	state := fmt.Sprint(w.Key, w.Place, w.Err != nil)
+	state := fmt.Sprint(w.Key, w.Position, w.Err != nil)
 	n.out.Waiting(state, func(waited time.Duration) string {
 		return waitingLine(w, time.Since(seen), waited)
 	})
@@ -49,8 +49,8 @@ func waitingLine(w lock.Waiting, since, waited time.Duration) string {
 	if h.Left >= 0 {
 		h.Left = max(0, h.Left-since)
 	}
-	return fmt.Sprintf("waiting for the lock on %s: place %d, held by %s; waited %s%s",
-		w.Key, w.Place, holderText(h), term.Duration(waited.Truncate(time.Second)), breakHint(h))
+	return fmt.Sprintf("waiting for the lock on %s: position %d, held by %s; waited %s%s",
+		w.Key, w.Position, holderText(h), term.Duration(waited.Truncate(time.Second)), breakHint(h))
 }
 
 // holderText is a holder in a few words.

@@ -117,7 +117,7 @@ func serveVerb(ctx context.Context, u *ucli.Context, store *redisstore.Store, by
 	}
 	listener, err := net.Listen("tcp", u.String("listen"))
 	if err != nil {
-		return &installError{what: err.Error(), do: "git gitops serve --listen 127.0.0.1:8080"}
+		return &adminError{what: err.Error(), do: "git gitops serve --listen 127.0.0.1:8080"}
 	}
 	scheme := "http"
 	if secure {

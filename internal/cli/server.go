@@ -18,6 +18,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/config"
 	"github.com/git-gitops/git-gitops/internal/fence"
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/term"
@@ -33,7 +34,7 @@ const (
 
 // fenceRules are the settings of the repository here. They may come from its own configuration: on a server it belongs to
 // who runs it.
-func fenceRules(c git.Config, gitDir string) (fence.Rules, error) {
+func fenceRules(c gitargs.Config, gitDir string) (fence.Rules, error) {
 	rules := fence.Rules{Protect: c["gitops.protect"], Exempt: c["gitops.protectexempt"]}
 	if rules.Repo, _ = c.Get("gitops.lockrepo"); rules.Repo == "" {
 		u, err := giturl.Parse(gitDir, gitDir)
@@ -124,7 +125,7 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 }
 
 // ask asks Redis about what is protected. As everywhere, a repository's own configuration does not say where Redis is.
-func (c *command) ask(ctx context.Context, rules fence.Rules, settings git.ScopedConfig, updates []lock.Update) (*fence.Refused, error) {
+func (c *command) ask(ctx context.Context, rules fence.Rules, settings gitargs.ScopedConfig, updates []lock.Update) (*fence.Refused, error) {
 	cfg, err := config.Load(os.LookupEnv, config.FromGit(settings.User().Get, settings.Get))
 	if err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
@@ -194,16 +195,16 @@ func (c *command) placeServer(u *ucli.Context, out *term.Printer, install bool) 
 		g = g.In(dir)
 	}
 	answer, err := g.Output(u.Context, "rev-parse", "--is-bare-repository", "--absolute-git-dir")
-	var asked *git.Error
-	if errors.As(err, &asked) {
-		return &installError{what: asked.Error(), do: "git gitops install --server DIR, of a bare repository"}
+	var gitErr *git.Error
+	if errors.As(err, &gitErr) {
+		return &adminError{what: gitErr.Error(), do: "git gitops install --server DIR, of a bare repository"}
 	}
 	if err != nil {
 		return err
 	}
 	bare, gitDir, _ := strings.Cut(strings.TrimSpace(answer), "\n")
 	if bare != "true" {
-		return &installError{what: gitDir + " is no bare repository: nobody pushes to a clone with a work tree", do: "git gitops install --server DIR"}
+		return &adminError{what: gitDir + " is no bare repository: nobody pushes to a clone with a work tree", do: "git gitops install --server DIR"}
 	}
 	dir := u.String("hooks-path")
 	if dir == "" {

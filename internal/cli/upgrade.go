@@ -45,7 +45,7 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 	}
 	now, released := upgrade.Known(programVersion())
 	if !released && wanted == "" {
-		return &installError{
+		return &adminError{
 			what: fmt.Sprintf("this program was built from source (%s), and cannot be compared with a release", programVersion()),
 			do:   "name the release to put in its place: git gitops upgrade --version VERSION",
 		}
@@ -94,7 +94,7 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 		return err
 	}
 	if err := upgrade.Replace(self, program); err != nil {
-		return &installError{what: err.Error(), do: "run it as the user who may write to " + filepath.Dir(self)}
+		return &adminError{what: err.Error(), do: "run it as the user who may write to " + filepath.Dir(self)}
 	}
 	out.Say("%s is git-gitops %s now; it was %s", self, release.Version, programVersion())
 	return nil
@@ -104,7 +104,7 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 // taken by it, and what it wrote about that in the clone must be read by the same version.
 func (c *command) mayReplace(ctx context.Context, self string) error {
 	if by, do := packaged(self); by != "" {
-		return &installError{what: fmt.Sprintf("%s was installed by %s, which has to upgrade it", self, by), do: do}
+		return &adminError{what: fmt.Sprintf("%s was installed by %s, which has to upgrade it", self, by), do: do}
 	}
 	held, err := c.held(ctx)
 	if err != nil || len(held) == 0 {
@@ -114,7 +114,7 @@ func (c *command) mayReplace(ctx context.Context, self string) error {
 	for i, k := range held {
 		names[i] = k.String()
 	}
-	return &installError{
+	return &adminError{
 		what: "not upgraded in the middle of a lock: held is " + strings.Join(names, ", "),
 		do:   "push, or git gitops unlock --all, and then upgrade",
 	}
@@ -137,11 +137,11 @@ func (c *command) held(ctx context.Context) ([]lock.Key, error) {
 			held, seen[e.Key.ID()] = append(held, e.Key), true
 		}
 	}
-	place, err := c.git.Place(ctx)
+	repo, err := c.git.State(ctx)
 	if err != nil { // not in a clone
 		return held, nil
 	}
-	entries, err := workspace.At(place.CommonDir).Load()
+	entries, err := workspace.At(repo.CommonDir).Load()
 	for _, e := range entries {
 		if !seen[e.Key.ID()] {
 			held = append(held, e.Key)

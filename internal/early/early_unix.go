@@ -7,14 +7,14 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/shim"
 )
 
 var _ = passThrough(os.Args)
 
-// passThrough replaces this process with git when that is what the words are for. It returns when they may be ours, and when something
-// is wrong, which is then told by who comes next.
+// passThrough replaces this process with git when the command line is for git alone. It returns
+// when it may be ours, and when something is wrong, which the rest of the program then reports.
 func passThrough(args []string) error {
 	face := shim.Subcommand
 	switch filepath.Base(args[0]) {
@@ -39,6 +39,6 @@ func passThrough(args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = git.Git{Path: path}.Exec(args[1:]...)
+	_, err = process.Command{Path: path, Name: "git", Args: args[1:]}.Exec()
 	return err
 }

@@ -18,7 +18,7 @@ const batchRefs = "refs/gitops/batch/"
 func BatchRef(branch, name string) string { return batchRefs + branch + "/" + name }
 
 // quietly is a git that asks nobody for a password.
-func (g Git) quietly() Git { return g.Unasking().with("GIT_TERMINAL_PROMPT=0") }
+func (g Git) quietly() Git { return g.WithoutPrompts().With("GIT_TERMINAL_PROMPT=0") }
 
 // AtLeast reports whether git is of a version or newer.
 func (g Git) AtLeast(ctx context.Context, major, minor int) bool {
@@ -82,7 +82,7 @@ func (g Git) Offerable(ctx context.Context, base, tip string) error {
 // FetchBatch fetches a branch together with batch refs of it: those whose name begins with prefix.
 // It returns their object ids by full name, and leaves no ref behind in this repository.
 func (g Git) FetchBatch(ctx context.Context, url, branch, prefix string) (map[string]string, error) {
-	from, remote := g.quietly().reaching(url)
+	from, remote := g.quietly().withRemoteAlias(url)
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	here := "refs/gitops/fetched/" + hex.EncodeToString(id[:]) + "/"
@@ -119,8 +119,8 @@ type LeasedRef struct{ Ref, Old, New string }
 type PushResult int
 
 const (
-	// Unanswered is a push that may have been carried out, or may still be.
-	Unanswered PushResult = iota
+	// Unknown is a push that may have been carried out, or may still be.
+	Unknown PushResult = iota
 	// Pushed has moved every ref.
 	Pushed
 	// Stale has moved none: one of them was something else, or another process had it locked.
@@ -130,12 +130,12 @@ const (
 )
 
 func (r PushResult) String() string {
-	return [...]string{"unanswered", "pushed", "stale", "refused"}[r]
+	return [...]string{"unknown", "pushed", "stale", "refused"}[r]
 }
 
 // PushLeased moves refs of a remote, all or none. stderr is what git said of it.
 func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (result PushResult, stderr string) {
-	from, remote := g.quietly().reaching(url)
+	from, remote := g.quietly().withRemoteAlias(url)
 	words := []string{"push", "--atomic", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"}
 	for _, r := range refs {
 		words = append(words, "--force-with-lease="+r.Ref+":"+r.Old)
@@ -144,13 +144,13 @@ func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (res
 	for _, r := range refs {
 		words = append(words, r.New+":"+r.Ref)
 	}
-	out, err := from.with("LC_ALL=C").Output(ctx, words...)
+	out, err := from.With("LC_ALL=C").Output(ctx, words...)
 	if err == nil {
 		return Pushed, ""
 	}
 	var refused *Error
 	if !errors.As(err, &refused) {
-		return Unanswered, err.Error()
+		return Unknown, err.Error()
 	}
 	return leasedResult(out, refused.Stderr), refused.Stderr
 }
@@ -164,7 +164,7 @@ var notNow = []string{
 // leasedResult reads the lines of push --porcelain. The words are those of git's send-pack and
 // receive-pack.
 func leasedResult(out, stderr string) PushResult {
-	result := Unanswered
+	result := Unknown
 	for _, line := range lines(out) {
 		if !strings.HasPrefix(line, "!\t") {
 			continue
@@ -172,14 +172,14 @@ func leasedResult(out, stderr string) PushResult {
 		says := func(w string) bool { return strings.Contains(line, w) }
 		switch {
 		case says("[rejected]"), says("atomic "), slices.ContainsFunc(notNow, says): // the second because of another ref
-			if result == Unanswered {
+			if result == Unknown {
 				result = Stale
 			}
 		case says("[remote rejected]"):
 			result = Refused
 		}
 	}
-	if result == Unanswered && strings.Contains(stderr, deletedWords) {
+	if result == Unknown && strings.Contains(stderr, deletedWords) {
 		return Stale
 	}
 	return result
@@ -198,7 +198,7 @@ func (g Git) Untouched(ctx context.Context) bool {
 // MoveTo moves the checked-out branch with index and work tree to a commit, as a rebase would, and
 // keeps what is edited there.
 func (g Git) MoveTo(ctx context.Context, commit string) error {
-	_, err := g.with("GIT_REFLOG_ACTION=gitops push").Output(ctx, "reset", "--keep", "--quiet", commit)
+	_, err := g.With("GIT_REFLOG_ACTION=gitops push").Output(ctx, "reset", "--keep", "--quiet", commit)
 	return err
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 )
 
 // A clone that was made some time ago can be brought to what a fresh clone would be now for the price of a small fetch. Snapshot looks
@@ -32,16 +34,16 @@ type Snapshot struct {
 	tip    string // object id
 	head   string // what refs/remotes/<remote>/HEAD stands for; "" when there is none
 	files  bool   // there are an index and a work tree
-	place  Place
+	repo   RepoState
 	made   time.Time // not before the clone was done
 }
 
 // Snapshot looks at the clone in a folder, which args has made. g has the global options that it was made with.
-func (g Git) Snapshot(ctx context.Context, dir string, args CloneArgs) (Snapshot, error) {
+func (g Git) Snapshot(ctx context.Context, dir string, args gitargs.CloneArgs) (Snapshot, error) {
 	g.Globals = append(slices.Clone(g.Globals), "-C", dir)
 	s := Snapshot{git: g, depth: args.Depth, files: !args.NoCheckout, made: time.Now()}
 	var err error
-	if s.place, err = g.Place(ctx); err != nil {
+	if s.repo, err = g.State(ctx); err != nil {
 		return s, err
 	}
 	config, err := g.ReadConfig(ctx)
@@ -49,8 +51,8 @@ func (g Git) Snapshot(ctx context.Context, dir string, args CloneArgs) (Snapshot
 		return s, err
 	}
 	var ok bool
-	s.tip = s.place.Tip
-	if s.branch, ok = strings.CutPrefix(s.place.Head, "refs/heads/"); !ok || s.tip == "" {
+	s.tip = s.repo.Tip
+	if s.branch, ok = strings.CutPrefix(s.repo.Head, "refs/heads/"); !ok || s.tip == "" {
 		return s, &StaleError{"no branch is checked out"}
 	}
 	// Its reflogs are in no files, and could not be made short.
@@ -230,11 +232,11 @@ func (Snapshot) dropTags(ctx context.Context, g Git, tip string) error {
 // tidy removes what a fresh clone would not have: the previous HEAD, and the steps in the reflogs between the first entry and now.
 // head is where the remote's HEAD stands.
 func (s Snapshot) tidy(tip, head string) error {
-	dir := s.place.CommonDir
+	dir := s.repo.CommonDir
 	if err := os.Remove(filepath.Join(dir, "ORIG_HEAD")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	for ref, oid := range map[string]string{"HEAD": tip, s.place.Head: tip, "refs/remotes/" + s.remote + "/HEAD": head} {
+	for ref, oid := range map[string]string{"HEAD": tip, s.repo.Head: tip, "refs/remotes/" + s.remote + "/HEAD": head} {
 		file := filepath.Join(dir, "logs", filepath.FromSlash(ref))
 		data, err := os.ReadFile(file)      //nolint:gosec // git's own file
 		if errors.Is(err, os.ErrNotExist) { // none are kept, or not in files

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 )
 
 var (
@@ -39,7 +41,7 @@ func TestCatchUp(t *testing.T) {
 		words := h.options(remote)
 		top := t.TempDir()
 		g := Git{Path: g.Path, Globals: []string{"-C", top}}
-		args, err := ParseClone(append(slices.Clone(words), "clone"))
+		args, err := gitargs.ParseClone(append(slices.Clone(words), "clone"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +85,7 @@ func TestCatchUp(t *testing.T) {
 }
 
 // cloneNow makes a clone as the flow does that begins it before its turn.
-func cloneNow(t *testing.T, g Git, dir string, words []string, args CloneArgs) (Snapshot, error) {
+func cloneNow(t *testing.T, g Git, dir string, words []string, args gitargs.CloneArgs) (Snapshot, error) {
 	t.Helper()
 	job, err := g.Background(append([]string{"clone", "-q"}, words...)...)
 	if err != nil {
@@ -346,7 +348,7 @@ func TestSnapshot_leavesAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			top := t.TempDir()
 			words = append(words, "clone")
-			args, err := ParseClone(words)
+			args, err := gitargs.ParseClone(words)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -362,7 +364,7 @@ func TestSnapshot_leavesAlone(t *testing.T) {
 		must(t, Git{Path: g.Path, Globals: []string{"-C", top}}, "clone", "-q", remote, "clone")
 		var why *StaleError
 		g := Git{Path: g.Path, Globals: []string{"-c", "extensions.refStorage=reftable"}}
-		if _, err := g.Snapshot(t.Context(), filepath.Join(top, "clone"), CloneArgs{}); !errors.As(err, &why) {
+		if _, err := g.Snapshot(t.Context(), filepath.Join(top, "clone"), gitargs.CloneArgs{}); !errors.As(err, &why) {
 			t.Errorf("error %v, want a StaleError", err)
 		}
 	})
@@ -370,7 +372,7 @@ func TestSnapshot_leavesAlone(t *testing.T) {
 		"--bare", "--mirror", "--recurse-submodules", "--separate-git-dir=x", "--reference=x", "--shared", "-s", "--dissociate", "--shallow-since=2020-01-01",
 		"--upload-pack=x", "-u x", "--bundle-uri=x", "--no-such-option", "--server-option=x", "--revision=x", "--depth=2",
 	} {
-		if args, err := ParseClone(append(strings.Fields(words), remote)); err != nil || args.Ahead {
+		if args, err := gitargs.ParseClone(append(strings.Fields(words), remote)); err != nil || args.Ahead {
 			t.Errorf("%s: %v, %v", words, args.Ahead, err)
 		}
 	}
@@ -407,7 +409,7 @@ func TestCatchUp_leavesAlone(t *testing.T) {
 			g, work, remote := repository(t)
 			top := t.TempDir()
 			words := []string{remote, "-b", "main", "clone"}
-			args, err := ParseClone(words)
+			args, err := gitargs.ParseClone(words)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -446,8 +448,8 @@ func TestBackground_stop(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(top, "clone")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder: %v", err)
 	}
-	var asked *Error
-	if _, err := job.Wait(t.Context()); err == nil || errors.As(err, &asked) && asked.ExitCode == 0 {
+	var gitErr *Error
+	if _, err := job.Wait(t.Context()); err == nil || errors.As(err, &gitErr) && gitErr.ExitCode == 0 {
 		t.Errorf("error %v", err)
 	}
 }
@@ -457,7 +459,7 @@ func TestSnapshot_Settle(t *testing.T) {
 	g, _, remote := repository(t)
 	top := t.TempDir()
 	words := []string{remote, "clone"}
-	args, err := ParseClone(words)
+	args, err := gitargs.ParseClone(words)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,19 +1,18 @@
-// Package git is the only one that runs processes: questions to git, git with the user's own
-// terminal, git in our place. It also reads git's command lines for clone and push, as far as a
-// lock depends on them.
+// Package git asks git questions and runs it: with the user's own terminal, in the background, and
+// in our place.
 package git
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/git-gitops/git-gitops/internal/gitargs"
+	"github.com/git-gitops/git-gitops/internal/process"
 )
 
 // Git is the real git, with the global options that the user wrote before the subcommand.
@@ -41,14 +40,14 @@ func (e *Error) Error() string {
 // NoRepository reports whether git said that there is no repository here.
 func (e *Error) NoRepository() bool { return strings.Contains(e.Stderr, "not a git repository") }
 
-// Tell tells the user in git's own words, as git would have for the command that the question
-// was asked for. It reports whether there are any.
-func (e *Error) Tell() (Exit, bool) {
+// Print writes git's own message to stderr, as git would have for the command that the question
+// was asked for. It reports whether there is one.
+func (e *Error) Print() (process.Exit, bool) {
 	if e.ExitCode <= 0 || e.Stderr == "" {
-		return Exit{}, false
+		return process.Exit{}, false
 	}
 	_, _ = os.Stderr.WriteString(e.Stderr)
-	return Exit{Code: e.ExitCode}, true
+	return process.Exit{Code: e.ExitCode}, true
 }
 
 // Output asks git something: no terminal, no input. The error is an *Error when git ran.
@@ -57,36 +56,28 @@ func (g Git) Output(ctx context.Context, args ...string) (string, error) {
 }
 
 func (g Git) ask(ctx context.Context, input string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, g.Path, g.words(args)...) //nolint:gosec // running git is the purpose
-	cmd.Args[0], cmd.Env = "git", g.env
-	if input != "" {
-		cmd.Stdin = strings.NewReader(input)
-	}
-	var stdout bytes.Buffer
-	stderr := tail{max: 4096}
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.WaitDelay = time.Second // a helper left behind by a killed git must not hold the pipe
-	err := cmd.Start()
-	if err == nil {
-		over := guarded(cmd.Process, false)
-		err = cmd.Wait()
-		over()
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			return stdout.String(), &Error{Args: args, ExitCode: exit.ExitCode(), Stderr: string(stderr.kept)}
-		}
+	stdout, stderr, exit, err := g.command(args).Output(ctx, input)
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return "", err
+	case err != nil:
 		return "", fmt.Errorf("git %s: %w", args[0], err)
+	case !exit.OK():
+		return stdout, failed(args, exit, stderr)
 	}
-	return stdout.String(), nil
+	return stdout, nil
 }
 
-func (g Git) words(args []string) []string {
-	return append(append([]string{}, g.Globals...), args...)
+func failed(args []string, exit process.Exit, stderr string) *Error {
+	if exit.Signal != 0 {
+		exit.Code = -1
+	}
+	return &Error{Args: args, ExitCode: exit.Code, Stderr: stderr}
+}
+
+func (g Git) command(args []string) process.Command {
+	// Called by another name, git would be taken for a builtin of that name.
+	return process.Command{Path: g.Path, Name: "git", Args: slices.Concat(g.Globals, args), Env: g.env}
 }
 
 // In is git for a repository of its own: the user's global options and the environment's
@@ -94,7 +85,7 @@ func (g Git) words(args []string) []string {
 func (g Git) In(dir string) Git {
 	here := Git{Path: g.Path, Globals: []string{"-C", dir}}
 	here.env = g.without("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE").env
-	return here.with("GIT_CEILING_DIRECTORIES=" + filepath.Dir(physical(dir)))
+	return here.With("GIT_CEILING_DIRECTORIES=" + filepath.Dir(physical(dir)))
 }
 
 // InBare is In for a bare repository, which safe.bareRepository wants to be named.
@@ -104,9 +95,9 @@ func (g Git) InBare(dir string) Git {
 	return here
 }
 
-// Unbound reports whether nothing but the working directory says which repository is meant: no variable of the environment, and
+// UsesCwdRepo reports whether nothing but the working directory says which repository is meant: no variable of the environment, and
 // no global option but those that say how git works.
-func (g Git) Unbound() bool {
+func (g Git) UsesCwdRepo() bool {
 	for _, name := range []string{"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE"} {
 		if _, ok := os.LookupEnv(name); ok {
 			return false
@@ -127,7 +118,7 @@ func (g Git) Unbound() bool {
 }
 
 // reaching is a git that knows a URL by a name, for this command alone: a password in it is then in no argument list of ours.
-func (g Git) reaching(url string) (known Git, remote string) {
+func (g Git) withRemoteAlias(url string) (known Git, remote string) {
 	if !strings.Contains(url, "://") || !strings.Contains(url, "@") {
 		return g, url
 	}
@@ -140,8 +131,8 @@ func (g Git) WithConfig(key, value string) Git {
 	return g
 }
 
-// with is git with further variables in its environment.
-func (g Git) with(variables ...string) Git {
+// With is git with further variables in its environment.
+func (g Git) With(variables ...string) Git {
 	g.env = append(slices.Clone(g.environment()), variables...)
 	return g
 }
@@ -176,12 +167,12 @@ func physical(path string) string {
 }
 
 // ReadConfig reads all configuration that applies here, in one process.
-func (g Git) ReadConfig(ctx context.Context) (Config, error) {
+func (g Git) ReadConfig(ctx context.Context) (gitargs.Config, error) {
 	out, err := g.Output(ctx, "config", "-z", "--list")
 	if err != nil {
 		return nil, err
 	}
-	return parseConfig([]byte(out)), nil
+	return gitargs.ParseConfig([]byte(out)), nil
 }
 
 // Alias is the value of alias.<name>, in any case; since git 2.54 also of alias.<name>.command,
@@ -201,7 +192,7 @@ func (g Git) Alias(ctx context.Context, name string) (string, bool) {
 			all, older = append(all, value), append(older, value)
 		}
 	}
-	if len(all) > len(older) && !g.atLeast(ctx, 2, 54) {
+	if len(all) > len(older) && !g.AtLeast(ctx, 2, 54) {
 		all = older
 	}
 	if len(all) == 0 {
@@ -210,26 +201,15 @@ func (g Git) Alias(ctx context.Context, name string) (string, bool) {
 	return all[len(all)-1], true
 }
 
-func (g Git) atLeast(ctx context.Context, major, minor int) bool {
-	version, err := g.Version(ctx)
-	if err != nil {
-		return false
-	}
-	var x, y int
-	_, _ = fmt.Sscanf(version, "%d.%d", &x, &y)
-	return x > major || x == major && y >= minor
-}
-
 // HasProgram reports whether there is a program git-<verb>, which git would run for that subcommand.
 func HasProgram(verb string) bool {
-	_, err := exec.LookPath("git-" + verb)
-	return err == nil
+	return process.OnPath("git-" + verb)
 }
 
 // DefaultBranch is the branch that the remote's HEAD points to, in its short form, whether it is
 // there or not. It is "" when HEAD is detached, and when an empty remote does not say.
 func (g Git) DefaultBranch(ctx context.Context, remote string) (branch string, empty bool, err error) {
-	g, remote = g.reaching(remote)
+	g, remote = g.withRemoteAlias(remote)
 	out, err := g.Output(ctx, "ls-remote", "--symref", "--", remote, "HEAD")
 	if err != nil {
 		return "", false, err
@@ -256,7 +236,7 @@ func (g Git) unbornBranch(ctx context.Context, remote string) string {
 	}
 	defer func() { _ = os.Remove(trace.Name()) }()
 	_ = trace.Close()
-	_, _ = g.with("GIT_TRACE_PACKET="+trace.Name()).Output(ctx, "ls-remote", "--", remote, "HEAD")
+	_, _ = g.With("GIT_TRACE_PACKET="+trace.Name()).Output(ctx, "ls-remote", "--", remote, "HEAD")
 	said, err := os.ReadFile(trace.Name())
 	if err != nil {
 		return ""
@@ -268,7 +248,7 @@ func (g Git) unbornBranch(ctx context.Context, remote string) string {
 
 // RemoteRefs are the names of the remote's refs.
 func (g Git) RemoteRefs(ctx context.Context, remote string) ([]string, error) {
-	g, remote = g.reaching(remote)
+	g, remote = g.withRemoteAlias(remote)
 	out, err := g.Output(ctx, "ls-remote", "--refs", "--", remote)
 	if err != nil {
 		return nil, err
@@ -288,15 +268,15 @@ type RefStatus struct {
 	Flag byte   // ' ' fast-forward, '+' forced, '-' deleted, '*' new, '!' rejected, '=' up to date
 }
 
-// Rehearse asks what a push would do now, without doing it or asking anybody for a password.
+// PushDryRun asks what a push would do now, without doing it or asking anybody for a password.
 // words are those after "push". An error means that the remote did not answer, or that git
 // refuses these words as a whole.
-func (g Git) Rehearse(ctx context.Context, words []string) ([]RefStatus, error) {
-	args, err := ParsePush(words)
+func (g Git) PushDryRun(ctx context.Context, words []string) ([]RefStatus, error) {
+	args, err := gitargs.ParsePush(words)
 	if err != nil {
 		return nil, err
 	}
-	g = g.with("GIT_TERMINAL_PROMPT=0")
+	g = g.With("GIT_TERMINAL_PROMPT=0")
 	// After the user's own options, of which --quiet would leave us without an answer.
 	words = slices.Insert(slices.Clone(words), args.OptionEnd, "--dry-run", "--porcelain", "-v", "--no-verify")
 	out, err := g.Output(ctx, append([]string{"push"}, words...)...)
@@ -377,7 +357,7 @@ func (g Git) Contains(ctx context.Context, rev, commit string) bool {
 
 // RemoteTip is the object id of a remote's ref, "" when there is none.
 func (g Git) RemoteTip(ctx context.Context, remote, ref string) (string, error) {
-	g, remote = g.reaching(remote)
+	g, remote = g.withRemoteAlias(remote)
 	out, err := g.Output(ctx, "ls-remote", "--", remote, ref)
 	if err != nil {
 		return "", err
@@ -396,21 +376,21 @@ func (g Git) LocalRefs(ctx context.Context) ([]string, error) {
 	return lines(out), err
 }
 
-// Place is where a repository stands.
-type Place struct {
+// RepoState is where a repository stands.
+type RepoState struct {
 	CommonDir string // absolute
 	Head      string // full name of the ref that HEAD points to; "" when detached
 	Tip       string // object id of HEAD; "" when the branch has no commit yet
 }
 
-// Place asks the repository where it stands. The error is an *Error when there is none.
-func (g Git) Place(ctx context.Context) (Place, error) {
+// State asks the repository where it stands. The error is an *Error when there is none.
+func (g Git) State(ctx context.Context) (RepoState, error) {
 	// In git's own language, for NoRepository.
-	out, err := g.with("LC_ALL=C").Output(ctx, "rev-parse", "--path-format=absolute", "--git-common-dir", "--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
+	out, err := g.With("LC_ALL=C").Output(ctx, "rev-parse", "--path-format=absolute", "--git-common-dir", "--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
 	if err != nil {
-		return Place{}, err
+		return RepoState{}, err
 	}
-	var p Place
+	var p RepoState
 	for i, line := range lines(out) {
 		switch {
 		case i == 0:
@@ -435,20 +415,6 @@ func lines(out string) []string {
 		return nil
 	}
 	return strings.Split(out, "\n")
-}
-
-// tail keeps the last max bytes written to it.
-type tail struct {
-	kept []byte
-	max  int
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p...)
-	if over := len(t.kept) - t.max; over > 0 {
-		t.kept = append(t.kept[:0], t.kept[over:]...)
-	}
-	return len(p), nil
 }
 
 // WorkTree is the top of the work tree here, "" when there is none.

@@ -27,8 +27,8 @@ func TestTips(t *testing.T) {
 			t.Errorf("remote tip of %s: %q, %v; want %q", ref, got, err, want)
 		}
 	}
-	var asked *Error
-	if _, err := g.RemoteTip(t.Context(), "no-such.git", "refs/heads/main"); !errors.As(err, &asked) || asked.ExitCode != 128 {
+	var gitErr *Error
+	if _, err := g.RemoteTip(t.Context(), "no-such.git", "refs/heads/main"); !errors.As(err, &gitErr) || gitErr.ExitCode != 128 {
 		t.Errorf("error %v", err)
 	}
 	if !g.Contains(t.Context(), "main", head) || g.Contains(t.Context(), head, "main") || g.Contains(t.Context(), "main", "no-such") {
@@ -99,22 +99,6 @@ func TestURLs(t *testing.T) {
 	}
 }
 
-func TestConfig_With(t *testing.T) {
-	c := Config{"a.b": {"1"}}
-	got := c.With([]string{"A.B=2", "Url.git@Host:.insteadOf=x:", "flag.On", "a.B=3=4"})
-	for key, want := range map[string]string{"a.b": "3=4", "url.git@Host:.insteadof": "x:", "flag.on": "true"} {
-		if value, _ := got.Get(key); value != want {
-			t.Errorf("%s is %q, want %q", key, value, want)
-		}
-	}
-	if url := got.FetchURL("x:r"); url != "git@Host:r" {
-		t.Errorf("rewritten to %q", url)
-	}
-	if value, _ := c.Get("a.b"); value != "1" || len(c) != 1 {
-		t.Errorf("the first has changed: %v", c)
-	}
-}
-
 // TestNoSecretInArguments: a URL with a password is in no argument list, and is asked all the same.
 func TestNoSecretInArguments(t *testing.T) {
 	g, dir, remote := repository(t)
@@ -139,7 +123,7 @@ func TestNoSecretInArguments(t *testing.T) {
 		t.Errorf("refs %q, %v", refs, err)
 	}
 	commit(t, g, dir, "two", "file", "2\n")
-	if _, err := g.Integrate(t.Context(), url, "main"); err != nil {
+	if _, err := g.FetchAndRebase(t.Context(), url, "main"); err != nil {
 		t.Error(err)
 	}
 	log, err := os.ReadFile(recorder + ".log")

@@ -33,11 +33,11 @@ var ErrNotFetched = errors.New("not fetched")
 // rebaseAction begins what git's logs say of a rebase of ours.
 const rebaseAction = "gitops push (rebase)"
 
-// Integrate fetches a branch of the remote and rebases HEAD onto it, keeping every commit whole;
+// FetchAndRebase fetches a branch of the remote and rebases HEAD onto it, keeping every commit whole;
 // where that is not possible it leaves everything as it was, and the error is a *RebaseError. It
 // reports whether there was anything to do.
-func (g Git) Integrate(ctx context.Context, remote, branch string) (bool, error) {
-	from, remote := g.reaching(remote)
+func (g Git) FetchAndRebase(ctx context.Context, remote, branch string) (bool, error) {
+	from, remote := g.withRemoteAlias(remote)
 	if _, err := from.Output(ctx, "fetch", "--quiet", "--no-tags", "--", remote, "refs/heads/"+branch); err != nil {
 		return false, fmt.Errorf("%w: %s: %w", ErrNotFetched, branch, err)
 	}
@@ -64,7 +64,7 @@ func (g Git) Integrate(ctx context.Context, remote, branch string) (bool, error)
 	ctx = context.WithoutCancel(ctx) // what is begun is brought to an end, or undone
 	// By default a commit that becomes empty is dropped without a word. When two pipelines both
 	// bump 4 to 5, that is a lost update: each commit must be applied, and stop when it is empty.
-	_, err = g.with("GIT_REFLOG_ACTION="+rebaseAction).Output(ctx, "rebase", "--quiet", "--no-autosquash", "--reapply-cherry-picks", "--empty=ask", upstream)
+	_, err = g.With("GIT_REFLOG_ACTION="+rebaseAction).Output(ctx, "rebase", "--quiet", "--no-autosquash", "--reapply-cherry-picks", "--empty=ask", upstream)
 	if err != nil {
 		return false, g.abort(ctx, err)
 	}

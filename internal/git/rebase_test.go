@@ -71,7 +71,7 @@ func diverge(t *testing.T, g Git, dir string, theirs, ours map[string]string) {
 	must(t, g, "commit", "-q", "--allow-empty", "-m", "ours")
 }
 
-func TestIntegrate(t *testing.T) {
+func TestFetchAndRebase(t *testing.T) {
 	for _, tc := range []struct {
 		name         string
 		theirs, ours map[string]string
@@ -90,7 +90,7 @@ func TestIntegrate(t *testing.T) {
 			g, dir, remote := repository(t)
 			diverge(t, g, dir, tc.theirs, tc.ours)
 			before := g.Tip(t.Context(), "HEAD")
-			done, err := g.Integrate(t.Context(), remote, "main")
+			done, err := g.FetchAndRebase(t.Context(), remote, "main")
 			if done != tc.want || (err == nil) != tc.want {
 				t.Fatalf("done: %v, %v", done, err)
 			}
@@ -112,7 +112,7 @@ func TestIntegrate(t *testing.T) {
 	t.Run("nothing to do", func(t *testing.T) {
 		g, dir, remote := repository(t)
 		commit(t, g, dir, "two", "b", "b")
-		if done, err := g.Integrate(t.Context(), remote, "main"); done || err != nil {
+		if done, err := g.FetchAndRebase(t.Context(), remote, "main"); done || err != nil {
 			t.Error(done, err)
 		}
 	})
@@ -125,7 +125,7 @@ func TestIntegrate(t *testing.T) {
 		must(t, g, "push", "-q", "origin", "main")
 		must(t, g, "reset", "-q", "--hard", "HEAD~1")
 		commit(t, g, dir, "ours", "lines", "1\n2\n3\n4\nfive\n")
-		if done, err := g.Integrate(t.Context(), remote, "main"); !done || err != nil {
+		if done, err := g.FetchAndRebase(t.Context(), remote, "main"); !done || err != nil {
 			t.Error(done, err)
 		}
 		if got := must(t, g, "show", "HEAD:renamed"); !strings.HasSuffix(got, "five") {
@@ -135,13 +135,13 @@ func TestIntegrate(t *testing.T) {
 	t.Run("no such remote", func(t *testing.T) {
 		g, _, _ := repository(t)
 		var stopped *RebaseError
-		if _, err := g.Integrate(t.Context(), "no-such.git", "main"); err == nil || errors.As(err, &stopped) {
+		if _, err := g.FetchAndRebase(t.Context(), "no-such.git", "main"); err == nil || errors.As(err, &stopped) {
 			t.Error(err)
 		}
 	})
 }
 
-func TestRehearse(t *testing.T) {
+func TestPushDryRun(t *testing.T) {
 	g, dir, _ := repository(t)
 	must(t, g, "push", "-q", "origin", "main:same", "main:gone", "main:ahead")
 	commit(t, g, dir, "theirs", "a", "a")
@@ -170,7 +170,7 @@ func TestRehearse(t *testing.T) {
 		{"no-such-remote main", "", true},
 		{"--no-such-option", "", true},
 	} {
-		statuses, err := g.Rehearse(t.Context(), strings.Fields(tc.words))
+		statuses, err := g.PushDryRun(t.Context(), strings.Fields(tc.words))
 		var got []string
 		for _, s := range statuses {
 			got = append(got, strings.ReplaceAll(string(s.Flag), " ", "_")+strings.TrimPrefix(s.Ref, "refs/heads/"))
@@ -187,9 +187,9 @@ func TestRehearse(t *testing.T) {
 	}
 }
 
-// TestIntegrate_signed: a rebase that would drop a signature is not begun; with commit.gpgSign it
+// TestFetchAndRebase_signed: a rebase that would drop a signature is not begun; with commit.gpgSign it
 // signs again.
-func TestIntegrate_signed(t *testing.T) {
+func TestFetchAndRebase_signed(t *testing.T) {
 	g, dir, remote := repository(t)
 	signer := filepath.Join(t.TempDir(), "signer")
 	script := "#!/bin/sh\ncat >/dev/null\necho '[GNUPG:] SIG_CREATED ' >&2\necho -----BEGIN PGP SIGNATURE-----\necho -----END PGP SIGNATURE-----\n"
@@ -201,14 +201,14 @@ func TestIntegrate_signed(t *testing.T) {
 	must(t, g, "commit", "-q", "--amend", "--no-edit", "-S")
 	before := must(t, g, "rev-parse", "HEAD")
 	var stopped *RebaseError
-	if _, err := g.Integrate(t.Context(), remote, "main"); !errors.As(err, &stopped) || !strings.Contains(stopped.Reason, "signed") {
+	if _, err := g.FetchAndRebase(t.Context(), remote, "main"); !errors.As(err, &stopped) || !strings.Contains(stopped.Reason, "signed") {
 		t.Errorf("error %v", err)
 	}
 	if now := must(t, g, "rev-parse", "HEAD"); now != before {
 		t.Errorf("HEAD moved from %s to %s", before, now)
 	}
 	must(t, g, "config", "commit.gpgSign", "true")
-	if rebased, err := g.Integrate(t.Context(), remote, "main"); !rebased || err != nil {
+	if rebased, err := g.FetchAndRebase(t.Context(), remote, "main"); !rebased || err != nil {
 		t.Errorf("not rebased: %v", err)
 	}
 	if !strings.Contains(must(t, g, "cat-file", "commit", "HEAD"), "\ngpgsig ") {
@@ -265,7 +265,7 @@ func TestHad(t *testing.T) {
 	}
 	t.Run("an integration that was undone", func(t *testing.T) {
 		g, remote, theirs := start(t, "theirs\n") // and a file that is not theirs, so that a part of the commit stays
-		if _, err := g.Integrate(t.Context(), remote, "main"); err == nil {
+		if _, err := g.FetchAndRebase(t.Context(), remote, "main"); err == nil {
 			t.Fatal("it was integrated")
 		}
 		if g.Had(t.Context(), "refs/heads/main", theirs) {

@@ -52,7 +52,7 @@ func (g Git) NewReplay(ctx context.Context, onto string) (*Replay, error) {
 	r := &Replay{Tip: onto, dir: dir, onto: onto}
 	// With an empty work tree, attributes are read from the index, and the user's folder (of which
 	// apply would take the part below it only) does not matter.
-	r.git = g.In(work).with(
+	r.git = g.In(work).With(
 		"GIT_DIR="+strings.TrimSuffix(gitDir, "\n"), "GIT_WORK_TREE="+work,
 		"GIT_INDEX_FILE="+filepath.Join(dir, "index"), "LC_ALL=C")
 	r.git.Globals = append(r.git.Globals, "-c", "core.fsmonitor=false", "-c", "core.splitIndex=false")

@@ -276,7 +276,7 @@ func TestPushLeased(t *testing.T) {
 	if !g.SameCommit(ctx, two, two) || g.SameCommit(ctx, one, two) {
 		t.Error("SameCommit")
 	}
-	if got, _ := g.PushLeased(ctx, filepath.Join(dir, "nowhere"), LeasedRef{ref, "", marker}); got != Unanswered {
+	if got, _ := g.PushLeased(ctx, filepath.Join(dir, "nowhere"), LeasedRef{ref, "", marker}); got != Unknown {
 		t.Errorf("no server: %v", got)
 	}
 }

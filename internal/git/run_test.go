@@ -8,21 +8,23 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/process"
 )
 
-// TestRunReading: what git says passes through to stderr unchanged, its end is returned, and so is how git ended.
-func TestRunReading(t *testing.T) {
+// TestRunCapturing: what git says passes through to stderr unchanged, its end is returned, and so is how git ended.
+func TestRunCapturing(t *testing.T) {
 	g, dir, _ := repository(t)
 	for _, tc := range []struct {
 		script string
-		want   Exit
+		want   process.Exit
 		said   string // all of it
 	}{
-		{"echo one >&2; printf two >&2", Exit{}, "one\ntwo"},
-		{"echo no >&2; exit 3", Exit{Code: 3}, "no\n"},
-		{"yes | head -c 100000 >&2; echo end >&2", Exit{}, strings.Repeat("y\n", 50000) + "end\n"},
-		{"sleep 5 & echo on >&2", Exit{}, "on\n"}, // what stays behind does not hold us
-		{"kill -9 $PPID", Exit{Code: 137, Signal: syscall.SIGKILL}, ""},
+		{"echo one >&2; printf two >&2", process.Exit{}, "one\ntwo"},
+		{"echo no >&2; exit 3", process.Exit{Code: 3}, "no\n"},
+		{"yes | head -c 100000 >&2; echo end >&2", process.Exit{}, strings.Repeat("y\n", 50000) + "end\n"},
+		{"sleep 5 & echo on >&2", process.Exit{}, "on\n"}, // what stays behind does not hold us
+		{"kill -9 $PPID", process.Exit{Code: 137, Signal: syscall.SIGKILL}, ""},
 	} {
 		stderr, err := os.Create(filepath.Join(dir, "stderr"))
 		if err != nil {
@@ -30,7 +32,7 @@ func TestRunReading(t *testing.T) {
 		}
 		saved := os.Stderr
 		os.Stderr = stderr
-		exit, said, err := g.RunReading("-c", "alias.x=!f() { "+tc.script+"\n}; f", "x")
+		exit, said, err := g.RunCapturing("-c", "alias.x=!f() { "+tc.script+"\n}; f", "x")
 		os.Stderr = saved
 		_ = stderr.Close()
 		if err != nil || exit != tc.want {

@@ -8,74 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 )
-
-// ScopedConfig is git's configuration with the scope of each value: system, global and command
-// are set by the user or the machine, local and worktree by the repository. A value from an
-// included file has the scope of the file that includes it.
-type ScopedConfig struct {
-	Config
-	scopes map[string][]string // for each key, as long as its values
-}
-
-// User is what the user and the machine set for us, without what the repository says.
-func (c ScopedConfig) User() ScopedConfig {
-	user := ScopedConfig{Config: Config{}, scopes: map[string][]string{}}
-	for key, values := range c.Config {
-		if !strings.HasPrefix(key, "gitops.") {
-			continue
-		}
-		for i, value := range values {
-			if scope := c.scopes[key][i]; userScope(scope) {
-				user.add(key, value, scope)
-			}
-		}
-	}
-	return user
-}
-
-// userScope reports whether a scope is the user's or the machine's, and no repository's.
-func userScope(scope string) bool {
-	return scope == "system" || scope == "global" || scope == "command"
-}
-
-// Scope is where the last value of a key is set, "" when there is none.
-func (c ScopedConfig) Scope(key string) string {
-	scopes := c.scopes[key]
-	if len(scopes) == 0 {
-		return ""
-	}
-	return scopes[len(scopes)-1]
-}
-
-// RepositoryScope is the scope of the last value that the repository sets, "" when it sets none.
-func (c ScopedConfig) RepositoryScope(key string) string {
-	for _, scope := range slices.Backward(c.scopes[key]) {
-		if !userScope(scope) {
-			return scope
-		}
-	}
-	return ""
-}
-
-func (c ScopedConfig) add(key, value, scope string) {
-	c.Config.add(key, value)
-	c.scopes[key] = append(c.scopes[key], scope)
-}
-
-// parseScopedConfig reads the output of `git config -z --list --show-scope`.
-func parseScopedConfig(z []byte) ScopedConfig {
-	c := ScopedConfig{Config: Config{}, scopes: map[string][]string{}}
-	words := strings.Split(string(z), "\x00")
-	for i := 0; i+1 < len(words); i += 2 {
-		key, value, ok := strings.Cut(words[i+1], "\n")
-		if !ok {
-			value = "true"
-		}
-		c.add(key, value, words[i])
-	}
-	return c
-}
 
 // TooOldError says that a git lacks what clone and push ask of it.
 type TooOldError struct{ Version, Path string }
@@ -90,22 +25,21 @@ const newEnough = "gitops.newenough"
 
 // ReadScopedConfig reads all configuration that applies here, in one process. The error is a
 // *TooOldError when git is, and what could be read is returned beside it.
-func (g Git) ReadScopedConfig(ctx context.Context) (ScopedConfig, error) {
+func (g Git) ReadScopedConfig(ctx context.Context) (gitargs.ScopedConfig, error) {
 	g = g.without("GIT_CONFIG") // which git config alone obeys
 	out, err := g.configuring(newEnough, "true").Output(ctx, "config", "-z", "--list", "--show-scope")
-	var asked *Error
-	if errors.As(err, &asked) && asked.ExitCode == 129 { // no --show-scope before git 2.26
-		return parseScopedConfig(nil), g.tooOld(ctx)
+	var gitErr *Error
+	if errors.As(err, &gitErr) && gitErr.ExitCode == 129 { // no --show-scope before git 2.26
+		return gitargs.ParseScopedConfig(nil), g.tooOld(ctx)
 	}
 	if err != nil {
-		return ScopedConfig{}, err
+		return gitargs.ScopedConfig{}, err
 	}
-	c := parseScopedConfig([]byte(out))
+	c := gitargs.ParseScopedConfig([]byte(out))
 	if _, ok := c.Get(newEnough); !ok {
 		return c, g.tooOld(ctx)
 	}
-	delete(c.Config, newEnough)
-	delete(c.scopes, newEnough)
+	c.Delete(newEnough)
 	return c, nil
 }
 
@@ -131,7 +65,7 @@ func (g Git) configuring(key, value string) Git {
 			n, _ = strconv.Atoi(text)
 		}
 	}
-	return g.with(fmt.Sprintf("GIT_CONFIG_COUNT=%d", n+1),
+	return g.With(fmt.Sprintf("GIT_CONFIG_COUNT=%d", n+1),
 		fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", n, key), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, value))
 }
 
@@ -158,7 +92,7 @@ func (g Git) Outside() Git {
 		i += width - 1
 	}
 	outside.env = g.without(append([]string{"GIT_CONFIG"}, repositoryVariables...)...).env
-	return outside.with("GIT_DIR=" + os.DevNull) // no repository, and none is looked for
+	return outside.With("GIT_DIR=" + os.DevNull) // no repository, and none is looked for
 }
 
 // repositoryVariables say which repository is meant, and what belongs to it.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/giturl"
 )
 
@@ -22,21 +23,21 @@ const stagger = 400 * time.Millisecond
 // place that the user asked for, and what it is not sure to make like a fresh clone at that time, it leaves to one.
 type ahead struct {
 	f     *Flows
-	args  git.CloneArgs
+	args  gitargs.CloneArgs
 	words []string
 	mark  string // in the clone's configuration, by which we know it
 	spot
-	taken chan git.Snapshot // what the clone is when it is done; closed without one when it failed
-	turn  chan struct{}     // closed when its turn has come
-	stop  func()            // ends the making of it
-	said  string            // by git
+	taken  chan git.Snapshot // what the clone is when it is done; closed without one when it failed
+	turn   chan struct{}     // closed when its turn has come
+	stop   func()            // ends the making of it
+	stderr string            // by git
 }
 
 // cloneAhead is a clone to begin when there is a wait; nil when this one can't. url is what git makes of the one in args.
-func (f *Flows) cloneAhead(args git.CloneArgs, url string, words []string, cwd string) *ahead {
+func (f *Flows) cloneAhead(args gitargs.CloneArgs, url string, words []string, cwd string) *ahead {
 	_, local := giturl.At(url, cwd)
 	// A local clone copies all objects, so that it knows no depth, and tags of other branches are followed.
-	if !f.Config.Lock.Ahead || !args.Ahead || local && (args.Depth != "" || args.SingleBranch) || !f.Git.Unbound() {
+	if !f.Config.Lock.Ahead || !args.Ahead || local && (args.Depth != "" || args.SingleBranch) || !f.Git.UsesCwdRepo() {
 		return nil
 	}
 	if args.Directory() == "" {
@@ -96,7 +97,7 @@ func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
 	g := a.f.Git
 	g.Globals = append(slices.Clone(g.Globals), "-c", "core.hooksPath="+os.DevNull)
 	if a.f.Terminal {
-		g = g.Unasking() // somebody sits there, and is to be asked once: when it is their turn
+		g = g.WithoutPrompts() // somebody sits there, and is to be asked once: when it is their turn
 	}
 	job, err := g.Background(append([]string{"clone", "-c", markKey + "=" + a.mark}, a.words...)...)
 	if err != nil {
@@ -112,7 +113,7 @@ func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
 		case <-ended:
 		}
 	}()
-	if a.said, err = job.Wait(ctx); err != nil {
+	if a.stderr, err = job.Wait(ctx); err != nil {
 		return git.Snapshot{}, err
 	}
 	return a.f.Git.Snapshot(ctx, a.dir, a.args)
@@ -134,7 +135,7 @@ func (a *ahead) finish(ctx context.Context) bool {
 		}()
 		err := errors.Join(snapshot.CatchUp(ctx), <-unmarked)
 		if err == nil {
-			_, _ = os.Stderr.WriteString(a.said)
+			_, _ = os.Stderr.WriteString(a.stderr)
 			return true
 		}
 		a.f.Notes.Debug("cloning afresh: %v", strings.TrimSpace(err.Error()))
@@ -176,7 +177,7 @@ type spot struct {
 }
 
 // spotsOf are the folders that a clone fills, the work tree first.
-func spotsOf(args git.CloneArgs, cwd string) []spot {
+func spotsOf(args gitargs.CloneArgs, cwd string) []spot {
 	spots := []spot{spotOf(args.Directory(), cwd)}
 	if args.SeparateGitDir != "" {
 		spots = append(spots, spotOf(args.SeparateGitDir, cwd))

@@ -101,7 +101,7 @@ func (p *pushing) aloneByConfig(words []string) string {
 		return ok && !slices.Contains([]string{"", "false", "no", "off", "0"}, strings.ToLower(value))
 	}
 	switch {
-	case len(p.target.Branches) != 1 || !p.rebasable() || len(config.PushURLs(p.target.Remote)) != 1 || !p.f.Git.Unbound():
+	case len(p.target.Branches) != 1 || !p.rebasable() || len(config.PushURLs(p.target.Remote)) != 1 || !p.f.Git.UsesCwdRepo():
 		return "it is not the checked-out branch that goes to one branch of one repository"
 	case len(config["remote."+p.target.Remote+".fetch"]) == 0:
 		return "the remote has no remote-tracking branches"
@@ -142,7 +142,7 @@ func (b *batch) aloneByClone(ctx context.Context) string {
 	if info, err := os.Stat(filepath.Join(hooks, "pre-push")); err == nil && info.Mode()&0o111 != 0 && !b.p.f.OwnHook(hooks) {
 		return "there is a pre-push hook"
 	}
-	if _, err := os.Stat(filepath.Join(b.p.place.CommonDir, "lfs")); err == nil {
+	if _, err := os.Stat(filepath.Join(b.p.repo.CommonDir, "lfs")); err == nil {
 		return "the clone has content of Git LFS"
 	}
 	if !g.Untouched(ctx) {
@@ -214,9 +214,9 @@ func (b *batch) offer(ctx context.Context) error {
 		return err
 	}
 	b.tried = true
-	result, said := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
+	result, stderr := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
 	if result != git.Pushed {
-		return fmt.Errorf("the batch ref was %v: %s", result, strings.TrimSpace(said))
+		return fmt.Errorf("the batch ref was %v: %s", result, strings.TrimSpace(stderr))
 	}
 	b.made = true
 	_, err = f.Offers.Offer(ctx, b.asks, b.record())
@@ -299,7 +299,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			return false, nil
 		}
 		if refs[b.ref] != b.marker { // a push without an answer has landed, of ours or of another leader
-			if landed, err := b.judge(ctx, refs); !landed {
+			if landed, err := b.readOutcome(ctx, refs); !landed {
 				return false, err
 			}
 			b.wake(ctx, sent, refs)
@@ -314,7 +314,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			return false, err
 		}
 		b.others, sent = len(riders), riders
-		result, said := f.Git.PushLeased(ctx, b.p.url, moves...)
+		result, stderr := f.Git.PushLeased(ctx, b.p.url, moves...)
 		switch result {
 		case git.Pushed:
 			b.own, b.tipNow = moves[1].New, moves[0].New
@@ -324,13 +324,13 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			b.wake(ctx, riders, refs)
 			return true, nil
 		case git.Refused:
-			if refusesBatches(said) {
+			if refusesBatches(stderr) {
 				b.pause(ctx, "the server refuses to move batch refs, or commits of others")
 			}
-			f.Notes.Debug("the server refused to take %d pushes together: %s", len(riders)+1, strings.TrimSpace(said))
+			f.Notes.Debug("the server refused to take %d pushes together: %s", len(riders)+1, strings.TrimSpace(stderr))
 			return false, nil
 		default: // read again what is there
-			f.Notes.Debug("the push of %d together was %v: %s", len(riders)+1, result, strings.TrimSpace(said))
+			f.Notes.Debug("the push of %d together was %v: %s", len(riders)+1, result, strings.TrimSpace(stderr))
 		}
 	}
 	return false, nil
@@ -389,8 +389,8 @@ func (b *batch) wake(ctx context.Context, sent map[lock.Token]git.LeasedRef, ref
 	}
 }
 
-// judge reads the outcome from what the remote has: landed is only what is in the branch.
-func (b *batch) judge(ctx context.Context, refs map[string]string) (landed bool, err error) {
+// readOutcome reads it from what the remote has: landed is only what is in the branch.
+func (b *batch) readOutcome(ctx context.Context, refs map[string]string) (landed bool, err error) {
 	ctx = context.WithoutCancel(ctx)
 	own, tip := refs[b.ref], refs["refs/heads/"+b.branch]
 	switch {
@@ -411,7 +411,7 @@ func (b *batch) outcome(ctx context.Context) (landed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return b.judge(ctx, refs)
+	return b.readOutcome(ctx, refs)
 }
 
 func (b *batch) name() string { return strings.TrimPrefix(b.ref, git.BatchRef(b.branch, "")) }
@@ -427,17 +427,17 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 	f := b.p.f
 	defer func() { _ = f.Offers.Withdraw(ctx, b.asks.Key, b.asks.Token) }() // else it expires
 	if !b.made {                                                            // no leader knows of it
-		result, said := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: b.marker})
-		f.Notes.Debug("deleting what may be the batch ref: %v: %s", result, strings.TrimSpace(said))
+		result, stderr := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: b.marker})
+		f.Notes.Debug("deleting what may be the batch ref: %v: %s", result, strings.TrimSpace(stderr))
 		return false, nil
 	}
 	drop := git.LeasedRef{Ref: b.ref, Old: b.marker}
 	for pause := 100 * time.Millisecond; ; pause *= 2 {
-		result, said := f.Git.PushLeased(ctx, b.p.url, drop)
+		result, stderr := f.Git.PushLeased(ctx, b.p.url, drop)
 		if result == git.Pushed {
 			return false, nil
 		}
-		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(said))
+		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(stderr))
 		landed, err := b.outcome(ctx)
 		var gone *UnknownError
 		if landed || errors.As(err, &gone) {
@@ -503,19 +503,19 @@ func (b *batch) finish(ctx context.Context) {
 			f.Notes.Warn("the push has landed as %s, but the clone could not be moved to it: %v", short(b.own), err)
 		}
 	}
-	upstream := b.p.args.SetUpstream && b.p.place.Head != ""
-	said, err := f.Git.Track(ctx, b.p.target.Remote, b.branch, b.tipNow, upstream)
+	upstream := b.p.args.SetUpstream && b.p.repo.Head != ""
+	stdout, err := f.Git.Track(ctx, b.p.target.Remote, b.branch, b.tipNow, upstream)
 	if err != nil {
 		f.Notes.Warn("the push has landed, but its remote-tracking branch could not be updated: %v", err)
 	}
 	if !b.p.args.Quiet {
-		fmt.Print(said)
+		fmt.Print(stdout)
 	}
 	ctx, cancel := context.WithTimeout(ctx, afterwards)
 	defer cancel()
 	_ = f.Offers.Withdraw(ctx, b.asks.Key, b.asks.Token)
-	if result, said := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: b.own}); result != git.Pushed {
-		f.Notes.Debug("the batch ref stays behind: %s", strings.TrimSpace(said))
+	if result, stderr := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: b.own}); result != git.Pushed {
+		f.Notes.Debug("the batch ref stays behind: %s", strings.TrimSpace(stderr))
 	}
 	for _, ref := range b.old {
 		_, _ = f.Git.PushLeased(ctx, b.p.url, ref) // another may be faster
@@ -541,8 +541,8 @@ func (b *batch) pause(ctx context.Context, why string) {
 
 // refusesBatches reports whether a refusal would meet every batch: of batch refs, or of commits that
 // another than their committer pushes.
-func refusesBatches(said string) bool {
-	for line := range strings.Lines(said) {
+func refusesBatches(stderr string) bool {
+	for line := range strings.Lines(stderr) {
 		if strings.Contains(line, "[remote rejected]") && strings.Contains(line, "refs/gitops/") && !strings.Contains(line, "atomic") {
 			return true
 		}

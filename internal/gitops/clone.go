@@ -6,23 +6,25 @@ import (
 	"strings"
 
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
 // Clone takes the lock of the branch that this clone would check out, lets git clone, and
 // remembers both for the push. words are what the user wrote after "clone". The lock is freed
 // when the clone fails.
-func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
+func (f *Flows) Clone(ctx context.Context, words []string) (process.Exit, error) {
 	command := append([]string{"clone"}, words...)
-	args, err := git.ParseClone(words)
+	args, err := gitargs.ParseClone(words)
 	if err != nil || args.Help || args.Revision != "" {
 		return f.Git.Exec(command...)
 	}
 	dir, err := f.Git.Dir()
 	if err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	url := args.URL
 	if path, ok := giturl.At(url, dir); ok {
@@ -31,7 +33,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 	url = f.GitConfig.With(args.Config).FetchURL(url)
 	wanted, err := f.ready(url)
 	if err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	if !wanted || !f.Config.Lock.Clone {
 		return f.Git.Exec(command...)
@@ -42,7 +44,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 	if branch == "" {
 		branch = f.defaultBranch(ctx, url)
 	}
-	exit := git.Exit{}
+	exit := process.Exit{}
 	if branch == "" { // the clone itself will tell
 		exit, err = f.Git.Run(command...)
 	} else {
@@ -58,7 +60,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (git.Exit, error) {
 type cloning struct {
 	f       *Flows
 	command []string // clone and its words
-	args    git.CloneArgs
+	args    gitargs.CloneArgs
 	url     string
 	spots   []spot
 	lease   *lock.Lease // nil: none
@@ -82,13 +84,13 @@ func (c *cloning) release(ctx context.Context) {
 }
 
 // underLock clones under the lock of a branch, which is freed when that fails.
-func (c *cloning) underLock(ctx context.Context, branch string, ahead *ahead) (git.Exit, error) {
+func (c *cloning) underLock(ctx context.Context, branch string, ahead *ahead) (process.Exit, error) {
 	if err := c.take(ctx, branch, func(place int) { ahead.begin(ctx, place) }); err != nil {
 		ahead.abandon()
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	stop := c.f.keep(ctx, c.lease)
-	exit, err := git.Exit{}, error(nil)
+	exit, err := process.Exit{}, error(nil)
 	if !ahead.finish(ctx) {
 		exit, err = c.run(ctx)
 	}
@@ -99,9 +101,9 @@ func (c *cloning) underLock(ctx context.Context, branch string, ahead *ahead) (g
 	return exit, err
 }
 
-func (c *cloning) run(ctx context.Context) (git.Exit, error) {
+func (c *cloning) run(ctx context.Context) (process.Exit, error) {
 	if err := ctx.Err(); err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	return c.f.Git.Run(c.command...)
 }
@@ -125,37 +127,37 @@ func (f *Flows) defaultBranch(ctx context.Context, url string) string {
 // settle makes sure that the new clone has the lock of the branch that it has checked out, and
 // that it is what a clone under this lock would be: nobody knew the branch before, or the
 // remote's HEAD has changed since.
-func (c *cloning) settle(ctx context.Context) (git.Exit, error) {
+func (c *cloning) settle(ctx context.Context) (process.Exit, error) {
 	for {
-		place, err := c.place(context.WithoutCancel(ctx)) // the clone is there; this belongs to it
+		repo, err := c.repo(context.WithoutCancel(ctx)) // the clone is there; this belongs to it
 		if err != nil {
 			c.release(ctx)
-			return git.Exit{}, fmt.Errorf("look into the new clone: %w", err)
+			return process.Exit{}, fmt.Errorf("look into the new clone: %w", err)
 		}
-		branch, onBranch := strings.CutPrefix(place.Head, "refs/heads/")
+		branch, onBranch := strings.CutPrefix(repo.Head, "refs/heads/")
 		switch {
 		case !onBranch: // -b named a tag, or the remote's HEAD is detached
 			if c.lease != nil {
 				c.f.Notes.Say("the new clone is on no branch, so the lock on %s is released", c.lease.Key)
 			}
 			c.release(ctx)
-			return git.Exit{}, nil
+			return process.Exit{}, nil
 		case c.lease != nil && (branch == c.lease.Key.Branch || c.lease.Key.Verbatim != ""):
-			if err := c.remember(ctx, place); err != nil {
+			if err := c.remember(ctx, repo); err != nil {
 				c.release(ctx)
 				c.clear()
-				return git.Exit{}, err
+				return process.Exit{}, err
 			}
-			return git.Exit{}, nil
+			return process.Exit{}, nil
 		case c.lease != nil: // never wait for one lock with another that nobody needs
 			c.f.Notes.Say("the new clone is on %s, so the lock on %s is released, and that of %s taken", branch, c.lease.Key, branch)
 			c.release(ctx)
 		}
 		if err := c.take(ctx, branch, func(int) {}); err != nil {
 			c.clear()
-			return git.Exit{}, err
+			return process.Exit{}, err
 		}
-		if exit, err := c.again(ctx, place); err != nil || !exit.OK() {
+		if exit, err := c.again(ctx, repo); err != nil || !exit.OK() {
 			c.release(ctx)
 			return exit, err
 		}
@@ -163,11 +165,11 @@ func (c *cloning) settle(ctx context.Context) (git.Exit, error) {
 }
 
 // again clones once more, if the branch is not certain to be at the remote what it is in the clone.
-func (c *cloning) again(ctx context.Context, place git.Place) (git.Exit, error) {
+func (c *cloning) again(ctx context.Context, repo git.RepoState) (process.Exit, error) {
 	defer c.f.keep(ctx, c.lease)()
-	tip, err := c.f.Git.Outside().RemoteTip(ctx, c.url, place.Head)
-	if err == nil && tip == place.Tip {
-		return git.Exit{}, nil
+	tip, err := c.f.Git.Outside().RemoteTip(ctx, c.url, repo.Head)
+	if err == nil && tip == repo.Tip {
+		return process.Exit{}, nil
 	}
 	c.clear()
 	return c.run(ctx)
@@ -183,18 +185,18 @@ func (c *cloning) clear() {
 }
 
 // remember notes the lock and the base in the new clone.
-func (c *cloning) remember(ctx context.Context, place git.Place) error {
+func (c *cloning) remember(ctx context.Context, repo git.RepoState) error {
 	ctx = context.WithoutCancel(ctx)
 	entry := c.f.newEntry(workspace.Clone, c.lease)
-	entry.Base, entry.Based = place.Tip, true
-	return c.f.entrust(ctx, workspace.At(place.CommonDir), entry, c.lease)
+	entry.Base, entry.BaseKnown = repo.Tip, true
+	return c.f.saveAndKeep(ctx, workspace.At(repo.CommonDir), entry, c.lease)
 }
 
-func (c *cloning) place(ctx context.Context) (git.Place, error) {
+func (c *cloning) repo(ctx context.Context) (git.RepoState, error) {
 	if c.args.Bare {
-		return c.f.Git.InBare(c.spots[0].dir).Place(ctx)
+		return c.f.Git.InBare(c.spots[0].dir).State(ctx)
 	}
-	return c.f.Git.In(c.spots[0].dir).Place(ctx)
+	return c.f.Git.In(c.spots[0].dir).State(ctx)
 }
 
 // keep renews a lease while git works. Its loss is only told: git's own compare-and-swap on the ref

@@ -14,8 +14,10 @@ import (
 
 	"github.com/git-gitops/git-gitops/internal/config"
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
@@ -35,7 +37,7 @@ type Notes interface {
 // Flows has what every flow needs. All fields are required.
 type Flows struct {
 	Git       git.Git
-	GitConfig git.Config
+	GitConfig gitargs.Config
 	Store     lock.Store
 	Connect   func() // begins to connect to the store, for the time that other questions take
 	Config    config.Config
@@ -85,7 +87,7 @@ func (f *Flows) acquireWhile(ctx context.Context, k lock.Key, command string, wa
 func (f *Flows) request(k lock.Key, command string) lock.Request {
 	return lock.Request{
 		Key: k, Token: lock.NewToken(), Record: f.record(k, command), TTL: f.Config.Lock.TTL,
-		Judge: f.policy(k).judge, Present: f.Session.Owner != nil,
+		Policy: f.policy(k).decide, Present: f.Session.Owner != nil,
 	}
 }
 
@@ -97,7 +99,7 @@ func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(p
 	}
 	news := func(w lock.Waiting) {
 		f.waited[k.ID()] = true
-		waits(w.Place)
+		waits(w.Position)
 		f.Notes.Waiting(w)
 	}
 	lease, err := lock.Acquire(ctx, f.Store, r, f.Config.Lock.Timeout, news)
@@ -118,7 +120,7 @@ func (f *Flows) release(ctx context.Context, l *lock.Lease) {
 	result, err := l.Release(ctx, f.Store, releaseBudget)
 	// A failover passes, and a lock that no keeper has would be left to its TTL.
 	deadline := time.Now().Add(releaseBudget)
-	for pause := 50 * time.Millisecond; lock.Passing(err) && time.Now().Before(deadline); pause = min(2*pause, time.Second) {
+	for pause := 50 * time.Millisecond; lock.Transient(err) && time.Now().Before(deadline); pause = min(2*pause, time.Second) {
 		time.Sleep(pause)
 		result, err = l.Release(ctx, f.Store, releaseBudget)
 	}
@@ -207,27 +209,27 @@ func (f *Flows) newEntry(kind workspace.Kind, l *lock.Lease) workspace.Entry {
 
 // PushWatch is a git that is pushing and whose end a keeper waits for, because a hook cannot.
 type PushWatch struct {
-	Git       session.Process `json:"git"`
-	CommonDir string          `json:"common_dir"` // of the repository that it pushes from
-	Remote    string          `json:"remote"`     // name or URL, as git calls it
-	URL       string          `json:"url"`        // may hold a password: never printed
-	Repo      string          `json:"repo"`       // which repository that is
-	Ref       string          `json:"ref"`        // full name at the remote
-	OID       string          `json:"oid"`        // what is pushed there; zeros: deleted
-	Only      bool            `json:"only"`       // no other keeper has the lock
-	Always    bool            `json:"always"`     // the lock is for just this push, whatever becomes of it
-	Stays     bool            `json:"stays"`      // the lock outlives the push, also when that lands
+	Git               session.Process `json:"git"`
+	CommonDir         string          `json:"common_dir"`         // of the repository that it pushes from
+	Remote            string          `json:"remote"`             // name or URL, as git calls it
+	URL               string          `json:"url"`                // may hold a password: never printed
+	Repo              string          `json:"repo"`               // which repository that is
+	Ref               string          `json:"ref"`                // full name at the remote
+	OID               string          `json:"oid"`                // what is pushed there; zeros: deleted
+	SoleKeeper        bool            `json:"sole_keeper"`        // no other keeper has the lock
+	ReleaseRegardless bool            `json:"release_regardless"` // the lock is for just this push, whatever becomes of it
+	Stays             bool            `json:"stays"`              // the lock outlives the push, also when that lands
 }
 
-// entrust saves an entry and leaves its lock to a keeper, unless one has it already.
-func (f *Flows) entrust(ctx context.Context, dir workspace.Dir, e workspace.Entry, l *lock.Lease) error {
+// saveAndKeep saves an entry and leaves its lock to a keeper, unless one has it already.
+func (f *Flows) saveAndKeep(ctx context.Context, dir workspace.Dir, e workspace.Entry, l *lock.Lease) error {
 	if err := dir.Save(e); err != nil {
 		return err
 	}
-	if err := dir.Enrol(e); err != nil {
+	if err := dir.LinkSession(e); err != nil {
 		f.Notes.Warn("%v", err) // only the finding of deadlocks needs it
 	}
-	if kept(e) || f.orphaned() {
+	if keeperAlive(e) || f.orphaned() {
 		return nil
 	}
 	pid, err := f.startKeeper(ctx, dir, e, nil, l)
@@ -273,7 +275,7 @@ func (f *Flows) noteKeeper(dir workspace.Dir, e workspace.Entry, pid int) error 
 }
 
 // kept reports whether the keeper of an entry lives.
-func kept(e workspace.Entry) bool {
+func keeperAlive(e workspace.Entry) bool {
 	var p session.Process
 	return len(e.Keeper) > 0 && json.Unmarshal(e.Keeper, &p) == nil && p.Alive()
 }
@@ -300,16 +302,16 @@ func find(entries []workspace.Entry, k lock.Key) (workspace.Entry, bool) {
 
 // passed leaves a command to git when there is no repository. After any other question that
 // failed git might go on, and without a lock: then only its words are passed on.
-func (f *Flows) passed(ctx context.Context, err error, words ...string) (git.Exit, error) {
-	var asked *git.Error
-	if ctx.Err() != nil || !errors.As(err, &asked) {
-		return git.Exit{}, err
+func (f *Flows) fallBackToGit(ctx context.Context, err error, words ...string) (process.Exit, error) {
+	var gitErr *git.Error
+	if ctx.Err() != nil || !errors.As(err, &gitErr) {
+		return process.Exit{}, err
 	}
-	if asked.NoRepository() {
+	if gitErr.NoRepository() {
 		return f.Git.Exec(words...)
 	}
-	if exit, told := asked.Tell(); told {
+	if exit, printed := gitErr.Print(); printed {
 		return exit, nil
 	}
-	return git.Exit{}, err
+	return process.Exit{}, err
 }

@@ -46,7 +46,7 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 			return err
 		}
 		if one.lease != nil {
-			one.lease.Present = h.f.Session.Owner != nil && !kept(one.entry)
+			one.lease.Present = h.f.Session.Owner != nil && !keeperAlive(one.entry)
 		}
 		if one.lease == nil {
 			one.lease, err = h.acquire(ctx, k)
@@ -157,7 +157,7 @@ func (f *Flows) believed(ctx context.Context, dir workspace.Dir, e workspace.Ent
 			}
 		}
 		f.Notes.Warn("the lock on %s was lost since it was taken: %s; taking it again", e.Key, why)
-		workspace.Dismiss(e)
+		workspace.UnlinkSession(e)
 		return workspace.Entry{}, dir.Remove(e)
 	}
 }
@@ -172,8 +172,8 @@ func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry
 	err := f.patiently(ctx, e.Lost == "", func() error { return lease.Renew(ctx, f.Store) })
 	var lost *lock.LostError
 	if errors.As(err, &lost) {
-		if lost.Broken() && !e.Told {
-			if err := dir.Update(e, func(e *workspace.Entry) { e.Told = true }); err != nil {
+		if lost.Broken() && !e.BreakReported {
+			if err := dir.Update(e, func(e *workspace.Entry) { e.BreakReported = true }); err != nil {
 				f.Notes.Warn("%v", err)
 			}
 			return nil, lost
@@ -202,7 +202,7 @@ func (f *Flows) patiently(ctx context.Context, holding bool, ask func() error) e
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := ask()
 		var timeout *lock.TimeoutError
-		if !holding || !lock.Passing(err) || errors.As(err, &timeout) || time.Now().Add(pause).After(deadline) {
+		if !holding || !lock.Transient(err) || errors.As(err, &timeout) || time.Now().Add(pause).After(deadline) {
 			return err
 		}
 		if pause == 50*time.Millisecond {
@@ -236,11 +236,11 @@ func (h *holds) landed(ctx context.Context) {
 	for _, one := range h.list {
 		one.stop()
 		if h.stays(one) {
-			if one.taken || one.lease.Broken() || !kept(one.entry) {
+			if one.taken || one.lease.Broken() || !keeperAlive(one.entry) {
 				h.save(ctx, one)
 			}
 			// Until what was pushed is noted, no base is known.
-			if err := h.dir.Update(h.entry(one), func(e *workspace.Entry) { e.Base, e.Based, e.Broken = "", false, false }); err != nil {
+			if err := h.dir.Update(h.entry(one), func(e *workspace.Entry) { e.Base, e.BaseKnown, e.Broken = "", false, false }); err != nil {
 				h.f.Notes.Warn("%v", err)
 			}
 			continue
@@ -249,7 +249,7 @@ func (h *holds) landed(ctx context.Context) {
 		if one.entry.Token == "" {
 			continue
 		}
-		workspace.Dismiss(one.entry)
+		workspace.UnlinkSession(one.entry)
 		if err := h.dir.Remove(one.entry); err != nil {
 			h.f.Notes.Warn("%v", err)
 		}
@@ -264,7 +264,7 @@ func (h *holds) retain(ctx context.Context) {
 		switch {
 		case one.pushOnly:
 			h.f.release(ctx, one.lease)
-		case one.taken || one.lease.Broken() || !kept(one.entry):
+		case one.taken || one.lease.Broken() || !keeperAlive(one.entry):
 			h.save(ctx, one)
 		}
 	}
@@ -284,7 +284,7 @@ func (h *holds) giveUp(ctx context.Context) {
 func (h *holds) entry(one *hold) workspace.Entry {
 	e := h.f.newEntry(workspace.Push, one.lease)
 	if old := one.entry; old.Token != "" {
-		e.Kind, e.Base, e.Based, e.Broken = old.Kind, old.Base, old.Based, one.broken()
+		e.Kind, e.Base, e.BaseKnown, e.Broken = old.Kind, old.Base, old.BaseKnown, one.broken()
 		if !one.taken {
 			e.Since, e.Session, e.Keeper = old.Since, old.Session, old.Keeper
 		}
@@ -294,7 +294,7 @@ func (h *holds) entry(one *hold) workspace.Entry {
 
 // save has the clone remember a lock that this push took or took back, and a keeper renew it.
 func (h *holds) save(ctx context.Context, one *hold) {
-	if err := h.f.entrust(ctx, h.dir, h.entry(one), one.lease); err != nil {
+	if err := h.f.saveAndKeep(ctx, h.dir, h.entry(one), one.lease); err != nil {
 		h.f.Notes.Warn("cannot remember the lock on %s, so it is released: %v", one.lease.Key, err)
 		h.f.release(ctx, one.lease)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
@@ -51,11 +52,11 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 		}
 	}
 	held := f.newEntry(workspace.Lock, lease)
-	held.Base, held.Based = e.Base, e.Based
+	held.Base, held.BaseKnown = e.Base, e.BaseKnown
 	if e.Token == held.Token {
 		held.Since, held.Keeper = e.Since, e.Keeper
 	}
-	if err := f.entrust(ctx, dir, held, lease); err != nil {
+	if err := f.saveAndKeep(ctx, dir, held, lease); err != nil {
 		f.release(ctx, lease)
 		return nil, err
 	}
@@ -152,7 +153,7 @@ func (f *Flows) end(ctx context.Context, dir workspace.Dir, entries []workspace.
 			errs = append(errs, err)
 			continue
 		}
-		workspace.Dismiss(e)
+		workspace.UnlinkSession(e)
 		done = append(done, Unlocked{Key: e.Key, Result: result})
 		errs = append(errs, dir.Remove(e))
 	}
@@ -161,13 +162,13 @@ func (f *Flows) end(ctx context.Context, dir workspace.Dir, entries []workspace.
 
 // named is the lock that the request means, and where it is remembered.
 func (f *Flows) named(ctx context.Context, r LockRequest) (workspace.Dir, []lock.Key, error) {
-	dir, place, err := f.stateDir(ctx)
+	dir, repo, err := f.stateDir(ctx)
 	if err != nil {
 		return "", nil, err
 	}
-	var target git.PushTarget
-	if place.CommonDir != "" && (r.Repo == "" || r.Branch == "") {
-		if target, err = (git.PushArgs{}).Target(f.pushContext(ctx, place)); err != nil {
+	var target gitargs.PushTarget
+	if repo.CommonDir != "" && (r.Repo == "" || r.Branch == "") {
+		if target, err = (gitargs.PushArgs{}).Target(f.pushContext(ctx, repo)); err != nil {
 			return "", nil, err
 		}
 	}
@@ -181,7 +182,7 @@ func (f *Flows) named(ctx context.Context, r LockRequest) (workspace.Dir, []lock
 		return "", nil, ErrNothingToLock
 	}
 	urls := []string{target.Remote}
-	if place.CommonDir != "" {
+	if repo.CommonDir != "" {
 		urls = f.GitConfig.PushURLs(target.Remote)
 	}
 	keys, err := f.keys(urls, shortNames(target.Branches[:1]))
@@ -190,15 +191,15 @@ func (f *Flows) named(ctx context.Context, r LockRequest) (workspace.Dir, []lock
 
 // stateDir is where locks are remembered here: in the repository, or in the user's state folder outside
 // of one. The place is empty then.
-func (f *Flows) stateDir(ctx context.Context) (workspace.Dir, git.Place, error) {
-	place, err := f.Git.Place(ctx)
-	var asked *git.Error
+func (f *Flows) stateDir(ctx context.Context) (workspace.Dir, git.RepoState, error) {
+	repo, err := f.Git.State(ctx)
+	var gitErr *git.Error
 	switch {
 	case err == nil:
-		return workspace.At(place.CommonDir), place, nil
-	case !errors.As(err, &asked):
-		return "", git.Place{}, err
+		return workspace.At(repo.CommonDir), repo, nil
+	case !errors.As(err, &gitErr):
+		return "", git.RepoState{}, err
 	}
 	home, err := workspace.StateHome()
-	return workspace.Dir(filepath.Join(home, "held")), git.Place{}, err
+	return workspace.Dir(filepath.Join(home, "held")), git.RepoState{}, err
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
@@ -77,11 +78,11 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 	if err != nil {
 		return fmt.Errorf("find the git that pushes: %w", err)
 	}
-	place, err := f.Git.Place(ctx)
+	repo, err := f.Git.State(ctx)
 	if err != nil {
 		return err
 	}
-	held := &holds{f: f, dir: workspace.At(place.CommonDir)}
+	held := &holds{f: f, dir: workspace.At(repo.CommonDir)}
 	byLock := map[string]RefUpdate{}
 	var branches []string
 	for _, u := range updates {
@@ -117,7 +118,7 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 		held.giveUp(ctx)
 		return err
 	}
-	seen := f.newSight(held, place, remote, []string{url})
+	seen := f.newSight(held, repo, remote, []string{url})
 	for _, one := range held.list {
 		if err := f.unmoved(ctx, one, seen, url, byLock[one.lease.Key.ID()]); err != nil {
 			held.retain(ctx)
@@ -135,11 +136,11 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 	for _, one := range held.list {
 		one.stop()
 		u := byLock[one.lease.Key.ID()]
-		watch := &PushWatch{Git: push, CommonDir: place.CommonDir, Remote: remote, URL: url, Ref: u.RemoteRef, OID: u.LocalOID, Always: one.pushOnly, Stays: held.stays(one)}
+		watch := &PushWatch{Git: push, CommonDir: repo.CommonDir, Remote: remote, URL: url, Ref: u.RemoteRef, OID: u.LocalOID, ReleaseRegardless: one.pushOnly, Stays: held.stays(one)}
 		if len(seen.repos) > 0 {
 			watch.Repo = seen.repos[0]
 		}
-		if err := held.entrustPush(ctx, one, watch); err != nil {
+		if err := held.saveAndKeepPush(ctx, one, watch); err != nil {
 			f.Notes.Warn("cannot watch this push, so its lock on %s ends with its TTL or with this script: %v", one.lease.Key, err)
 		}
 	}
@@ -166,7 +167,7 @@ func (f *Flows) unmoved(ctx context.Context, one *hold, seen *sight, url string,
 	if u.creates() || !u.deletes() && f.Git.Contains(ctx, u.LocalOID, u.RemoteOID) {
 		return nil
 	}
-	update := git.PushUpdate{Ref: u.RemoteRef, Src: u.LocalRef, Forced: true}
+	update := gitargs.PushUpdate{Ref: u.RemoteRef, Src: u.LocalRef, Forced: true}
 	if u.deletes() {
 		update.Src = ""
 	}
@@ -176,22 +177,22 @@ func (f *Flows) unmoved(ctx context.Context, one *hold, seen *sight, url string,
 		return err
 	case !known || slices.Contains(tips, u.RemoteOID) || seen.included(ctx, update, u.RemoteOID):
 		return nil
-	case one.broken() && one.entry.Based:
+	case one.broken() && one.entry.BaseKnown:
 		return &MovedError{Branch: k.Branch, Forced: true, Base: one.entry.Base, Tip: u.RemoteOID}
 	default:
 		return &UnseenError{Branches: []Unseen{{Branch: k.Branch, Tip: u.RemoteOID}}}
 	}
 }
 
-// entrustPush has the clone remember a lock, and a keeper watch the push under it.
-func (h *holds) entrustPush(ctx context.Context, one *hold, watch *PushWatch) error {
+// saveAndKeepPush has the clone remember a lock, and a keeper watch the push under it.
+func (h *holds) saveAndKeepPush(ctx context.Context, one *hold, watch *PushWatch) error {
 	e := one.entry
 	if one.taken || e.Token == "" || one.lease.Broken() {
 		e = h.entry(one)
 		if err := h.dir.Save(e); err != nil {
 			return err
 		}
-		if err := h.dir.Enrol(e); err != nil {
+		if err := h.dir.LinkSession(e); err != nil {
 			return err
 		}
 	}
@@ -201,9 +202,9 @@ func (h *holds) entrustPush(ctx context.Context, one *hold, watch *PushWatch) er
 			h.f.Notes.Debug("%v", err)
 		}
 	}
-	watch.Only = !kept(e) && !h.f.orphaned()
+	watch.SoleKeeper = !keeperAlive(e) && !h.f.orphaned()
 	pid, err := h.f.startKeeper(ctx, h.dir, e, watch, one.lease)
-	if err != nil || !watch.Only {
+	if err != nil || !watch.SoleKeeper {
 		return err
 	}
 	return h.f.noteKeeper(h.dir, e, pid)
@@ -221,7 +222,7 @@ func (w PushWatch) Keep() func(*workspace.Entry) {
 // Landed reports whether the lock ends with a push that has ended, because it is at the remote: by what git itself noted of it in the
 // remote-tracking branch, or else by asking the remote.
 func Landed(ctx context.Context, g git.Git, w PushWatch) bool {
-	if w.Always {
+	if w.ReleaseRegardless {
 		return true
 	}
 	branch := strings.TrimPrefix(w.Ref, "refs/heads/")

@@ -3,7 +3,6 @@ package gitops
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -11,75 +10,76 @@ import (
 	"sync"
 
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
 // Push makes sure of the lock of every branch that this push would update, lets git push, and
 // hands the locks on when it landed. words are what the user wrote after "push". A push that failed keeps
 // its locks for the script's own retry.
-func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
+func (f *Flows) Push(ctx context.Context, words []string) (process.Exit, error) {
 	command := append([]string{"push"}, words...)
-	args, err := git.ParsePush(words)
+	args, err := gitargs.ParsePush(words)
 	if err != nil || args.Help || args.DryRun {
 		return f.Git.Exec(command...)
 	}
 	f.Connect()
-	place, err := f.Git.Place(ctx)
+	repo, err := f.Git.State(ctx)
 	if err != nil {
-		return f.passed(ctx, err, command...)
+		return f.fallBackToGit(ctx, err, command...)
 	}
-	target, err := args.Target(f.pushContext(ctx, place))
+	target, err := args.Target(f.pushContext(ctx, repo))
 	if err != nil { // not to be left to git: the remote may answer the next time, and the push be unguarded
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	if len(target.Branches) == 0 { // tags and other refs take no lock; or git will say what is wrong
 		return f.Git.Exec(command...)
 	}
 	urls := f.GitConfig.PushURLs(target.Remote)
 	if wanted, err := f.ready(urls...); err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	} else if !wanted {
 		return f.Git.Exec(command...)
 	}
 	keys, err := f.keys(urls, shortNames(target.Branches))
 	if err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	if f.Within != nil && !slices.ContainsFunc(keys, func(k lock.Key) bool { return slices.Contains(f.Within, k.ID()) }) {
 		return f.Git.Exec(command...)
 	}
-	held := &holds{f: f, dir: workspace.At(place.CommonDir)}
+	held := &holds{f: f, dir: workspace.At(repo.CommonDir)}
 	entries, err := remembered(held.dir)
 	if err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	keys = append(keys, f.clonedElsewhere(target.Remote, entries, keys)...)
 
-	p := &pushing{f: f, git: f.Git, held: held, args: args, place: place, target: target, url: urls[0]}
+	p := &pushing{f: f, git: f.Git, held: held, args: args, repo: repo, target: target, url: urls[0]}
 	held.batch = p.newBatch(words)
 	err = held.authorize(ctx, entries, keys)
-	p.sight = f.newSight(held, place, target.Remote, urls)
+	p.sight = f.newSight(held, repo, target.Remote, urls)
 	if err != nil {
 		if err = held.batch.end(ctx, err); err != nil {
 			held.giveUp(ctx)
-			return git.Exit{}, err
+			return process.Exit{}, err
 		}
 		held.landed(ctx)
 		held.batch.finish(ctx)
-		return git.Exit{}, nil
+		return process.Exit{}, nil
 	}
-	if err := os.Setenv(guardedBy, strconv.Itoa(os.Getpid())); err != nil { // for the pre-push hook
-		return git.Exit{}, fmt.Errorf("mark the push: %w", err)
-	}
+	f.Git = f.Git.With(guardedBy + "=" + strconv.Itoa(os.Getpid())) // for the pre-push hook
+	p.git = f.Git
 	switch err := held.batch.run(ctx); {
 	case err == nil:
 		held.landed(ctx)
 		held.batch.finish(ctx)
-		return git.Exit{}, nil
+		return process.Exit{}, nil
 	case !errors.Is(err, errAlone):
 		held.retain(ctx)
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	exit, err := p.run(ctx, words)
 	if err == nil && exit.OK() {
@@ -92,11 +92,11 @@ func (f *Flows) Push(ctx context.Context, words []string) (git.Exit, error) {
 	return exit, err
 }
 
-func (f *Flows) pushContext(ctx context.Context, place git.Place) git.PushContext {
+func (f *Flows) pushContext(ctx context.Context, repo git.RepoState) gitargs.PushContext {
 	var remoteRefs []string
-	return git.PushContext{
+	return gitargs.PushContext{
 		Config:    f.GitConfig,
-		Head:      place.Head,
+		Head:      repo.Head,
 		LocalRefs: sync.OnceValues(func() ([]string, error) { return f.Git.LocalRefs(ctx) }),
 		RemoteRefs: func(remote string) ([]string, error) {
 			all := remoteRefs

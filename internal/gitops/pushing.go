@@ -11,7 +11,9 @@ import (
 
 	"github.com/git-gitops/git-gitops/internal/fence"
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/process"
 )
 
 // afterwards bounds the questions to the remote after a push, which go on after Ctrl-C.
@@ -53,13 +55,13 @@ type pushing struct {
 	f       *Flows
 	git     git.Git // as the user's, but for what leases need
 	held    *holds
-	args    git.PushArgs
-	place   git.Place
-	target  git.PushTarget
+	args    gitargs.PushArgs
+	repo    git.RepoState
+	target  gitargs.PushTarget
 	url     string // the first that is pushed to
 	sight   *sight
-	leases  map[string]git.Lease // of branches, by their full names
-	refused []git.RefStatus      // what the last look after a failure found
+	leases  map[string]gitargs.Lease // of branches, by their full names
+	refused []git.RefStatus          // what the last look after a failure found
 	rebased bool
 	heeded  []lock.Refusal    // for which the server has refused a push as not under its lock
 	actual  map[string]string // tips that the server has, where they are not what this clone believes
@@ -67,13 +69,13 @@ type pushing struct {
 
 // run pushes until it landed, or has failed for good. The exit is git's own; it is a success
 // exactly when the branches at the remote are ours.
-func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
+func (p *pushing) run(ctx context.Context, words []string) (process.Exit, error) {
 	words, err := p.withLeases(ctx, words)
 	if err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	if err := p.checkBase(ctx, words); err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	if p.f.Config.Push.Rebase && p.f.Config.Lock.Name != "" {
 		// Others push to this branch under names of their own: what they did comes in first.
@@ -84,17 +86,17 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 	pause := time.Second
 	for try := 0; ; try++ {
 		if err := p.declare(ctx); err != nil {
-			return git.Exit{}, err
+			return process.Exit{}, err
 		}
-		exit, said, err := p.push(words)
-		if err != nil || exit.OK() && !strings.Contains(said, "Everything up-to-date") {
+		exit, stderr, err := p.push(words)
+		if err != nil || exit.OK() && !strings.Contains(stderr, "Everything up-to-date") {
 			return exit, err
 		}
 		interrupted := exit.Signal != 0 && exit.Signal != syscall.SIGPIPE // that one is a cut connection
-		if interrupted || exit.Code == 128 && said == "" {
+		if interrupted || exit.Code == 128 && stderr == "" {
 			return exit, nil // nobody to ask: it was interrupted, or could not reach the remote
 		}
-		if word := fence.Word(said); word != "" {
+		if word := fence.Word(stderr); word != "" {
 			p.held.note(ctx, "push_rejected", "by the server: "+string(word))
 			if slices.Contains(p.heeded, word) || p.onlyTry() || ctx.Err() != nil {
 				return exit, &FencedError{Branch: strings.Join(shortNames(p.target.Branches), ", "), Word: word}
@@ -105,31 +107,31 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 			}
 			continue
 		}
-		next := p.diagnose(ctx, words, exit, said)
-		if next != landed {
+		next := p.diagnose(ctx, words, exit, stderr)
+		if next != pushLanded {
 			p.held.note(ctx, "push_rejected", fmt.Sprintf("git exit code %d", exit.Code))
 		}
 		switch {
-		case next == landed:
+		case next == pushLanded:
 			if !exit.OK() {
 				p.f.Notes.Warn("git reported an error, but the push has landed: the remote has what was pushed")
 			}
-			return git.Exit{}, nil
-		case exit.OK() && next == unanswered:
+			return process.Exit{}, nil
+		case exit.OK() && next == pushUnknown:
 			return exit, nil
 		case exit.OK():
 			p.f.Notes.Warn("git says that everything is up to date, but the remote has something else")
-			return git.Exit{Code: 1}, nil
-		case next == final || next == unanswered || try >= p.f.Config.Push.Retries || p.f.Terminal || p.args.Porcelain || ctx.Err() != nil:
+			return process.Exit{Code: 1}, nil
+		case next == pushRejected || next == pushUnknown || try >= p.f.Config.Push.Retries || p.f.Terminal || p.args.Porcelain || ctx.Err() != nil:
 			if unseen := p.unseen(ctx, p.refused); unseen != nil {
 				return exit, unseen
 			}
 			return exit, nil
 		}
 		if err := p.held.again(ctx); err != nil {
-			return git.Exit{}, err
+			return process.Exit{}, err
 		}
-		if next == moved {
+		if next == branchMoved {
 			if err := p.integrate(ctx); err != nil {
 				return p.notIntegrated(err)
 			}
@@ -143,57 +145,57 @@ func (p *pushing) run(ctx context.Context, words []string) (git.Exit, error) {
 		}
 		pause *= 2
 		if err := p.held.again(ctx); err != nil {
-			return git.Exit{}, err
+			return process.Exit{}, err
 		}
 	}
 }
 
-func (p *pushing) push(words []string) (exit git.Exit, said string, err error) {
+func (p *pushing) push(words []string) (exit process.Exit, stderr string, err error) {
 	command := append([]string{"push"}, words...)
 	if p.f.Terminal {
 		exit, err = p.git.Run(command...)
 		return exit, "", err
 	}
-	return p.git.RunReading(command...)
+	return p.git.RunCapturing(command...)
 }
 
 // next is what follows from a push that did not plainly succeed.
 type next int
 
 const (
-	final      next = iota // it is git's to tell
-	unanswered             // so it is, and the remote could not be asked
-	landed                 // what was pushed is at the remote
-	passing                // the remote is as it was, and refused for a reason that passes
-	moved                  // somebody outside the lock moved it, and we may rebase
+	pushRejected      next = iota // it is git's to tell
+	pushUnknown                   // so it is, and the remote could not be asked
+	pushLanded                    // what was pushed is at the remote
+	pushRefusedForNow             // the remote is as it was, and refused for a reason that passes
+	branchMoved                   // somebody outside the lock moved it, and we may rebase
 )
 
 // diagnose looks at the remote, not at the text of the error, for what became of a push. Only
 // the reason of a refusal is told by its words.
-func (p *pushing) diagnose(ctx context.Context, words []string, exit git.Exit, said string) next {
+func (p *pushing) diagnose(ctx context.Context, words []string, exit process.Exit, stderr string) next {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
-	refs, err := p.git.Rehearse(ctx, words)
+	refs, err := p.git.PushDryRun(ctx, words)
 	p.refused = refs
 	refused := func(r git.RefStatus) bool { return r.Flag == '!' && slices.Contains(p.target.Branches, r.Ref) }
 	switch {
-	case len(refs) == 0 && len(p.args.Refspecs) == 1 && alreadyDeleted(err) && said != "" && !strings.Contains(said, deletedWords):
-		return landed
-	case len(refs) == 0 && passes(said, exit.Code):
-		return passing
+	case len(refs) == 0 && len(p.args.Refspecs) == 1 && alreadyDeleted(err) && stderr != "" && !strings.Contains(stderr, deletedWords):
+		return pushLanded
+	case len(refs) == 0 && transient(stderr, exit.Code):
+		return pushRefusedForNow
 	case len(refs) == 0:
-		return unanswered
+		return pushUnknown
 	case !slices.ContainsFunc(refs, func(r git.RefStatus) bool { return r.Flag != '=' }):
-		return landed
+		return pushLanded
 	case slices.ContainsFunc(refs, refused):
 		if p.f.Config.Push.Rebase && p.rebasable() {
-			return moved
+			return branchMoved
 		}
-		return final
-	case passes(said, exit.Code) && (exit.Code != 128 || strings.Contains(said, "error: 5")):
-		return passing
+		return pushRejected
+	case transient(stderr, exit.Code) && (exit.Code != 128 || strings.Contains(stderr, "error: 5")):
+		return pushRefusedForNow
 	default:
-		return final
+		return pushRejected
 	}
 }
 
@@ -202,13 +204,13 @@ func (p *pushing) diagnose(ctx context.Context, words []string, exit git.Exit, s
 const deletedWords = "remote ref does not exist"
 
 func alreadyDeleted(err error) bool {
-	var asked *git.Error
-	return errors.As(err, &asked) && strings.Contains(asked.Stderr, deletedWords)
+	var gitErr *git.Error
+	return errors.As(err, &gitErr) && strings.Contains(gitErr.Stderr, deletedWords)
 }
 
-// passingWords are in refusals that may not be repeated: a ref that another process had locked, a
+// transientWords are in refusals that may not be repeated: a ref that another process had locked, a
 // server that was overloaded. Collected from git's refs code, GitHub, GitLab and the reports of users.
-var passingWords = []string{
+var transientWords = []string{
 	"cannot lock ref",
 	"failed to lock",
 	"failed to update ref",
@@ -223,8 +225,8 @@ var passingWords = []string{
 	"try again later",
 }
 
-// finalWords are in refusals that begin with the same words, and are the same at every try.
-var finalWords = []string{
+// rejectedWords are in refusals that begin with the same words, and are the same at every try.
+var rejectedWords = []string{
 	"exists; cannot create", // a branch a/b beside a branch a
 	"Permission denied",
 	"Read-only file system",
@@ -234,8 +236,8 @@ var finalWords = []string{
 // reason is what the remote, and the way there, said of a refusal: the lines that git marks as the
 // remote's, its table, and errors of the transport. All else may be a local hook's, whose refusal is
 // final: git then has no table and exits with 1.
-func reason(said string, code int) string {
-	lines := strings.FieldsFunc(said, func(r rune) bool { return r == '\n' || r == '\r' })
+func reason(stderr string, code int) string {
+	lines := strings.FieldsFunc(stderr, func(r rune) bool { return r == '\n' || r == '\r' })
 	begins := func(prefixes ...string) func(string) bool {
 		return func(line string) bool {
 			return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(line, p) })
@@ -248,11 +250,11 @@ func reason(said string, code int) string {
 	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return !theirs(l) }), "\n")
 }
 
-// passes reports whether a push that ended with this code was refused for a reason that passes.
-func passes(said string, code int) bool {
-	reason := reason(said, code)
+// transient reports whether a push that ended with this code was refused for a reason that passes.
+func transient(stderr string, code int) bool {
+	reason := reason(stderr, code)
 	says := func(w string) bool { return strings.Contains(reason, w) }
-	return slices.ContainsFunc(passingWords, says) && !slices.ContainsFunc(finalWords, says)
+	return slices.ContainsFunc(transientWords, says) && !slices.ContainsFunc(rejectedWords, says)
 }
 
 // checkBase stops a push that would go over what came in while the lock was not held. A lock
@@ -261,14 +263,14 @@ func (p *pushing) checkBase(ctx context.Context, words []string) error {
 	if !slices.ContainsFunc(p.held.list, (*hold).broken) {
 		return nil
 	}
-	refs, err := p.git.Rehearse(ctx, words)
+	refs, err := p.git.PushDryRun(ctx, words)
 	if err != nil {
 		return nil // the remote does not answer: the push will say so
 	}
 	for _, r := range refs {
 		branch := strings.TrimPrefix(r.Ref, "refs/heads/")
 		i := slices.IndexFunc(p.held.list, func(h *hold) bool { return h.broken() && h.lease.Key.Branch == branch })
-		if i < 0 || !p.held.list[i].entry.Based { // where no base is known, git decides
+		if i < 0 || !p.held.list[i].entry.BaseKnown { // where no base is known, git decides
 			continue
 		}
 		e := p.held.list[i].entry
@@ -299,10 +301,10 @@ func (p *pushing) rebasable() bool {
 	if len(p.args.Refspecs) == 0 { // the checked-out branch, if the configuration does not name others
 		style, _ := p.f.GitConfig.Get("push.default")
 		_, named := p.f.GitConfig.Get("remote." + p.target.Remote + ".push")
-		return p.place.Head != "" && style != "matching" && !named
+		return p.repo.Head != "" && style != "matching" && !named
 	}
 	src, _, _ := strings.Cut(p.args.Refspecs[0], ":")
-	return src == "HEAD" || src == "@" || src != "" && (src == p.place.Head || src == strings.TrimPrefix(p.place.Head, "refs/heads/"))
+	return src == "HEAD" || src == "@" || src != "" && (src == p.repo.Head || src == strings.TrimPrefix(p.repo.Head, "refs/heads/"))
 }
 
 // integrate rebases what is checked out onto what the remote has.
@@ -311,7 +313,7 @@ func (p *pushing) integrate(ctx context.Context) error {
 		return nil
 	}
 	branch := strings.TrimPrefix(p.target.Branches[0], "refs/heads/")
-	rebased, err := p.f.Git.Integrate(ctx, p.url, branch)
+	rebased, err := p.f.Git.FetchAndRebase(ctx, p.url, branch)
 	if rebased {
 		p.rebased = true
 		tip := p.f.Git.Tip(ctx, "FETCH_HEAD")
@@ -325,16 +327,16 @@ func (p *pushing) integrate(ctx context.Context) error {
 }
 
 // notIntegrated is the end of a push whose rebase was undone.
-func (p *pushing) notIntegrated(err error) (git.Exit, error) {
+func (p *pushing) notIntegrated(err error) (process.Exit, error) {
 	if errors.Is(err, context.Canceled) {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	var stopped *git.RebaseError
 	if errors.As(err, &stopped) && stopped.Emptied {
-		return git.Exit{}, &SameChangeError{Branch: p.target.Branches[0], Err: stopped}
+		return process.Exit{}, &SameChangeError{Branch: p.target.Branches[0], Err: stopped}
 	}
 	p.f.Notes.Warn("not pushed: %v; the clone is as it was", err)
-	return git.Exit{Code: 1}, nil
+	return process.Exit{Code: 1}, nil
 }
 
 // withLeases makes each forced push of a branch one that overwrites only what this clone has seen.
@@ -347,5 +349,5 @@ func (p *pushing) withLeases(ctx context.Context, words []string) ([]string, err
 	if mirror := "remote." + p.target.Remote + ".mirror"; len(p.leases) > 0 && len(p.args.Refspecs) == 0 && p.f.GitConfig.IsTrue(mirror) {
 		p.git = p.git.WithConfig(mirror, "false") // the words say it now, and not by force
 	}
-	return p.args.WithLeases(p.f.pushContext(ctx, p.place), p.target, words, p.leases)
+	return p.args.WithLeases(p.f.pushContext(ctx, p.repo), p.target, words, p.leases)
 }

@@ -60,7 +60,7 @@ func TestPasses(t *testing.T) {
 		if !strings.Contains(said, " ! [") && !strings.Contains(said, "error: failed to push") {
 			code = 128
 		}
-		if got := passes(said, code); got != want {
+		if got := transient(said, code); got != want {
 			t.Errorf("passes: %v, want %v:\n%s", got, want, said)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/internal/session"
 )
 
@@ -23,20 +23,20 @@ func (e *EndedError) Unwrap() error { return e.Err }
 // Run holds a lock around a command. When the lock is lost, or cannot be renewed in time, the
 // command's process group is ended before the lease can pass to another, and the error says so. A plain
 // git push to the branch, in the command or below it, is one of ours.
-func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (git.Exit, error) {
+func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (process.Exit, error) {
 	_, keys, err := f.named(ctx, r)
 	if err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 	self, err := session.Lookup(os.Getpid())
 	if err != nil {
-		return git.Exit{}, fmt.Errorf("find this process: %w", err)
+		return process.Exit{}, fmt.Errorf("find this process: %w", err)
 	}
 	// The lock is the command's and that of all below it, and of nobody beside it.
 	f.Session.Owner, f.Session.Chain = &self, []session.Process{self}
 	lease, err := f.acquire(ctx, keys[0], "run")
 	if err != nil {
-		return git.Exit{}, err
+		return process.Exit{}, err
 	}
 
 	if err := f.PushesAreOurs(keys[0].ID()); err != nil {
@@ -53,7 +53,7 @@ func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (git.E
 		lost = err
 		close(end)
 	})
-	exit, err := git.RunGroup(command, end, grace)
+	exit, err := process.RunGroup(command, end, grace)
 	stop() // joins the renewing, so that lost can be read
 	if lost != nil {
 		return exit, &EndedError{Command: command[0], Err: lost}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/git-gitops/git-gitops/internal/git"
+	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
@@ -41,8 +42,8 @@ type sight struct {
 	head   string   // full name of the branch that is checked out
 }
 
-func (f *Flows) newSight(held *holds, place git.Place, remote string, urls []string) *sight {
-	s := &sight{f: f, dir: held.dir, list: held.list, remote: remote, head: place.Head}
+func (f *Flows) newSight(held *holds, repo git.RepoState, remote string, urls []string) *sight {
+	s := &sight{f: f, dir: held.dir, list: held.list, remote: remote, head: repo.Head}
 	for _, url := range urls {
 		if repo, err := f.identity(url); err == nil && !slices.Contains(s.repos, repo) {
 			s.repos = append(s.repos, repo)
@@ -53,7 +54,7 @@ func (f *Flows) newSight(held *holds, place git.Place, remote string, urls []str
 
 // tips are the object ids at which a branch may be overwritten by an update; "": it does not exist. No
 // tip is known, and git decides, when neither is anything remembered nor was anything fetched.
-func (s *sight) tips(ctx context.Context, u git.PushUpdate) (tips []string, known bool, err error) {
+func (s *sight) tips(ctx context.Context, u gitargs.PushUpdate) (tips []string, known bool, err error) {
 	branch := strings.TrimPrefix(u.Ref, "refs/heads/")
 	note := func(tip string) {
 		if !slices.Contains(tips, tip) {
@@ -71,7 +72,7 @@ func (s *sight) tips(ctx context.Context, u git.PushUpdate) (tips []string, know
 		}
 	}
 	for _, h := range s.list {
-		if h.entry.Based && h.entry.Key.Branch == branch {
+		if h.entry.BaseKnown && h.entry.Key.Branch == branch {
 			note(h.entry.Base)
 		}
 	}
@@ -91,7 +92,7 @@ func (s *sight) tips(ctx context.Context, u git.PushUpdate) (tips []string, know
 
 // shown reports whether what was last fetched of a branch counts as seen: a fetch alone shows nothing
 // to anybody.
-func (s *sight) shown(ctx context.Context, u git.PushUpdate, tracking, fetched string, remembered bool) bool {
+func (s *sight) shown(ctx context.Context, u gitargs.PushUpdate, tracking, fetched string, remembered bool) bool {
 	if s.included(ctx, u, fetched) {
 		return true
 	}
@@ -116,7 +117,7 @@ func (s *sight) shown(ctx context.Context, u git.PushUpdate, tracking, fetched s
 
 // included reports whether a commit is in what is pushed, or was in the local branch, or the detached
 // HEAD, that is. For a delete that is HEAD, and the branch of the same name.
-func (s *sight) included(ctx context.Context, u git.PushUpdate, commit string) bool {
+func (s *sight) included(ctx context.Context, u gitargs.PushUpdate, commit string) bool {
 	src, branch := u.Src, u.Src
 	switch {
 	case src == "":
@@ -155,20 +156,20 @@ func (s *sight) see(branch, tip string) {
 
 // landedAt notes what a push has made of the branch of a lock that stays; "": it has deleted it.
 func landedAt(tip string) func(*workspace.Entry) {
-	return func(e *workspace.Entry) { e.Base, e.Based, e.Broken = tip, true, false }
+	return func(e *workspace.Entry) { e.Base, e.BaseKnown, e.Broken = tip, true, false }
 }
 
 // findLeases are the conditions on which this push may overwrite or delete branches: those that it forces,
 // and those with a lease of the user's own, which holds in addition.
-func (p *pushing) findLeases(ctx context.Context) (map[string]git.Lease, error) {
-	leases := map[string]git.Lease{}
+func (p *pushing) findLeases(ctx context.Context) (map[string]gitargs.Lease, error) {
+	leases := map[string]gitargs.Lease{}
 	for _, u := range p.target.Updates {
 		own, owned := p.args.OwnLease(u.Ref)
 		if !owned && !u.Forced && u.Src != "" {
 			continue
 		}
 		if owned && p.exact(ctx, own) {
-			leases[u.Ref] = git.Lease{Own: true}
+			leases[u.Ref] = gitargs.Lease{Own: true}
 			continue
 		}
 		tips, known, err := p.sight.tips(ctx, u)
@@ -180,22 +181,22 @@ func (p *pushing) findLeases(ctx context.Context) (map[string]git.Lease, error) 
 		case owned:
 			leases[u.Ref] = p.ownLease(ctx, u, own, tips)
 		case len(tips) == 0:
-			leases[u.Ref] = git.Lease{}
+			leases[u.Ref] = gitargs.Lease{}
 		case len(tips) == 1:
-			leases[u.Ref] = git.Lease{Tip: tips[0]}
+			leases[u.Ref] = gitargs.Lease{Tip: tips[0]}
 		default:
 			tip, err := p.f.Git.RemoteTip(ctx, p.url, u.Ref)
 			if err != nil || !slices.Contains(tips, tip) {
 				tip = tips[0]
 			}
-			leases[u.Ref] = git.Lease{Tip: tip}
+			leases[u.Ref] = gitargs.Lease{Tip: tip}
 		}
 	}
 	return leases, nil
 }
 
 // exact reports whether a lease names one object, or nothing: only who has looked can do so.
-func (p *pushing) exact(ctx context.Context, own git.OwnLease) bool {
+func (p *pushing) exact(ctx context.Context, own gitargs.OwnLease) bool {
 	value := strings.ToLower(own.Value)
 	switch {
 	case own.Tracking:
@@ -210,23 +211,23 @@ func (p *pushing) exact(ctx context.Context, own git.OwnLease) bool {
 
 // ownLease is a lease of the user's own that is no exact object id. It holds only if the clone has seen
 // what it comes to; else no lease can satisfy both.
-func (p *pushing) ownLease(ctx context.Context, u git.PushUpdate, own git.OwnLease, tips []string) git.Lease {
+func (p *pushing) ownLease(ctx context.Context, u gitargs.PushUpdate, own gitargs.OwnLease, tips []string) gitargs.Lease {
 	rev := own.Value
 	if own.Tracking {
 		if rev = p.f.GitConfig.Tracking(p.target.Remote, u.Ref); rev == "" {
-			return git.Lease{Own: true} // git refuses it
+			return gitargs.Lease{Own: true} // git refuses it
 		}
 	}
 	tip := p.f.Git.Tip(ctx, rev)
 	switch {
 	case tip == "":
-		return git.Lease{Own: true}
+		return gitargs.Lease{Own: true}
 	case !slices.Contains(tips, tip) && !p.sight.included(ctx, u, tip):
-		return git.Lease{}
+		return gitargs.Lease{}
 	case own.Tracking && p.forceIfIncludes(): // which git applies to no lease with a value
-		return git.Lease{Own: true}
+		return gitargs.Lease{Own: true}
 	default:
-		return git.Lease{Tip: tip}
+		return gitargs.Lease{Tip: tip}
 	}
 }
 
@@ -257,9 +258,9 @@ func (p *pushing) unseen(ctx context.Context, refs []git.RefStatus) *UnseenError
 }
 
 // record remembers what this push has made of branches.
-func (p *pushing) record(ctx context.Context, updates []git.PushUpdate) {
+func (p *pushing) record(ctx context.Context, updates []gitargs.PushUpdate) {
 	ctx = context.WithoutCancel(ctx)
-	head := []string{"HEAD", "@", p.place.Head, strings.TrimPrefix(p.place.Head, "refs/heads/")}
+	head := []string{"HEAD", "@", p.repo.Head, strings.TrimPrefix(p.repo.Head, "refs/heads/")}
 	var revs []string
 	for _, u := range updates {
 		if u.Src != "" && (p.rebased || !slices.Contains(head, u.Src)) {
@@ -281,15 +282,15 @@ func (p *pushing) record(ctx context.Context, updates []git.PushUpdate) {
 		case p.rebased || !slices.Contains(head, u.Src):
 			tip, revs = revs[0], revs[1:]
 		default:
-			tip = p.place.Tip
+			tip = p.repo.Tip
 		}
 		p.sight.see(strings.TrimPrefix(u.Ref, "refs/heads/"), tip)
 	}
 }
 
 // landedInPart are the branches that a push has updated although it failed as a whole.
-func (p *pushing) landedInPart() []git.PushUpdate {
-	var landed []git.PushUpdate
+func (p *pushing) landedInPart() []gitargs.PushUpdate {
+	var landed []gitargs.PushUpdate
 	for _, u := range p.target.Updates {
 		if slices.Contains(p.refused, git.RefStatus{Ref: u.Ref, Flag: '='}) {
 			landed = append(landed, u)

@@ -86,8 +86,8 @@ func (p *policy) lasts(t lock.Token, what string, d time.Duration) bool {
 	return time.Since(p.seen[s]) >= d
 }
 
-// judge is the policy as the wait asks for it.
-func (p *policy) judge(ctx context.Context, a lock.Attempt) (lock.Judgment, error) {
+// decide is the policy as the wait asks for it.
+func (p *policy) decide(ctx context.Context, a lock.Attempt) (lock.Decision, error) {
 	var (
 		all   = map[standing]bool{}
 		over  []lock.Token
@@ -113,20 +113,20 @@ func (p *policy) judge(ctx context.Context, a lock.Attempt) (lock.Judgment, erro
 	}
 	switch {
 	case all[within] && (first || !all[beside] && !all[pending]):
-		return lock.Judgment{Verdict: lock.Join}, nil
+		return lock.Decision{Action: lock.Join}, nil
 	case all[pending]:
-		return lock.Judgment{Again: lookEnded}, nil
+		return lock.Decision{Again: lookEnded}, nil
 	case len(over) > 0 && !all[beside] && !all[apart]:
-		return lock.Judgment{Verdict: lock.TakeOver, Ended: over}, nil
+		return lock.Decision{Action: lock.TakeOver, Ended: over}, nil
 	}
 	if err := p.self(a); err != nil {
-		return lock.Judgment{}, err
+		return lock.Decision{}, err
 	}
 	watching, err := p.deadlock(ctx, a)
 	if watching {
 		again = lookDeadlock
 	}
-	return lock.Judgment{Again: again}, err
+	return lock.Decision{Again: again}, err
 }
 
 // shares reports whether this command may share a lock of a session, or take it over. What runs

@@ -47,10 +47,10 @@ type Keeper struct {
 	// Pushing is the git that is pushing under this lock, for a hook, which cannot see its
 	// push end. When it has ended, Landed looks at the remote: a push that landed ends the lock.
 	// After any other the lock is kept for the retry, by this keeper if it is the Only one.
-	Pushing *session.Process
-	Landed  func(context.Context) bool
-	Only    bool
-	Stays   func(*workspace.Entry) // what a push that landed makes of an entry whose lock stays; nil: it ends
+	Pushing    *session.Process
+	Landed     func(context.Context) bool
+	SoleKeeper bool
+	Stays      func(*workspace.Entry) // what a push that landed makes of an entry whose lock stays; nil: it ends
 
 	// Before is the connection by which the command that started us is present, until we are. May be nil.
 	Before io.Closer
@@ -65,7 +65,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	others := false // another keeper goes on
 	defer func() {
 		if !others {
-			workspace.Dismiss(k.Entry)
+			workspace.UnlinkSession(k.Entry)
 		}
 	}()
 	lease := k.Entry.Hold(k.TTL)
@@ -116,7 +116,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			case landed:
 				k.note(k.Stays)
 			}
-			if !k.Only {
+			if !k.SoleKeeper {
 				others = true
 				return
 			}

@@ -40,10 +40,10 @@ const (
 
 // Waiting is the news of a wait that goes on.
 type Waiting struct {
-	Key    Key
-	Place  int
-	Holder Holder
-	Err    error // the store is in passing trouble, and the wait goes on
+	Key      Key
+	Position int
+	Holder   Holder
+	Err      error // the store is in passing trouble, and the wait goes on
 }
 
 // Acquire waits for the lock, at most for timeout, and returns the lease. A timeout of zero
@@ -76,11 +76,11 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			slowest = max(slowest, took)
 			r.see(attempt.Holder, sent.mono)
 			r.Ticket = attempt.Ticket
-			if r.Place == 0 {
-				r.Place = attempt.Place
+			if r.Position == 0 {
+				r.Position = attempt.Position
 			}
 			retry.reset()
-			lease, soon, err := judged(ctx, s, r, attempt)
+			lease, soon, err := applyPolicy(ctx, s, r, attempt)
 			if err != nil {
 				abandon(ctx, s, r, slowest)
 			}
@@ -91,7 +91,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		case ctx.Err() != nil:
 			abandon(ctx, s, r, slowest)
 			return nil, ctx.Err()
-		case contacted && Passing(err), moving(err) && time.Since(started) < moveBudget:
+		case contacted && Transient(err), moving(err) && time.Since(started) < moveBudget:
 		case contacted && attempt.Granted && is(err, Unconfirmed) && (unconfirmed.IsZero() || time.Since(unconfirmed) < replicaBudget):
 			if unconfirmed.IsZero() {
 				unconfirmed = time.Now()
@@ -110,13 +110,13 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		left := time.Until(giveUp)
 		if left <= 0 {
 			giveUpWait(ctx, s, r, GaveUpTimeout, max(releaseBudget, 2*slowest))
-			return nil, &TimeoutError{Key: r.Key, Place: last.Place, Holder: last.Holder, Waited: time.Since(started), Err: err}
+			return nil, &TimeoutError{Key: r.Key, Position: last.Position, Holder: last.Holder, Waited: time.Since(started), Err: err}
 		}
 		if news != nil {
-			news(Waiting{Key: r.Key, Place: last.Place, Holder: last.Holder, Err: err})
+			news(Waiting{Key: r.Key, Position: last.Position, Holder: last.Holder, Err: err})
 		}
 		if err != nil {
-			err = sleep(ctx, min(retry.next(last.Place), left))
+			err = sleep(ctx, min(retry.next(last.Position), left))
 		} else {
 			pause := patience(attempt)
 			if again > 0 {
@@ -126,8 +126,8 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			if err == nil && r.Woken != nil {
 				err = r.Woken(ctx)
 			}
-			if err != nil && ctx.Err() == nil && Passing(err) {
-				err = sleep(ctx, min(retry.next(last.Place), left)) // the next try tells what the trouble is
+			if err != nil && ctx.Err() == nil && Transient(err) {
+				err = sleep(ctx, min(retry.next(last.Position), left)) // the next try tells what the trouble is
 			}
 		}
 		if err != nil {
@@ -151,29 +151,29 @@ func (r *Request) see(h Holder, sent time.Time) {
 	r.Known = max(r.Known, h.Fence)
 }
 
-// judged does what the request's judge says about the holder. It returns a lease, an error that
+// applyPolicy does what the request's policy says about the holder. It returns a lease, an error that
 // ends the wait, or neither: wait, and when to judge again.
-func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, time.Duration, error) {
-	if r.Judge == nil || !a.Holder.Known {
+func applyPolicy(ctx context.Context, s Store, r Request, a Attempt) (*Lease, time.Duration, error) {
+	if r.Policy == nil || !a.Holder.Known {
 		return nil, 0, nil
 	}
-	j, err := r.Judge(ctx, a)
-	if Passing(err) { // judge again at the next try
+	j, err := r.Policy(ctx, a)
+	if Transient(err) { // judge again at the next try
 		return nil, 0, nil
 	}
-	if j.Verdict == Wait || err != nil {
+	if j.Action == Wait || err != nil {
 		return nil, j.Again, err
 	}
 	r.Ended = j.Ended
 	sent := now()
-	joined, err := s.Join(ctx, r, a.Holder.Token, j.Verdict)
-	if Passing(err) {
+	joined, err := s.Join(ctx, r, a.Holder.Token, j.Action)
+	if Transient(err) {
 		return nil, 0, nil
 	}
 	if err != nil || !joined.Granted { // it is another's by now, or others share it: they are waited for
 		return nil, 0, err
 	}
-	if j.Verdict == Join {
+	if j.Action == Join {
 		r.Token, r.Share = a.Holder.Token, r.Token
 	}
 	lease := newLease(r, joined.Fence, sent)
@@ -184,13 +184,13 @@ func judged(ctx context.Context, s Store, r Request, a Attempt) (*Lease, time.Du
 // patience is how long to wait before asking again. Only the first in line watches for the
 // holder's expiry, so that an expiry wakes one and not all.
 func patience(a Attempt) time.Duration {
-	d := spread(time.Duration(float64(Heartbeat) * pace(a.Place)))
-	if a.Holder.Presence != PresenceUnknown || a.Place <= 2 && a.Holder.Known && a.Holder.Age < Heartbeat {
+	d := spread(time.Duration(float64(Heartbeat) * pace(a.Position)))
+	if a.Holder.Presence != PresenceUnknown || a.Position <= 2 && a.Holder.Known && a.Holder.Age < Heartbeat {
 		// The second looks too, for the first may have ended with the holder. A holder that is new
 		// to the lock may yet show itself.
-		d = time.Duration(min(a.Place, 2)) * LookEvery
+		d = time.Duration(min(a.Position, 2)) * LookEvery
 	}
-	if a.Place > 1 {
+	if a.Position > 1 {
 		return d
 	}
 	if !a.Holder.Known {
@@ -230,7 +230,7 @@ func giveUpWait(ctx context.Context, s Store, r Request, why string, budget time
 	var retry backoff
 	for {
 		err := s.GiveUp(ctx, r, why)
-		if err == nil || !Passing(err) || sleep(ctx, retry.next(0)) != nil {
+		if err == nil || !Transient(err) || sleep(ctx, retry.next(0)) != nil {
 			return
 		}
 	}
@@ -245,9 +245,9 @@ func sentAtAll(err error) bool {
 // moving reports whether it failed because a slot of a Cluster is on its way to another node.
 func moving(err error) bool { return is(err, Moving) }
 
-func is(err error, t Trouble) bool {
+func is(err error, f Failure) bool {
 	var se *StoreError
-	return errors.As(err, &se) && se.Trouble == t
+	return errors.As(err, &se) && se.Failure == f
 }
 
 // backoff doubles from 50 ms to 1 s, with jitter; far back in line from 5 s to a minute, or else all who

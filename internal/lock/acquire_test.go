@@ -38,7 +38,7 @@ func TestAcquire(t *testing.T) {
 	if !errors.As(err, &timeout) {
 		t.Fatalf("got %v, want a timeout", err)
 	}
-	if h := timeout.Holder; !h.Known || h.Token != lease.Token || h.PID != 7 || h.Fence != lease.Fence() || timeout.Place != 1 {
+	if h := timeout.Holder; !h.Known || h.Token != lease.Token || h.PID != 7 || h.Fence != lease.Fence() || timeout.Position != 1 {
 		t.Errorf("got %+v", timeout)
 	}
 	release(t, store, lease, lock.Freed)
@@ -172,7 +172,7 @@ func TestAcquire_answerLost(t *testing.T) {
 		t.Fatalf("granted without an answer: %+v", lease)
 	}
 	var se *lock.StoreError
-	if !errors.As(err, &se) || se.Trouble != lock.Unreachable || !se.Ambiguous {
+	if !errors.As(err, &se) || se.Failure != lock.Unreachable || !se.Ambiguous {
 		t.Errorf("got %#v", err)
 	}
 	if client.Exists(t.Context(), rkey("fence")).Val() != 1 {
@@ -262,7 +262,7 @@ func TestAcquire_firstContactFailsFast(t *testing.T) {
 			if took := time.Since(started); took > 3*time.Second {
 				t.Errorf("took %s", took)
 			}
-			if trouble(err) != lock.Unreachable {
+			if failure(err) != lock.Unreachable {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -279,14 +279,14 @@ func TestAcquire_ridesOutRestart(t *testing.T) {
 		defer close(w.done)
 		w.lease, w.err = lock.Acquire(t.Context(), store, request(), time.Minute, func(n lock.Waiting) { news <- n })
 	}()
-	if n := <-news; n.Err != nil || n.Place != 1 {
+	if n := <-news; n.Err != nil || n.Position != 1 {
 		t.Errorf("got %+v", n)
 	}
 	blocked(t, client, 1)
 	server.Kill()
 	for n := range news {
 		if n.Err != nil {
-			if trouble(n.Err) != lock.Unreachable || n.Place != 1 {
+			if failure(n.Err) != lock.Unreachable || n.Position != 1 {
 				t.Errorf("got %+v", n)
 			}
 			break
@@ -310,7 +310,7 @@ func TestAcquire_outageOutlastsBudget(t *testing.T) {
 	p.close(true)
 	<-w.done
 	var timeout *lock.TimeoutError
-	if !errors.As(w.err, &timeout) || trouble(w.err) != lock.Unreachable || !timeout.Holder.Known {
+	if !errors.As(w.err, &timeout) || failure(w.err) != lock.Unreachable || !timeout.Holder.Known {
 		t.Errorf("got %v", w.err)
 	}
 	if w.took > 4*time.Second { // the time for the wait, and for trying to give up the ticket
@@ -385,7 +385,7 @@ func TestAcquire_mayNotBlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := lock.Acquire(ctx, store, request(), 3*time.Second, nil)
-	if n := calls(t, client, "evalsha"); trouble(err) != lock.Forbidden {
+	if n := calls(t, client, "evalsha"); failure(err) != lock.Forbidden {
 		t.Errorf("tried %d times in 3 s, then: %v; want forbidden at once", n, err)
 	}
 }

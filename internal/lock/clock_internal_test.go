@@ -32,14 +32,14 @@ func TestPatience(t *testing.T) {
 		attempt     Attempt
 		least, most time.Duration
 	}{
-		{"first in line", Attempt{Place: 1, Holder: known}, Heartbeat, Heartbeat + Heartbeat/10},
-		{"the holder's lease ends", Attempt{Place: 1, Holder: Holder{Known: true, Left: time.Second}}, time.Second, 1100 * time.Millisecond},
-		{"a stranger holds", Attempt{Place: 1, Holder: Holder{Token: "x", Left: -1}}, 50 * time.Millisecond, 100 * time.Millisecond},
-		{"second, a stranger holds", Attempt{Place: 2, Holder: Holder{Token: "x", Left: -1}}, Heartbeat, Heartbeat + Heartbeat/10},
-		{"the last that is near", Attempt{Place: Near, Holder: known}, Heartbeat, Heartbeat + Heartbeat/10},
-		{"in between", Attempt{Place: (Near + Far) / 2, Holder: known}, 30 * time.Second, 45 * time.Second},
-		{"far", Attempt{Place: Far + 1, Holder: known}, time.Minute, 66 * time.Second},
-		{"very far", Attempt{Place: 5000, Holder: known}, time.Minute, 66 * time.Second},
+		{"first in line", Attempt{Position: 1, Holder: known}, Heartbeat, Heartbeat + Heartbeat/10},
+		{"the holder's lease ends", Attempt{Position: 1, Holder: Holder{Known: true, Left: time.Second}}, time.Second, 1100 * time.Millisecond},
+		{"a stranger holds", Attempt{Position: 1, Holder: Holder{Token: "x", Left: -1}}, 50 * time.Millisecond, 100 * time.Millisecond},
+		{"second, a stranger holds", Attempt{Position: 2, Holder: Holder{Token: "x", Left: -1}}, Heartbeat, Heartbeat + Heartbeat/10},
+		{"the last that is near", Attempt{Position: Near, Holder: known}, Heartbeat, Heartbeat + Heartbeat/10},
+		{"in between", Attempt{Position: (Near + Far) / 2, Holder: known}, 30 * time.Second, 45 * time.Second},
+		{"far", Attempt{Position: Far + 1, Holder: known}, time.Minute, 66 * time.Second},
+		{"very far", Attempt{Position: 5000, Holder: known}, time.Minute, 66 * time.Second},
 	} {
 		if d := patience(test.attempt); d < test.least || d > test.most {
 			t.Errorf("%s: asks again in %s", test.name, d)

@@ -7,42 +7,42 @@ import (
 	"time"
 )
 
-// Trouble classifies why the store could not do its work. None of them means "held by somebody".
-type Trouble string
+// Failure classifies why the store could not do its work. None of them means "held by somebody".
+type Failure string
 
-// The troubles, each with advice of its own at the command line.
+// The failures, each with advice of its own at the command line.
 const (
-	Unreachable Trouble = "unreachable" // no connection, or no answer in time
-	TLSFailed   Trouble = "tls"         // the TLS handshake was refused by one of the sides, for another reason than these:
-	TLSAbsent   Trouble = "no tls"      // the server speaks no TLS
-	TLSTooOld   Trouble = "old tls"     // the server speaks no version of TLS that we do
-	Untrusted   Trouble = "untrusted"   // who signed the server's certificate is unknown
-	WrongName   Trouble = "name"        // the server's certificate is for other names
-	Expired     Trouble = "expired"     // the server's certificate is not valid at this time
-	WantsCert   Trouble = "client cert" // the server wants a client certificate, or another one
-	AuthFailed  Trouble = "auth"        // NOAUTH, WRONGPASS
-	Rotated     Trouble = "rotated"     // the same, after a login that worked, with a password from a file
-	Forbidden   Trouble = "forbidden"   // NOPERM: the ACL lacks a command or a key
-	ReadOnly    Trouble = "readonly"    // READONLY: a replica, or a failover is under way
-	Persistence Trouble = "persistence" // MISCONF: it cannot save to disk and refuses writes
-	Loading     Trouble = "loading"     // LOADING, MASTERDOWN: not ready yet
-	Moving      Trouble = "moving"      // TRYAGAIN, MOVED, ASK, CLUSTERDOWN: a slot of a Cluster is on its way
-	OutOfMemory Trouble = "memory"      // OOM: maxmemory is reached
-	Unconfirmed Trouble = "unconfirmed" // fewer replicas than asked for have confirmed the lock
-	NotALock    Trouble = "wrongtype"   // WRONGTYPE: the key that the user named holds something else than a lock
-	NotOurs     Trouble = "not ours"    // WRONGTYPE: a key below our prefix does
-	Full        Trouble = "full"        // it takes no more connections
-	Protected   Trouble = "protected"   // DENIED: it has no password, so it answers its own machine only
-	ClusterNode Trouble = "node"        // MOVED: it is one node of a Cluster
-	NoEndpoint  Trouble = "no endpoint" // the nodes of the Cluster tell no address
-	NoDatabase  Trouble = "database"    // SELECT was refused
-	Newer       Trouble = "newer"       // the lock is kept by a newer version of the protocol
-	Refused     Trouble = "refused"     // any other error that the server answered
+	Unreachable Failure = "unreachable" // no connection, or no answer in time
+	TLSFailed   Failure = "tls"         // the TLS handshake was refused by one of the sides, for another reason than these:
+	TLSAbsent   Failure = "no tls"      // the server speaks no TLS
+	TLSTooOld   Failure = "old tls"     // the server speaks no version of TLS that we do
+	Untrusted   Failure = "untrusted"   // who signed the server's certificate is unknown
+	WrongName   Failure = "name"        // the server's certificate is for other names
+	Expired     Failure = "expired"     // the server's certificate is not valid at this time
+	WantsCert   Failure = "client cert" // the server wants a client certificate, or another one
+	AuthFailed  Failure = "auth"        // NOAUTH, WRONGPASS
+	Rotated     Failure = "rotated"     // the same, after a login that worked, with a password from a file
+	Forbidden   Failure = "forbidden"   // NOPERM: the ACL lacks a command or a key
+	ReadOnly    Failure = "readonly"    // READONLY: a replica, or a failover is under way
+	Persistence Failure = "persistence" // MISCONF: it cannot save to disk and refuses writes
+	Loading     Failure = "loading"     // LOADING, MASTERDOWN: not ready yet
+	Moving      Failure = "moving"      // TRYAGAIN, MOVED, ASK, CLUSTERDOWN: a slot of a Cluster is on its way
+	OutOfMemory Failure = "memory"      // OOM: maxmemory is reached
+	Unconfirmed Failure = "unconfirmed" // fewer replicas than asked for have confirmed the lock
+	NotALock    Failure = "wrongtype"   // WRONGTYPE: the key that the user named holds something else than a lock
+	NotOurs     Failure = "not ours"    // WRONGTYPE: a key below our prefix does
+	Full        Failure = "full"        // it takes no more connections
+	Protected   Failure = "protected"   // DENIED: it has no password, so it answers its own machine only
+	ClusterNode Failure = "node"        // MOVED: it is one node of a Cluster
+	NoEndpoint  Failure = "no endpoint" // the nodes of the Cluster tell no address
+	NoDatabase  Failure = "database"    // SELECT was refused
+	Newer       Failure = "newer"       // the lock is kept by a newer version of the protocol
+	Refused     Failure = "refused"     // any other error that the server answered
 )
 
-// StoreError is trouble with the store itself.
+// StoreError is a failure of the store itself.
 type StoreError struct {
-	Trouble Trouble
+	Failure Failure
 	Addr    string // where the store is, without credentials
 	Err     error  // the reason, without secrets
 
@@ -54,13 +54,13 @@ func (e *StoreError) Error() string { return fmt.Sprintf("redis at %s: %v", e.Ad
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// Passing reports whether waiting may mend it: a restart, a failover, a cut connection.
-func Passing(err error) bool {
+// Transient reports whether waiting may mend it: a restart, a failover, a cut connection.
+func Transient(err error) bool {
 	var se *StoreError
 	if !errors.As(err, &se) {
 		return false
 	}
-	switch se.Trouble {
+	switch se.Failure {
 	case Unreachable, ReadOnly, Loading, Moving, Rotated, Full:
 		return true
 	default:
@@ -70,11 +70,11 @@ func Passing(err error) bool {
 
 // TimeoutError says that the wait for a lock ended without it.
 type TimeoutError struct {
-	Key    Key
-	Place  int // the last known place in the queue
-	Holder Holder
-	Waited time.Duration
-	Err    error // the store's trouble, when the time ran out during an outage
+	Key      Key
+	Position int // the last known place in the queue
+	Holder   Holder
+	Waited   time.Duration
+	Err      error // the store's trouble, when the time ran out during an outage
 }
 
 func (e *TimeoutError) Error() string {

@@ -92,7 +92,7 @@ func TestLease_Release_budget(t *testing.T) {
 	}
 	started := time.Now()
 	_, err := lease.Release(t.Context(), store, 300*time.Millisecond)
-	if took := time.Since(started); took > soon || trouble(err) != lock.Unreachable {
+	if took := time.Since(started); took > soon || failure(err) != lock.Unreachable {
 		t.Errorf("after %s: %v", took, err)
 	}
 	if err := server.Signal(syscall.SIGCONT); err != nil {
@@ -220,7 +220,7 @@ func TestLease_Keep_lostInOutage(t *testing.T) {
 			if left := lease.Left(); left > 0 || left < -700*time.Millisecond {
 				t.Errorf("told with %s left", left)
 			}
-			if trouble(err) != lock.Unreachable {
+			if failure(err) != lock.Unreachable {
 				t.Errorf("got %v", err)
 			}
 			stop()

@@ -172,12 +172,12 @@ type State struct {
 
 // Request asks for a lock.
 type Request struct {
-	Key    Key           // required
-	Token  Token         // required
-	Record Record        // who asks
-	TTL    time.Duration // required: the lease when granted
-	Ticket int64         // the place taken before; 0 at the first try
-	Place  int           // the first place in the queue that we were told; 0: none yet
+	Key      Key           // required
+	Token    Token         // required
+	Record   Record        // who asks
+	TTL      time.Duration // required: the lease when granted
+	Ticket   int64         // the place taken before; 0 at the first try
+	Position int           // the first place in the queue that we were told; 0: none yet
 
 	// HeldBy is the last holder that we saw, HeldRecord what it said about itself, and HeldUntil until
 	// when it may believe in its lease. When the store has lost our ticket it has lost the lock too, and
@@ -200,8 +200,8 @@ type Request struct {
 	Present bool
 	Server  string
 
-	// Judge is asked after each try that was not granted. nil: wait.
-	Judge func(context.Context, Attempt) (Judgment, error)
+	// Policy is asked after each try that was not granted. nil: wait.
+	Policy func(context.Context, Attempt) (Decision, error)
 	// Woken is asked each time that a wait was interrupted, and may end it with an error. nil: go on.
 	Woken func(context.Context) error
 	// Ended are those whose shares end when this request takes the lock over.
@@ -216,23 +216,23 @@ func (r Request) Own() Token {
 	return r.Token
 }
 
-// Verdict is what to do about a lock that somebody holds.
-type Verdict int
+// Action is what to do about a lock that somebody holds.
+type Action int
 
 const (
 	// Wait is for everybody else.
-	Wait Verdict = iota
+	Wait Action = iota
 	// Join shares the lock: it is ours as well, and free when all who share have released it.
 	Join
 	// TakeOver takes the lock from a holder that is done with it.
 	TakeOver
 )
 
-// Judgment is what to do about a lock that somebody holds.
-type Judgment struct {
-	Verdict Verdict
-	Again   time.Duration // with Wait: judge again after this time at the latest; 0: when there is news
-	Ended   []Token       // with TakeOver: those whose shares end with it
+// Decision is what to do about a lock that somebody holds.
+type Decision struct {
+	Action Action
+	Again  time.Duration // with Wait: judge again after this time at the latest; 0: when there is news
+	Ended  []Token       // with TakeOver: those whose shares end with it
 }
 
 // Blocked is a hold that cannot go on because its script waits for another lock: an edge of the
@@ -269,11 +269,11 @@ const (
 
 // Attempt is the answer to one try.
 type Attempt struct {
-	Granted bool
-	Fence   Fence
-	Place   int    // 1 is next in line; 0 when granted
-	Ticket  int64  // the place in the queue, to be kept by the waiter over a loss of the store's data
-	Holder  Holder // who holds it, when not granted
+	Granted  bool
+	Fence    Fence
+	Position int    // 1 is next in line; 0 when granted
+	Ticket   int64  // the place in the queue, to be kept by the waiter over a loss of the store's data
+	Holder   Holder // who holds it, when not granted
 
 	Guarded bool // as in Renewal, when granted
 }
@@ -340,7 +340,7 @@ type Store interface {
 	Wait(ctx context.Context, k Key, t Token, d time.Duration) error
 	// Join makes the lock of a holder ours as well, or ours instead: v is Join or TakeOver. It is
 	// not granted when that holder does not have it any more.
-	Join(ctx context.Context, r Request, holder Token, v Verdict) (Attempt, error)
+	Join(ctx context.Context, r Request, holder Token, v Action) (Attempt, error)
 	// Block tells the others, for the life of a waiter, what a hold waits for, or with the zero
 	// Blocked that it waits no more; Blocked reads that.
 	Block(ctx context.Context, hold Token, b Blocked) error

@@ -91,14 +91,14 @@ func TestModel_mutex(t *testing.T) {
 						lease, err := lock.Acquire(t.Context(), store, request(), patience, nil)
 						if err != nil { // no effect; whatever it had is released
 							var timeout *lock.TimeoutError
-							if !errors.As(err, &timeout) && trouble(err) != lock.Unreachable {
+							if !errors.As(err, &timeout) && failure(err) != lock.Unreachable {
 								t.Error(err)
 							}
 							continue
 						}
 						note(id, mutexOp{acquire: true}, lease.Fence(), call, time.Since(started))
 						if dice.IntN(3) == 0 {
-							if err := lease.Renew(t.Context(), store); err != nil && trouble(err) != lock.Unreachable {
+							if err := lease.Renew(t.Context(), store); err != nil && failure(err) != lock.Unreachable {
 								t.Errorf("renew what is held: %v", err)
 							}
 						}

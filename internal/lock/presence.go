@@ -75,7 +75,7 @@ func (l *Lease) attend(ctx context.Context, s Store) {
 			}
 			l.unclaim()
 			pause := retry.next(0)
-			if !Passing(err) {
+			if !Transient(err) {
 				pause = subscribePause
 			}
 			if sleep(ctx, pause) != nil {

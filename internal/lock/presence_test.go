@@ -180,10 +180,10 @@ func TestPresence_sharers(t *testing.T) {
 	store := open(t, server.Addr())
 	h := hold(t, store, take(t, store, patient(true)))
 
-	r := judge(lock.Join)
+	r := deciding(lock.Join)
 	r.TTL, r.Present = time.Hour, true
 	shown := hold(t, store, take(t, store, r))
-	r = judge(lock.Join)
+	r = deciding(lock.Join)
 	r.TTL = time.Hour
 	hidden := take(t, store, r)
 	h.die()
@@ -211,7 +211,7 @@ func TestPresence_sharerLives(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	h := hold(t, store, take(t, store, patient(true)))
-	r := judge(lock.Join)
+	r := deciding(lock.Join)
 	r.TTL, r.Present = time.Hour, true
 	shown := hold(t, store, take(t, store, r))
 	w := wait(t.Context(), t, open(t, server.Addr()), patient(false), time.Hour)

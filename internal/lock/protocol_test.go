@@ -41,7 +41,7 @@ func TestAcquire_refusedMidway(t *testing.T) {
 	for _, command := range []string{"get", "xadd", "hset", "hdel", "set", "pexpire", "del", "zrem", "hmget", "hget", "zcard", "zrange"} {
 		store := as(t, server, client, command)
 		lease, err := lock.Acquire(ctx, store, request(), 0, nil)
-		if lease != nil || trouble(err) != lock.Forbidden {
+		if lease != nil || failure(err) != lock.Forbidden {
 			t.Errorf("without %s: %+v, %v", command, lease, err)
 		}
 		if client.Exists(ctx, rkey("lock")).Val() != 0 {
@@ -53,7 +53,7 @@ func TestAcquire_refusedMidway(t *testing.T) {
 		client.SAdd(ctx, rkey(kind), "x")
 		client.Expire(ctx, rkey(kind), time.Minute)
 		lease, err := lock.Acquire(ctx, as(t, server, client), request(), 0, nil)
-		if lease != nil || trouble(err) != lock.NotOurs {
+		if lease != nil || failure(err) != lock.NotOurs {
 			t.Errorf("%s is a set: %+v, %v", kind, lease, err)
 		}
 		if client.Exists(ctx, rkey("lock")).Val() != 0 {
@@ -82,7 +82,7 @@ func TestRelease_refusedMidway(t *testing.T) {
 				client.FlushAll(ctx)
 				continue // not needed to free a lock that nobody waits for
 			}
-			if trouble(err) != lock.Forbidden {
+			if failure(err) != lock.Forbidden {
 				t.Errorf("without %s: %v", command, err)
 			}
 			if got := client.Get(ctx, rkey("lock")).Val(); got != string(lease.Token) {
@@ -105,7 +105,7 @@ func TestBreak_again(t *testing.T) {
 	ctx := t.Context()
 	lease := take(t, as(t, server, client), request())
 	by := lock.Record{User: "u", Host: "h"}
-	if _, err := as(t, server, client, "del").Break(ctx, key, lease.Token, by, "why"); trouble(err) != lock.Forbidden {
+	if _, err := as(t, server, client, "del").Break(ctx, key, lease.Token, by, "why"); failure(err) != lock.Forbidden {
 		t.Errorf("got %v", err)
 	}
 	if got, err := as(t, server, client).Break(ctx, key, lease.Token, by, "why"); got != lock.Freed || err != nil {
@@ -118,7 +118,7 @@ func TestJoin_shorterTTL(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	take(t, store, request())
-	short := judge(lock.Join)
+	short := deciding(lock.Join)
 	short.TTL = 5 * time.Second
 	shared := take(t, store, short)
 	check := func(when string) {
@@ -284,7 +284,7 @@ func TestProtocol_newer(t *testing.T) {
 		"acquire": err, "join": joined, "release": released, "break": broken, "list": listed,
 		"renew": lease.Renew(ctx, store), "give up": store.GiveUp(ctx, w, lock.GaveUpCancelled),
 	} {
-		if trouble(err) != lock.Newer {
+		if failure(err) != lock.Newer {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -382,7 +382,7 @@ func TestAcquire_slowAnswersLeaveNothing(t *testing.T) {
 	p := newProxy(t, server.Addr())
 	p.onAnswer(func([]byte) bool { time.Sleep(1300 * time.Millisecond); return true })
 	lease, err := lock.Acquire(t.Context(), open(t, p.addr), request(), time.Minute, nil)
-	if lease != nil || trouble(err) != lock.Unreachable {
+	if lease != nil || failure(err) != lock.Unreachable {
 		t.Errorf("got %+v, %v", lease, err)
 	}
 	if client.Exists(t.Context(), rkey("fence")).Val() == 0 {

@@ -253,10 +253,10 @@ func TestQueue_claimLapses(t *testing.T) {
 	client.PExpire(t.Context(), rkey("lock"), time.Millisecond)
 	eventually(t, soon, "the claim lapses", func() bool { return client.Exists(t.Context(), rkey("lock")).Val() == 0 })
 
-	if a := try(t, store, last); a.Granted || a.Place != 1 || a.Holder.Token != next.Token {
+	if a := try(t, store, last); a.Granted || a.Position != 1 || a.Holder.Token != next.Token {
 		t.Errorf("the last jumped the queue: %+v", a) // it hands over to the next, and is first in line now
 	}
-	if a := try(t, store, slow); a.Granted || a.Place != 1 || a.Ticket != slow.Ticket {
+	if a := try(t, store, slow); a.Granted || a.Position != 1 || a.Ticket != slow.Ticket {
 		t.Errorf("the slow one lost its place: %+v", a)
 	}
 	if a := try(t, store, next); !a.Granted {

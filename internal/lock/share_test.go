@@ -11,10 +11,10 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-// judge is a request that always judges the same.
-func judge(v lock.Verdict) lock.Request {
+// deciding is a request whose policy always decides the same.
+func deciding(v lock.Action) lock.Request {
 	r := request()
-	r.Judge = func(context.Context, lock.Attempt) (lock.Judgment, error) { return lock.Judgment{Verdict: v}, nil }
+	r.Policy = func(context.Context, lock.Attempt) (lock.Decision, error) { return lock.Decision{Action: v}, nil }
 	return r
 }
 
@@ -25,7 +25,7 @@ func TestJoin(t *testing.T) {
 			server, client := serve(t)
 			store := open(t, server.Addr())
 			holder := take(t, store, request())
-			shared := take(t, store, judge(lock.Join))
+			shared := take(t, store, deciding(lock.Join))
 			if shared.Token != holder.Token || shared.Fence() != holder.Fence() {
 				t.Errorf("got %+v", shared)
 			}
@@ -55,7 +55,7 @@ func TestJoin_reasserted(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	holder := take(t, store, request())
-	shared := take(t, store, judge(lock.Join))
+	shared := take(t, store, deciding(lock.Join))
 	client.FlushAll(t.Context())
 	if err := shared.Renew(t.Context(), store); err != nil || !shared.Broken() {
 		t.Errorf("%v, broken %t", err, shared.Broken())
@@ -72,7 +72,7 @@ func TestTakeOver(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	holder := take(t, store, request())
-	taker := take(t, store, judge(lock.TakeOver))
+	taker := take(t, store, deciding(lock.TakeOver))
 	if taker.Token == holder.Token || taker.Fence() <= holder.Fence() {
 		t.Errorf("got %+v", taker)
 	}
@@ -94,7 +94,7 @@ func TestTakeOver_shared(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	holder := take(t, store, request())
-	shared := take(t, store, judge(lock.Join))
+	shared := take(t, store, deciding(lock.Join))
 	if err := client.ConfigResetStat(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestTakeOver_shared(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		defer close(w.done)
-		w.lease, w.err = lock.Acquire(ctx, store, judge(lock.TakeOver), 500*time.Millisecond, nil)
+		w.lease, w.err = lock.Acquire(ctx, store, deciding(lock.TakeOver), 500*time.Millisecond, nil)
 	}()
 	var timeout *lock.TimeoutError
 	select {
@@ -129,7 +129,7 @@ func TestJoin_arrivesAfterItsRelease(t *testing.T) {
 	store := open(t, server.Addr())
 	ctx := t.Context()
 	holder := take(t, store, request())
-	for _, verdict := range []lock.Verdict{lock.Join, lock.TakeOver} {
+	for _, verdict := range []lock.Action{lock.Join, lock.TakeOver} {
 		late := request()
 		if _, err := store.Release(ctx, key, late.Token); err != nil {
 			t.Fatal(err)
@@ -142,7 +142,7 @@ func TestJoin_arrivesAfterItsRelease(t *testing.T) {
 	checkFree(t, client)
 
 	holder = take(t, store, request())
-	shared := take(t, store, judge(lock.Join))
+	shared := take(t, store, deciding(lock.Join))
 	release(t, store, holder, lock.StillShared)
 	if a, err := store.TryAcquire(ctx, holder.Request); a.Granted {
 		t.Errorf("granted to a token that was released: %+v, %v", a, err)

@@ -168,10 +168,10 @@ func blocked(t *testing.T, c *redis.Client, n int) {
 	})
 }
 
-func trouble(err error) lock.Trouble {
+func failure(err error) lock.Failure {
 	var se *lock.StoreError
 	if errors.As(err, &se) {
-		return se.Trouble
+		return se.Failure
 	}
 	return ""
 }

@@ -40,7 +40,7 @@ type personView struct {
 }
 
 type waiterView struct {
-	Place int
+	Position int
 	personView
 	Since    time.Time
 	Silent   bool
@@ -91,7 +91,7 @@ func newLock(l lockState, events []redisstore.Event, now time.Time, span time.Du
 		ahead = max(0, hold-now.Sub(l.since))
 	}
 	for i, w := range l.Waiters {
-		wv := waiterView{Place: i + 1, personView: newPerson(w.Record), Since: l.arrived[i], Silent: !w.Alive}
+		wv := waiterView{Position: i + 1, personView: newPerson(w.Record), Since: l.arrived[i], Silent: !w.Alive}
 		if hold > 0 {
 			wv.Estimate = "about " + rough(ahead+time.Duration(i)*hold)
 		}

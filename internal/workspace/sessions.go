@@ -41,8 +41,8 @@ func tmpHome() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("git-gitops-%d", os.Getuid()))
 }
 
-// Enrol notes that a session holds the lock of an entry. session is an ID that can be a file name.
-func (d Dir) Enrol(e Entry) error {
+// LinkSession notes that a session holds the lock of an entry. session is an ID that can be a file name.
+func (d Dir) LinkSession(e Entry) error {
 	if e.Session == "" {
 		return nil
 	}
@@ -72,8 +72,8 @@ func (d Dir) link(e Entry, dir string) error {
 	return err
 }
 
-// Dismiss undoes Enrol.
-func Dismiss(e Entry) {
+// UnlinkSession undoes LinkSession.
+func UnlinkSession(e Entry) {
 	if e.Session == "" {
 		return
 	}

@@ -46,17 +46,17 @@ type Entry struct {
 	Since   time.Time   `json:"since"`
 
 	// Base is the tip that the branch had when the lock was taken: what this clone's edits are
-	// built on. "" when the branch did not exist, or nobody looked (see Based).
-	Base  string `json:"base,omitempty"`
-	Based bool   `json:"based"` // Base is known
+	// built on. "" when the branch did not exist, or nobody looked (see BaseKnown).
+	Base      string `json:"base,omitempty"`
+	BaseKnown bool   `json:"base_known"` // Base is known
 
 	// Broken: the lock was gone for a time, so that another may have held it. Lost: why it is
 	// no longer ours, as far as the keeper knows.
 	Broken bool   `json:"broken,omitempty"`
 	Lost   string `json:"lost,omitempty"`
 
-	// Told: the script has been told that an operator broke this lock, and may take it again.
-	Told bool `json:"told,omitempty"`
+	// BreakReported: the script has been told that an operator broke this lock, and may take it again.
+	BreakReported bool `json:"break_reported,omitempty"`
 
 	// Session is the ID of the session that the lock belongs to, "" for none.
 	Session string `json:"session,omitempty"`

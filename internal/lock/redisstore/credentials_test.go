@@ -58,7 +58,7 @@ func TestReadPassword(t *testing.T) {
 	var se *lock.StoreError
 	for until := time.Now().Add(time.Minute); ; {
 		err := renew()
-		if errors.As(err, &se) && se.Trouble == lock.Rotated && lock.Passing(err) {
+		if errors.As(err, &se) && se.Failure == lock.Rotated && lock.Transient(err) {
 			break
 		}
 		if time.Now().After(until) {
@@ -95,5 +95,5 @@ func TestReadPassword(t *testing.T) {
 		t.Errorf("got %+v", a)
 	}
 	o.Password, o.ReadPassword = "wrong", func() (string, error) { return "wrong", nil }
-	checkTrouble(t, o, lock.AuthFailed)
+	checkFailure(t, o, lock.AuthFailed)
 }

@@ -18,21 +18,21 @@ import (
 // joined, taken_over, reasserted, expired, gone, lost, broken, timed_out, cancelled, push_rejected,
 // batch_joined, batch_pushed, batch_landed.
 type Event struct {
-	ID     string    // of the stream entry: milliseconds of the server's clock, and a number
-	Time   time.Time // by the server's clock
-	Key    lock.Key
-	Lock   string // the lock's key on Redis
-	Type   string
-	Who    string        // the holder or waiter that it is about
-	Run    string        // URL of its CI run, "" for none
-	Fence  string        // "" for events of a wait
-	Wait   time.Duration // acquired, timed_out, cancelled: how long it waited
-	Place  int           // acquired: the first place in the queue, 0 for no wait
-	Hold   time.Duration // released, expired, gone, broken: how long it was held
-	Queue  int           // how many waited at that time
-	Batch  int           // batch_pushed: how many pushes went together
-	By     string        // broken: who did it
-	Reason string
+	ID       string    // of the stream entry: milliseconds of the server's clock, and a number
+	Time     time.Time // by the server's clock
+	Key      lock.Key
+	Lock     string // the lock's key on Redis
+	Type     string
+	Who      string        // the holder or waiter that it is about
+	Run      string        // URL of its CI run, "" for none
+	Fence    string        // "" for events of a wait
+	Wait     time.Duration // acquired, timed_out, cancelled: how long it waited
+	Position int           // acquired: the first place in the queue, 0 for no wait
+	Hold     time.Duration // released, expired, gone, broken: how long it was held
+	Queue    int           // how many waited at that time
+	Batch    int           // batch_pushed: how many pushes went together
+	By       string        // broken: who did it
+	Reason   string
 }
 
 // Events reads what happened since a time, of every lock, in order. It reads the streams one by one.
@@ -48,7 +48,7 @@ func (s *Store) Events(ctx context.Context, since time.Time) ([]Event, error) {
 		entries, err := s.client.XRange(read, s.kindKey("events", id), from, "+").Result()
 		cancel()
 		if err != nil && !errors.Is(err, redis.Nil) {
-			return nil, s.trouble(err)
+			return nil, s.failure(err)
 		}
 		for _, entry := range entries {
 			e := parseEvent(entry)
@@ -74,7 +74,7 @@ func parseEvent(m redis.XMessage) Event {
 	return Event{
 		ID: m.ID, Time: time.UnixMilli(millis), Lock: text("lock"), Type: text("type"),
 		Who: text("who"), Run: text("run"), Fence: text("fence"),
-		Wait: time.Duration(number("wait_ms")) * time.Millisecond, Place: int(number("place")),
+		Wait: time.Duration(number("wait_ms")) * time.Millisecond, Position: int(number("position")),
 		Hold: time.Duration(number("hold_ms")) * time.Millisecond, Queue: int(number("queue")),
 		Batch: int(number("batch")), By: text("by"), Reason: text("reason"),
 	}
@@ -86,7 +86,7 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	defer cancel()
 	now, err := s.client.Time(ctx).Result()
 	if err != nil {
-		return time.Time{}, s.trouble(err)
+		return time.Time{}, s.failure(err)
 	}
 	return now, nil
 }

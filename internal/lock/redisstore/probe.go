@@ -67,7 +67,7 @@ func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, s.trouble(err)
+		return nil, s.failure(err)
 	}
 	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.Addr, b.Addr) })
 	return nodes, nil
@@ -77,7 +77,7 @@ func (s *Store) node(ctx context.Context, c *redis.Client) (Node, error) {
 	// A connection of its own, because the client shows nobody those that it has.
 	conn, err := c.Options().Dialer(ctx, c.Options().Network, c.Options().Addr)
 	if err != nil {
-		return Node{}, s.trouble(err)
+		return Node{}, s.failure(err)
 	}
 	n := Node{Addr: conn.RemoteAddr().String(), TLS: tlsState(conn)}
 	if n.Addr == "" || n.Addr == "@" { // a socket
@@ -94,8 +94,8 @@ func (s *Store) node(ctx context.Context, c *redis.Client) (Node, error) {
 		if err == nil {
 			return nil
 		}
-		if !errors.As(err, &reply) || replyTrouble(reply.Error()) == lock.AuthFailed {
-			return s.trouble(err)
+		if !errors.As(err, &reply) || replyFailure(reply.Error()) == lock.AuthFailed {
+			return s.failure(err)
 		}
 		if !slices.Contains(n.Refused, name) {
 			n.Refused = append(n.Refused, name)
@@ -228,7 +228,7 @@ func (s *Store) ProbePresence(ctx context.Context) error {
 	r.Server = sub.Server()
 	renewal, err := s.Renew(ctx, r)
 	if err == nil && !renewal.Claimed {
-		err = s.trouble(errors.New("the server does not count who is subscribed (PUBSUB NUMSUB, INFO in a script)"))
+		err = s.failure(errors.New("the server does not count who is subscribed (PUBSUB NUMSUB, INFO in a script)"))
 	}
 	return err
 }

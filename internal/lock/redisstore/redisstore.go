@@ -309,7 +309,7 @@ func (s *Store) runWith(ctx context.Context, script func() *redis.Script, k lock
 	var a answer
 	select {
 	case <-ctx.Done():
-		return nil, s.trouble(ctx.Err())
+		return nil, s.failure(ctx.Err())
 	case a = <-answered:
 	case <-time.After(patience + reloadTimeout): // and while it asks sentinels, its own deadlines
 		a.err = context.DeadlineExceeded
@@ -319,10 +319,10 @@ func (s *Store) runWith(ctx context.Context, script func() *redis.Script, k lock
 	s.failed = a.err != nil
 	s.mu.Unlock()
 	if a.err != nil {
-		err := s.trouble(a.err)
+		err := s.failure(a.err)
 		var se *lock.StoreError
-		if errors.As(err, &se) && se.Trouble == lock.NotALock && k.Verbatim == "" {
-			se.Trouble = lock.NotOurs
+		if errors.As(err, &se) && se.Failure == lock.NotALock && k.Verbatim == "" {
+			se.Failure = lock.NotOurs
 		}
 		return nil, err
 	}
@@ -334,7 +334,7 @@ func (s *Store) newer(reply any) error {
 	list, _ := reply.([]any)
 	if len(list) == 2 && list[0] == int64(-2) {
 		return &lock.StoreError{
-			Trouble: lock.Newer, Addr: s.addr,
+			Failure: lock.Newer, Addr: s.addr,
 			Err: fmt.Errorf("a newer git-gitops keeps this lock, by version %v of the protocol", list[1]),
 		}
 	}
@@ -383,7 +383,7 @@ func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, e
 		held = encode(r.HeldRecord)
 	}
 	reply, err := s.run(ctx, acquireScript, r.Key, r.Token, r.Known,
-		r.TTL.Milliseconds(), r.Ticket, encode(r.Record), r.Place,
+		r.TTL.Milliseconds(), r.Ticket, encode(r.Record), r.Position,
 		string(r.HeldBy), max(0, time.Until(r.HeldUntil)).Milliseconds(), held)
 	if err != nil {
 		return lock.Attempt{}, err
@@ -394,11 +394,11 @@ func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, e
 		a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int()), Guarded: p.int() == 1}
 		return a, errors.Join(s.check(&p), s.confirm(ctx, r))
 	case 0:
-		a := lock.Attempt{Place: int(p.int()), Ticket: p.int(), Holder: p.holder()}
+		a := lock.Attempt{Position: int(p.int()), Ticket: p.int(), Holder: p.holder()}
 		a.Holder.Presence = p.presence()
 		return a, s.check(&p)
 	default:
-		return lock.Attempt{}, s.trouble(fmt.Errorf("the token of this wait was ended already (%d)", status))
+		return lock.Attempt{}, s.failure(fmt.Errorf("the token of this wait was ended already (%d)", status))
 	}
 }
 
@@ -413,12 +413,12 @@ func (s *Store) confirm(ctx context.Context, r lock.Request) error {
 	got, err := s.replicas(ctx, r.Key)
 	if err == nil && got < s.minReplicas {
 		return &lock.StoreError{
-			Trouble: lock.Unconfirmed, Addr: s.addr, Ambiguous: true,
+			Failure: lock.Unconfirmed, Addr: s.addr, Ambiguous: true,
 			Err: fmt.Errorf("%d of %d replicas have confirmed the lock", got, s.minReplicas),
 		}
 	}
 	if err != nil {
-		err = s.trouble(err)
+		err = s.failure(err)
 		var se *lock.StoreError
 		if errors.As(err, &se) {
 			se.Ambiguous = true // the grant has been carried out, whatever became of this
@@ -470,7 +470,7 @@ func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Durat
 	select {
 	case err := <-answered:
 		if err != nil && !errors.Is(err, redis.Nil) {
-			return s.trouble(err)
+			return s.failure(err)
 		}
 		return nil
 	case <-ctx.Done():
@@ -479,7 +479,7 @@ func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Durat
 }
 
 // Join implements lock.Store.
-func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v lock.Verdict) (lock.Attempt, error) {
+func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v lock.Action) (lock.Attempt, error) {
 	mode := "join"
 	if v == lock.TakeOver {
 		mode = "takeover"
@@ -518,7 +518,7 @@ func (s *Store) Block(ctx context.Context, hold lock.Token, b lock.Blocked) erro
 		err = s.client.Set(ctx, s.blockedKey(hold), text, lock.Life).Err()
 	}
 	if err != nil {
-		return s.trouble(err)
+		return s.failure(err)
 	}
 	return nil
 }
@@ -532,7 +532,7 @@ func (s *Store) Blocked(ctx context.Context, hold lock.Token) (b lock.Blocked, o
 		return lock.Blocked{}, false, nil
 	}
 	if err != nil {
-		return lock.Blocked{}, false, s.trouble(err)
+		return lock.Blocked{}, false, s.failure(err)
 	}
 	return b, json.Unmarshal([]byte(text), &b) == nil, nil
 }
@@ -668,7 +668,7 @@ func (s *Store) List(ctx context.Context) ([]lock.State, error) {
 	load, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	if err := inspectScript().Load(load, s.client).Err(); err != nil {
-		return nil, s.trouble(err)
+		return nil, s.failure(err)
 	}
 	var states []lock.State
 	for some := range slices.Chunk(ids, inspectStep) {
@@ -696,9 +696,9 @@ func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, er
 	for i, reply := range replies {
 		value, err := reply.Result()
 		if err != nil {
-			err = s.trouble(err)
+			err = s.failure(err)
 			var se *lock.StoreError
-			if errors.As(err, &se) && se.Trouble == lock.NotALock {
+			if errors.As(err, &se) && se.Failure == lock.NotALock {
 				continue // somebody else's key, named as ours are
 			}
 			return nil, err
@@ -737,7 +737,7 @@ func (s *Store) ids(ctx context.Context, kind string) ([]string, error) {
 			keys, next, err := c.Scan(ctx, cursor, match, scanStep).Result()
 			cancel()
 			if err != nil {
-				return s.trouble(err)
+				return s.failure(err)
 			}
 			for _, key := range keys {
 				if _, id, ok := strings.Cut(key[len(s.prefix)+1:], ":{"); ok {
@@ -758,7 +758,7 @@ func (s *Store) ids(ctx context.Context, kind string) ([]string, error) {
 			return scan(ctx, c)
 		})
 		if err != nil {
-			err = s.trouble(err)
+			err = s.failure(err)
 		}
 	} else {
 		err = scan(ctx, s.client)
@@ -792,7 +792,7 @@ func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond 
 // check turns an answer that is not of the expected form into an error.
 func (s *Store) check(p *parser) error {
 	if p.bad {
-		return s.trouble(fmt.Errorf("unexpected answer %v", p.reply))
+		return s.failure(fmt.Errorf("unexpected answer %v", p.reply))
 	}
 	return nil
 }

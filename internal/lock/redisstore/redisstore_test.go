@@ -99,10 +99,10 @@ func TestStore_keys(t *testing.T) {
 		}
 		try(t, store, holder)
 		check("fence", "lock", "meta")
-		if a := try(t, store, waiter); a.Granted || a.Place != 1 || a.Holder.Token != holder.Token || a.Holder.Repo != key.Repo {
+		if a := try(t, store, waiter); a.Granted || a.Position != 1 || a.Holder.Token != holder.Token || a.Holder.Repo != key.Repo {
 			t.Errorf("got %+v", a)
 		}
-		if a := try(t, store, next); a.Place != 2 {
+		if a := try(t, store, next); a.Position != 2 {
 			t.Errorf("got %+v", a)
 		}
 		check("fence", "lock", "meta", "queue", "waiters")

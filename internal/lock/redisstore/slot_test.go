@@ -114,7 +114,7 @@ func TestSlot_moves(t *testing.T) {
 						}
 						break
 					}
-					if !lock.Passing(err) {
+					if !lock.Transient(err) {
 						t.Error(err)
 						return
 					}
@@ -167,10 +167,10 @@ func TestSlot_halfMoved(t *testing.T) {
 		}
 	}
 	_, err := store.TryAcquire(ctx, request(key))
-	if !lock.Passing(err) {
+	if !lock.Transient(err) {
 		t.Errorf("a waiter: %v", err)
 	}
-	if _, err := store.Release(ctx, key, holder.Token); !lock.Passing(err) {
+	if _, err := store.Release(ctx, key, holder.Token); !lock.Transient(err) {
 		t.Errorf("a release: %v", err)
 	}
 	for {
@@ -260,7 +260,7 @@ func TestStore_unconfirmed(t *testing.T) {
 	wantUnconfirmed := func(what string, err error) {
 		t.Helper()
 		var se *lock.StoreError
-		if !errors.As(err, &se) || se.Trouble != lock.Unconfirmed {
+		if !errors.As(err, &se) || se.Failure != lock.Unconfirmed {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -42,7 +42,7 @@ func (s *Store) Subscribe(ctx context.Context, k lock.Key, holder lock.Token) (l
 		s.failed = s.failed || a.err != nil // a Cluster may have moved the lock
 		s.mu.Unlock()
 		if a.err != nil {
-			return nil, s.trouble(a.err)
+			return nil, s.failure(a.err)
 		}
 		return a.sub, nil
 	case <-ctx.Done():
@@ -51,7 +51,7 @@ func (s *Store) Subscribe(ctx context.Context, k lock.Key, holder lock.Token) (l
 				_ = a.sub.Close()
 			}
 		}()
-		return nil, s.trouble(ctx.Err())
+		return nil, s.failure(ctx.Err())
 	}
 }
 

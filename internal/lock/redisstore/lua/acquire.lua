@@ -1,8 +1,8 @@
 -- Takes the lock, or a place in the queue.
--- ARGV: 7 ttl, ms  8 ticket or 0  9 record  10 first place in the queue  11 the holder that was seen last,
+-- ARGV: 7 ttl, ms  8 ticket or 0  9 record  10 first position in the queue  11 the holder that was seen last,
 -- or empty  12 for how long it may still be believed in, ms  13 its record
--- Returns {1, fence, whether a server asks what is declared}, {0, place, ticket, holder, whether the holder is there}, or {-1} when the token was ended before.
-local TTL, TICKET, RECORD, PLACE = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
+-- Returns {1, fence, whether a server asks what is declared}, {0, position, ticket, holder, whether the holder is there}, or {-1} when the token was ended before.
+local TTL, TICKET, RECORD, POSITION = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local HOLDER, BELIEVED, HELD = ARGV[11], tonumber(ARGV[12]), ARGV[13]
 
 local function granted(fence) return {1, fence, how_ended(GUARDED) and 1 or 0} end
@@ -12,7 +12,7 @@ local owner = redis.call('GET', LOCK)
 local there = -1
 if owner and owner ~= TOKEN then
 	-- The first in line looks, and the second, for the first may have ended with the holder.
-	if alive_before(TOKEN) < 2 then there = judge(owner) end
+	if alive_before(TOKEN) < 2 then there = end_if_absent(owner) end
 	if there == 2 then owner = redis.call('GET', LOCK) end
 end
 if owner == TOKEN then
@@ -20,7 +20,7 @@ if owner == TOKEN then
 	if m[1] ~= TOKEN then return granted(grant(TOKEN, RECORD, TTL)) end
 	redis.call('PEXPIRE', META, DAY) -- a full server allows this, and after it the rest
 	if m[3] then
-		event('acquired', RECORD, 'fence', m[2], 'wait_ms', m[3], 'place', PLACE)
+		event('acquired', RECORD, 'fence', m[2], 'wait_ms', m[3], 'position', POSITION)
 		redis.call('HDEL', META, 'waited')
 	end
 	extend(TTL)
@@ -52,7 +52,7 @@ if not owner then
 	local head = first_alive()
 	if not head or head == TOKEN then
 		local waited = head and ms(NOW - tonumber(redis.call('ZSCORE', QUEUE, TOKEN))) or '0'
-		return granted(grant(TOKEN, RECORD, TTL, nil, 'acquired', 'wait_ms', waited, 'place', PLACE))
+		return granted(grant(TOKEN, RECORD, TTL, nil, 'acquired', 'wait_ms', waited, 'position', POSITION))
 	end
 	hand_over()
 end
@@ -68,7 +68,7 @@ if not ticket then
 	redis.call('PEXPIRE', META, DAY)
 end
 redis.call('PEXPIRE', QUEUE, DAY)
-local place = redis.call('ZRANK', QUEUE, TOKEN) + 1
-redis.call('HSET', WAITERS, TOKEN, until_text(NOW + life(place) * 1000, RECORD))
+local position = redis.call('ZRANK', QUEUE, TOKEN) + 1
+redis.call('HSET', WAITERS, TOKEN, until_text(NOW + life(position) * 1000, RECORD))
 redis.call('PEXPIRE', WAITERS, DAY)
-return {0, place, ticket, holder(), there}
+return {0, position, ticket, holder(), there}

@@ -14,7 +14,7 @@ local m = redis.call('HMGET', META, 'owner', 'fence', 'record')
 if m[1] ~= HOLDER then
 	remember_end(HOLDER, HOW, DAY)
 else
-	bury(HOLDER, HOW)
+	remember_ends(HOLDER, HOW)
 	event('broken', m[3], 'fence', m[2], 'hold_ms', held(), 'by', (who(ARGV[9])), 'reason', ARGV[10])
 end
-return pass_on() and 2 or 1
+return free_or_hand_over() and 2 or 1

@@ -111,8 +111,8 @@ local function wake(owner)
 end
 
 -- For how long a waiter may be silent, ms, by its place in line: see lock.Pace.
-local function life(place)
-	return LIFE * (1 + (STRETCH - 1) * math.min(math.max(place - NEAR, 0), FAR - NEAR) / (FAR - NEAR))
+local function life(position)
+	return LIFE * (1 + (STRETCH - 1) * math.min(math.max(position - NEAR, 0), FAR - NEAR) / (FAR - NEAR))
 end
 
 -- Extends the lock to ttl, ms. One that another who shares it has extended further is not shortened.
@@ -194,7 +194,7 @@ local function hand_over()
 end
 
 -- Frees the lock, or hands it over, in which case it is true.
-local function pass_on()
+local function free_or_hand_over()
 	if hand_over() then return true end
 	redis.call('DEL', META)
 	redis.call('DEL', LOCK)
@@ -222,7 +222,7 @@ local function holder()
 end
 
 -- Remembers how the hold of everybody who shares the lock ended.
-local function bury(owner, how)
+local function remember_ends(owner, how)
 	remember_end(owner, how, DAY)
 	for _, field in ipairs(redis.call('HKEYS', META)) do
 		if string.sub(field, 1, 2) == 's:' then remember_end(string.sub(field, 3), how, DAY) end
@@ -292,7 +292,7 @@ local function found() redis.call('HDEL', META, 'absent', 'looks') end
 
 -- Looks whether the holder is there, and ends its hold when nobody was for the grace and three looks.
 -- Returns what presence does, or 2 when it ended the hold.
-local function judge(owner)
+local function end_if_absent(owner)
 	local state, grace = presence(owner)
 	if state == 1 then found() end
 	if state ~= 0 then return state end
@@ -304,8 +304,8 @@ local function judge(owner)
 		redis.call('HSET', META, 'absent', int(since), 'looks', looks)
 		return 0
 	end
-	bury(owner, 'gone')
+	remember_ends(owner, 'gone')
 	event('gone', m[3], 'fence', m[4], 'hold_ms', held())
-	pass_on()
+	free_or_hand_over()
 	return 2
 end

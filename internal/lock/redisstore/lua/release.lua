@@ -16,7 +16,7 @@ end
 
 local known = owner and m[1] == owner
 if not owner then
-	pass_on()
+	free_or_hand_over()
 	return 0
 end
 if known and not m[4] or not known and owner ~= TOKEN then
@@ -28,4 +28,4 @@ if known and shares() > 1 then
 	return 3
 end
 if known then event('released', m[2], 'fence', m[3], 'hold_ms', held()) end
-return pass_on() and 2 or 1
+return free_or_hand_over() and 2 or 1

@@ -1,4 +1,4 @@
-package git
+package gitargs
 
 import (
 	"bytes"
@@ -122,7 +122,7 @@ func (o *oracle) context() PushContext {
 		return strings.Split(strings.TrimSuffix(o.mustGit(dir, "for-each-ref", "--format=%(refname) %(symref)"), "\n"), "\n")
 	}
 	return PushContext{
-		Config:    parseConfig([]byte(o.mustGit(o.dir, "config", "-z", "--list"))),
+		Config:    ParseConfig([]byte(o.mustGit(o.dir, "config", "-z", "--list"))),
 		Head:      strings.TrimSpace(head),
 		LocalRefs: func() ([]string, error) { return refs(o.dir), nil },
 		RemoteRefs: func(remote string) ([]string, error) {

@@ -1,4 +1,6 @@
-package git
+// Package gitargs reads git's words: the command lines of clone and push, refspecs, configuration,
+// and what they mean together, as far as a lock depends on them. It runs no program.
+package gitargs
 
 import (
 	"fmt"

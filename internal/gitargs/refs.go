@@ -1,10 +1,9 @@
-package git
+package gitargs
 
 import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -107,21 +106,6 @@ func (c Config) remotes() []string {
 		}
 	}
 	return names
-}
-
-// IsTrue reads a boolean as git does (git_parse_maybe_bool in config.c), except that a
-// malformed one, at which git stops, is true.
-func (c Config) IsTrue(key string) bool {
-	value, ok := c.Get(key)
-	if !ok {
-		return false
-	}
-	switch strings.ToLower(value) {
-	case "", "false", "no", "off":
-		return false
-	}
-	n, err := strconv.ParseInt(value, 0, 64)
-	return err != nil || n != 0
 }
 
 // refspec is one push refspec (parse_refspec in refspec.c).

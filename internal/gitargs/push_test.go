@@ -1,4 +1,4 @@
-package git
+package gitargs
 
 import (
 	"reflect"
@@ -72,7 +72,7 @@ func FuzzParsePush(f *testing.F) {
 
 func TestParseConfig(t *testing.T) {
 	t.Parallel()
-	c := parseConfig([]byte("remote.o.push\na:b\x00push.autosetupremote\x00remote.o.push\nc\nd\x00empty.key\n\x00"))
+	c := ParseConfig([]byte("remote.o.push\na:b\x00push.autosetupremote\x00remote.o.push\nc\nd\x00empty.key\n\x00"))
 	want := Config{"remote.o.push": {"a:b", "c\nd"}, "push.autosetupremote": {"true"}, "empty.key": {""}}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %q, want %q", c, want)

@@ -1,13 +1,13 @@
 //go:build !unix
 
-package git
+package process
 
 import (
 	"errors"
 	"os"
 )
 
-// Detach is not to be had on this system: locks then live by their TTL.
+// Detach is not available on this system: locks then live by their TTL.
 func Detach(string, string, []string, []byte, *os.File) (pid int, err error) {
 	return 0, errors.New("no background processes on this system")
 }

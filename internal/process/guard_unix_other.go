@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package git
+package process
 
 // endWithGit does nothing: this system does not tell the children of a process of its end.
 func endWithGit() {}

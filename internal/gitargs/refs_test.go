@@ -1,4 +1,4 @@
-package git
+package gitargs
 
 import (
 	"errors"
@@ -111,7 +111,7 @@ func TestPushArgs_Target(t *testing.T) {
 			}
 			asked := ""
 			got, err := a.Target(PushContext{
-				Config:    parseConfig([]byte(config)),
+				Config:    ParseConfig([]byte(config)),
 				Head:      head,
 				LocalRefs: func() ([]string, error) { return local, nil },
 				RemoteRefs: func(string) ([]string, error) {

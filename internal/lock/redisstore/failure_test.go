@@ -27,15 +27,15 @@ import (
 
 const secret = "s3cret-pass"
 
-// checkTrouble asks for the lock and compares what kind of trouble that is. It must be told fast, as at a
+// checkFailure asks for the lock and compares what kind of trouble that is. It must be told fast, as at a
 // first contact, and without the password.
-func checkTrouble(t *testing.T, o redisstore.Options, want lock.Trouble) {
+func checkFailure(t *testing.T, o redisstore.Options, want lock.Failure) {
 	t.Helper()
 	store := open(t, o)
 	a, err := store.TryAcquire(t.Context(), request(key))
 	var se *lock.StoreError
 	for range 10 { // on a busy machine, a first contact may be too slow to find out
-		if !errors.As(err, &se) || se.Trouble != lock.Unreachable || want == lock.Unreachable {
+		if !errors.As(err, &se) || se.Failure != lock.Unreachable || want == lock.Unreachable {
 			break
 		}
 		store = open(t, o)
@@ -45,15 +45,15 @@ func checkTrouble(t *testing.T, o redisstore.Options, want lock.Trouble) {
 		t.Fatalf("got %+v, %v; want trouble %q", a, err, want)
 	}
 	t.Log(err)
-	if se.Trouble != want {
-		t.Errorf("got trouble %q, want %q: %v", se.Trouble, want, err)
+	if se.Failure != want {
+		t.Errorf("got trouble %q, want %q: %v", se.Failure, want, err)
 	}
 	if se.Addr != o.Addrs[0] || strings.Contains(err.Error(), secret) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestTrouble_unreachable(t *testing.T) {
+func TestFailure_unreachable(t *testing.T) {
 	listen := func(t *testing.T, serve func(net.Conn)) redisstore.Options {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -76,7 +76,7 @@ func TestTrouble_unreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("refused", func(t *testing.T) {
-		checkTrouble(t, redisstore.Options{Addrs: []string{"127.0.0.1:" + port}}, lock.Unreachable)
+		checkFailure(t, redisstore.Options{Addrs: []string{"127.0.0.1:" + port}}, lock.Unreachable)
 	})
 	t.Run("all nodes of a cluster", func(t *testing.T) {
 		store := open(t, redisstore.Options{Addrs: []string{"127.0.0.1:" + port}, Cluster: true})
@@ -85,26 +85,26 @@ func TestTrouble_unreachable(t *testing.T) {
 		_, nodes := store.Nodes(t.Context())
 		for _, err := range []error{list, events, nodes} {
 			var se *lock.StoreError
-			if !errors.As(err, &se) || se.Trouble != lock.Unreachable || strings.Count(err.Error(), "redis at") != 1 {
+			if !errors.As(err, &se) || se.Failure != lock.Unreachable || strings.Count(err.Error(), "redis at") != 1 {
 				t.Errorf("got %v", err)
 			}
 		}
 	})
 	t.Run("no such host", func(t *testing.T) {
-		checkTrouble(t, redisstore.Options{Addrs: []string{"redis.invalid:6379"}}, lock.Unreachable)
+		checkFailure(t, redisstore.Options{Addrs: []string{"redis.invalid:6379"}}, lock.Unreachable)
 	})
 	t.Run("no such socket", func(t *testing.T) {
-		checkTrouble(t, redisstore.Options{Network: "unix", Addrs: []string{filepath.Join(t.TempDir(), "none")}}, lock.Unreachable)
+		checkFailure(t, redisstore.Options{Network: "unix", Addrs: []string{filepath.Join(t.TempDir(), "none")}}, lock.Unreachable)
 	})
 	t.Run("no answer", func(t *testing.T) {
 		var conns []net.Conn
-		checkTrouble(t, listen(t, func(c net.Conn) { conns = append(conns, c) }), lock.Unreachable)
+		checkFailure(t, listen(t, func(c net.Conn) { conns = append(conns, c) }), lock.Unreachable)
 	})
 	t.Run("closed at once", func(t *testing.T) {
-		checkTrouble(t, listen(t, func(c net.Conn) { _ = c.Close() }), lock.Unreachable)
+		checkFailure(t, listen(t, func(c net.Conn) { _ = c.Close() }), lock.Unreachable)
 	})
 	t.Run("closed in the middle of an answer", func(t *testing.T) {
-		checkTrouble(t, listen(t, func(c net.Conn) {
+		checkFailure(t, listen(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 1))
 			_, _ = c.Write([]byte("*2\r\n:1\r\n"))
 			_ = c.Close()
@@ -112,7 +112,7 @@ func TestTrouble_unreachable(t *testing.T) {
 	})
 }
 
-func TestTrouble_auth(t *testing.T) {
+func TestFailure_auth(t *testing.T) {
 	server := redistest.Start(t)
 	client := server.Client(t)
 	if err := client.ConfigSet(t.Context(), "requirepass", secret).Err(); err != nil {
@@ -125,7 +125,7 @@ func TestTrouble_auth(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Addrs = []string{server.Addr()}
-			checkTrouble(t, o, lock.AuthFailed)
+			checkFailure(t, o, lock.AuthFailed)
 		})
 	}
 	o := at(server)
@@ -135,13 +135,13 @@ func TestTrouble_auth(t *testing.T) {
 	}
 }
 
-func TestTrouble_needlessPassword(t *testing.T) {
+func TestFailure_needlessPassword(t *testing.T) {
 	o := at(redistest.Start(t))
 	o.Username, o.Password = "nobody", secret
-	checkTrouble(t, o, lock.AuthFailed)
+	checkFailure(t, o, lock.AuthFailed)
 }
 
-func TestTrouble_forbidden(t *testing.T) {
+func TestFailure_forbidden(t *testing.T) {
 	server := redistest.Start(t)
 	client := server.Client(t)
 	for name, rules := range map[string][]any{
@@ -166,18 +166,18 @@ func TestTrouble_forbidden(t *testing.T) {
 			}
 			o := at(server)
 			o.Username, o.Password = "ci", secret
-			checkTrouble(t, o, lock.Forbidden)
+			checkFailure(t, o, lock.Forbidden)
 		})
 	}
 }
 
-func TestTrouble_readOnly(t *testing.T) {
-	checkTrouble(t, at(redistest.Start(t, "--replicaof", "127.0.0.1 1")), lock.ReadOnly)
+func TestFailure_readOnly(t *testing.T) {
+	checkFailure(t, at(redistest.Start(t, "--replicaof", "127.0.0.1 1")), lock.ReadOnly)
 }
 
-func TestTrouble_loading(t *testing.T) {
+func TestFailure_loading(t *testing.T) {
 	t.Run("master down", func(t *testing.T) {
-		checkTrouble(t, at(redistest.Start(t, "--replicaof", "127.0.0.1 1", "--replica-serve-stale-data", "no")), lock.Loading)
+		checkFailure(t, at(redistest.Start(t, "--replicaof", "127.0.0.1 1", "--replica-serve-stale-data", "no")), lock.Loading)
 	})
 	t.Run("reads its data", func(t *testing.T) {
 		server := redistest.Start(t, "--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024")
@@ -192,15 +192,15 @@ func TestTrouble_loading(t *testing.T) {
 		if err := server.Resume(); err != nil {
 			t.Fatal(err)
 		}
-		checkTrouble(t, at(server), lock.Loading)
+		checkFailure(t, at(server), lock.Loading)
 		server.Kill()
 	})
 	t.Run("cluster without slots", func(t *testing.T) {
-		checkTrouble(t, at(redistest.Start(t, "--cluster-enabled", "yes")), lock.Moving)
+		checkFailure(t, at(redistest.Start(t, "--cluster-enabled", "yes")), lock.Moving)
 	})
 }
 
-func TestTrouble_persistence(t *testing.T) {
+func TestFailure_persistence(t *testing.T) {
 	server := redistest.Start(t)
 	client := server.Client(t)
 	ctx := t.Context()
@@ -216,10 +216,10 @@ func TestTrouble_persistence(t *testing.T) {
 	eventually(t, "saving fails", func() bool {
 		return strings.Contains(client.Info(ctx, "persistence").Val(), "rdb_last_bgsave_status:err")
 	})
-	checkTrouble(t, at(server), lock.Persistence)
+	checkFailure(t, at(server), lock.Persistence)
 }
 
-func TestTrouble_outOfMemory(t *testing.T) {
+func TestFailure_outOfMemory(t *testing.T) {
 	server := redistest.Start(t, "--maxmemory-policy", "noeviction")
 	client := server.Client(t)
 	ctx := t.Context()
@@ -241,26 +241,26 @@ func TestTrouble_outOfMemory(t *testing.T) {
 	if got, err := store.Release(ctx, key, holder.Token); got != lock.Freed || err != nil {
 		t.Errorf("release: %d, %v", got, err)
 	}
-	checkTrouble(t, at(server), lock.OutOfMemory)
+	checkFailure(t, at(server), lock.OutOfMemory)
 }
 
-func TestTrouble_notALock(t *testing.T) {
+func TestFailure_notALock(t *testing.T) {
 	for _, kind := range []string{"lock", "queue"} {
 		t.Run(kind, func(t *testing.T) {
 			server := redistest.Start(t)
 			server.Client(t).SAdd(t.Context(), "gitops:"+kind+":{"+key.ID()+"}", "y")
-			checkTrouble(t, at(server), lock.NotOurs)
+			checkFailure(t, at(server), lock.NotOurs)
 		})
 	}
 }
 
-func TestTrouble_refused(t *testing.T) {
+func TestFailure_refused(t *testing.T) {
 	o := at(redistest.Start(t))
 	o.DB = 99
-	checkTrouble(t, o, lock.NoDatabase)
+	checkFailure(t, o, lock.NoDatabase)
 }
 
-func TestTrouble_tls(t *testing.T) {
+func TestFailure_tls(t *testing.T) {
 	cert, pool := certificate(t, "127.0.0.1")
 	_, wrongPool := certificate(t, "127.0.0.1")
 	dir := t.TempDir()
@@ -293,13 +293,13 @@ func TestTrouble_tls(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		options redisstore.Options
-		want    lock.Trouble
+		want    lock.Failure
 	}{
 		"wrong CA":                 {redisstore.Options{Addrs: []string{secure}, TLS: trust(wrongPool, "")}, lock.Untrusted},
 		"wrong name":               {redisstore.Options{Addrs: []string{secure}, TLS: trust(pool, "redis.example.com")}, lock.WrongName},
 		"TLS client, plain server": {redisstore.Options{Addrs: []string{server.Addr()}, TLS: trust(pool, "")}, lock.TLSAbsent},
 	} {
-		t.Run(name, func(t *testing.T) { checkTrouble(t, tc.options, tc.want) })
+		t.Run(name, func(t *testing.T) { checkFailure(t, tc.options, tc.want) })
 	}
 	t.Run("no answer after a first contact", func(t *testing.T) { // as of a server that hangs, and comes back
 		store := open(t, redisstore.Options{Addrs: []string{secure}, TLS: trust(pool, "")})
@@ -314,13 +314,13 @@ func TestTrouble_tls(t *testing.T) {
 		defer func() { _ = server.Signal(syscall.SIGCONT) }()
 		for range 2 { // on the old connection, and on a new one
 			var se *lock.StoreError
-			if _, err := store.TryAcquire(t.Context(), waiter); !errors.As(err, &se) || se.Trouble != lock.Unreachable {
+			if _, err := store.TryAcquire(t.Context(), waiter); !errors.As(err, &se) || se.Failure != lock.Unreachable {
 				t.Errorf("got %v, want what a waiter waits out", err)
 			}
 		}
 	})
 	t.Run("plain client, TLS server", func(t *testing.T) {
-		checkTrouble(t, redisstore.Options{Addrs: []string{secure}}, lock.Unreachable) // it just hangs up
+		checkFailure(t, redisstore.Options{Addrs: []string{secure}}, lock.Unreachable) // it just hangs up
 	})
 	t.Run("client without certificate", func(t *testing.T) {
 		if err := server.Client(t).ConfigSet(t.Context(), "tls-auth-clients", "yes").Err(); err != nil {
@@ -328,7 +328,7 @@ func TestTrouble_tls(t *testing.T) {
 		}
 		config := trust(pool, "")
 		config.MaxVersion = tls.VersionTLS12 // 1.3 tells it after the handshake, often by a reset
-		checkTrouble(t, redisstore.Options{Addrs: []string{secure}, TLS: config}, lock.TLSFailed)
+		checkFailure(t, redisstore.Options{Addrs: []string{secure}, TLS: config}, lock.TLSFailed)
 	})
 }
 
@@ -357,7 +357,7 @@ func certificate(t *testing.T, ip string) (tls.Certificate, *x509.CertPool) {
 }
 
 // A cancelled context is the caller's doing and no trouble of the store.
-func TestTrouble_cancelled(t *testing.T) {
+func TestFailure_cancelled(t *testing.T) {
 	store := open(t, at(redistest.Start(t)))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -20,7 +20,7 @@ import (
 
 // replies maps the first word of an error that Redis answers to its kind. Source: server.c and
 // acl.c of Redis 7 (shared.*err), and redis.io/docs "Redis serialization protocol".
-var replies = map[string]lock.Trouble{
+var replies = map[string]lock.Failure{
 	"NOAUTH":      lock.AuthFailed,
 	"WRONGPASS":   lock.AuthFailed,
 	"NOPERM":      lock.Forbidden,
@@ -40,13 +40,13 @@ var replies = map[string]lock.Trouble{
 	"ASK":         lock.ClusterNode,
 }
 
-// trouble classifies an error of the client, once.
-func (s *Store) trouble(err error) error {
+// failure classifies an error of the client, once.
+func (s *Store) failure(err error) error {
 	var known *lock.StoreError
 	if errors.Is(err, context.Canceled) || errors.As(err, &known) {
 		return err
 	}
-	e := &lock.StoreError{Trouble: lock.Refused, Addr: s.addr, Err: err, Ambiguous: true}
+	e := &lock.StoreError{Failure: lock.Refused, Addr: s.addr, Err: err, Ambiguous: true}
 	// What was refused may have been refused in the middle. Only without a connection nothing was sent.
 	defer func() { e.Ambiguous = e.Ambiguous && s.shaken.Load() }()
 
@@ -58,13 +58,13 @@ func (s *Store) trouble(err error) error {
 	switch _, cluster := s.client.(*redis.ClusterClient); {
 	case !errors.As(err, &reply):
 	case asked != nil && errors.Is(err, redis.Nil):
-		e.Trouble = lock.Unreachable
+		e.Failure = lock.Unreachable
 		return e
 	case cluster && (strings.HasPrefix(reply.Error(), "MOVED ") || strings.HasPrefix(reply.Error(), "ASK ")):
-		e.Trouble = lock.Moving // slots move faster than the client follows
+		e.Failure = lock.Moving // slots move faster than the client follows
 		return e
 	case cluster && errors.Is(err, redis.Nil): // in place of an address
-		e.Trouble = lock.NoEndpoint
+		e.Failure = lock.NoEndpoint
 		e.Err = errors.New("the nodes of the Cluster announce no address")
 		return e
 	default:
@@ -80,48 +80,48 @@ func (s *Store) trouble(err error) error {
 	var shake *handshakeError
 	if errors.As(err, &shake) && s.wasContacted() && (dropped(err) || errors.Is(err, context.DeadlineExceeded)) {
 		e.Err = fmt.Errorf("TLS handshake: %w", shake.err) // it did before: it hangs, or restarts
-		e.Trouble = lock.Unreachable
+		e.Failure = lock.Unreachable
 		return e
 	}
 	if errors.As(err, &shake) || isTLS(err) {
-		e.Trouble = tlsTrouble(err)
+		e.Failure = tlsFailure(err)
 		return e
 	}
 	var op *net.OpError
 	switch {
 	case end != nil && end.certificate && !s.wasContacted():
-		e.Trouble = lock.WantsCert
+		e.Failure = lock.WantsCert
 		e.Err = fmt.Errorf("the server asked for a client certificate, and ended the connection right after the TLS handshake: %w", err)
 	case end != nil && end.silent && !s.wasContacted():
-		e.Trouble = lock.Unreachable
+		e.Failure = lock.Unreachable
 		e.Err = fmt.Errorf("%w: the connection was ended before any answer, as by a server that wants TLS, or a proxy"+
 			" whose Redis is down, or that does not know HELLO (twemproxy)", err)
 	case errors.As(err, &op):
-		e.Trouble = lock.Unreachable
+		e.Failure = lock.Unreachable
 		e.Ambiguous = op.Op != "dial"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		e.Trouble = lock.Unreachable
+		e.Failure = lock.Unreachable
 		if asked == nil {
 			e.Err = errors.New("no answer in time")
 		}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, redis.ErrClosed):
-		e.Trouble = lock.Unreachable
+		e.Failure = lock.Unreachable
 		e.Err = errors.New("the connection was closed")
 	case isNet(err):
-		e.Trouble = lock.Unreachable
+		e.Failure = lock.Unreachable
 	}
 	return e
 }
 
 // refused fills in an error that the server answered.
 func (s *Store) refused(e *lock.StoreError, text string) {
-	e.Trouble = replyTrouble(text)
+	e.Failure = replyFailure(text)
 	switch {
-	case e.Trouble == lock.AuthFailed && s.credentials != nil && s.wasContacted():
-		e.Trouble = lock.Rotated
-	case e.Trouble == lock.AuthFailed && s.padded:
+	case e.Failure == lock.AuthFailed && s.credentials != nil && s.wasContacted():
+		e.Failure = lock.Rotated
+	case e.Failure == lock.AuthFailed && s.padded:
 		e.Err = fmt.Errorf("%w (the password that is set begins or ends with white space: a line break from a file?)", e.Err)
-	case e.Trouble == lock.Forbidden, e.Trouble == lock.NotALock:
+	case e.Failure == lock.Forbidden, e.Failure == lock.NotALock:
 		if more := placed(text); more != text {
 			e.Err = errors.New(more)
 		}
@@ -131,7 +131,7 @@ func (s *Store) refused(e *lock.StoreError, text string) {
 // loginRefused reports whether a login was refused with a password that is not the one of now.
 func (s *Store) loginRefused(err error) bool {
 	var reply redis.Error
-	return s.credentials != nil && errors.As(err, &reply) && replyTrouble(reply.Error()) == lock.AuthFailed && s.credentials.changed()
+	return s.credentials != nil && errors.As(err, &reply) && replyFailure(reply.Error()) == lock.AuthFailed && s.credentials.changed()
 }
 
 // asked is what the sentinels answered when none could name the master, each answer once; nil when err is something else.
@@ -162,8 +162,8 @@ func isNet(err error) bool {
 	return errors.As(err, &ne)
 }
 
-// replyTrouble reads the error code; one that a script met stands behind the script's own words.
-func replyTrouble(text string) lock.Trouble {
+// replyFailure reads the error code; one that a script met stands behind the script's own words.
+func replyFailure(text string) lock.Failure {
 	word, _, _ := strings.Cut(text, " ")
 	if t, ok := replies[word]; ok {
 		return t
@@ -203,7 +203,7 @@ func isTLS(err error) bool {
 // tlsAlert is the Op of an alert that the server sent. The alert's own type is hidden in crypto/tls, which leaves its text.
 const tlsAlert = "remote error"
 
-func tlsTrouble(err error) lock.Trouble {
+func tlsFailure(err error) lock.Failure {
 	var (
 		record    tls.RecordHeaderError
 		authority x509.UnknownAuthorityError
