@@ -3,6 +3,8 @@
 package main
 
 import (
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -76,4 +78,107 @@ func TestHook_pushToCheckout(t *testing.T) {
 		try plain >a; git gitops install --global; export GITOPS_INCLUDE=none; try global >b
 		sed 's/plain/X/g' a >a2; sed 's/global/X/g; s/push-to-checkout hook declined/Working directory has DIRT changes/' b | grep -v '^Working' >b2
 		sed -i 's/has .*staged changes/has DIRT changes/' a2; diff a2 b2 >&2; grep -q 'own hook 1' b`)
+}
+
+// named is a copy of bash under another name: a process that runs a script, as that program runs what it does.
+func (w *world) named(name string) string {
+	w.t.Helper()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	text, err := os.ReadFile(bash)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.write("named/"+name, string(text))
+}
+
+// TestShim_managers: package managers and provisioners clone what they install without a lock, also while somebody holds
+// it; what they run for the user takes its turn.
+func TestShim_managers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		needs           string
+		install, script string
+	}{
+		"tofu": { // a stand-in
+			install: `echo 'git clone -q "$URL" mod && [ -e mod/counter ]' >init; tofu init`,
+			script:  `echo 'git clone -q "$URL" own' >apply; tofu apply`,
+		},
+		"terraform": {
+			needs:   "terraform",
+			install: `echo 'module "a" { source = "git::file://'"$URL"'" }' >main.tf; terraform init -no-color; [ -e .terraform/modules/a/counter ]`,
+			script: `printf 'resource "terraform_data" "x" {\n provisioner "local-exec" {\n command = "git clone -q $URL own; exit $?"\n}\n}\n' >>main.tf
+				terraform apply -no-color -auto-approve`,
+		},
+		"npm": {
+			needs: "npm",
+			install: `echo '{"name":"app","scripts":{"build":"npm install","deploy":"git clone -q $URL own"}}' >package.json
+				npm install "git+file://$URL"; rm -rf node_modules package-lock.json ~/.npm; npm run build; [ -e node_modules/mod/counter ]`,
+			script: `echo '{"name":"app","scripts":{"deploy":"git clone -q $URL own"}}' >package.json; npm run deploy`,
+		},
+		"npm with bash": {
+			needs:   "npm",
+			install: ":",
+			script: `echo '{"name":"app","scripts":{"postinstall":"git clone -q $URL own"}}' >package.json
+				npm_config_script_shell=$(command -v bash) npm install`,
+		},
+		"pip": {
+			needs: "pip3",
+			install: `pip3 install --no-deps --no-build-isolation --no-index --target to "git+file://$URL" >out 2>&1 || :
+				cat out; ! grep -q 'git clone.*did not run' out; grep -q 'Resolved .* to commit' out`,
+		},
+		"composer": {
+			needs: "composer",
+			install: `echo '{"repositories":[{"packagist.org":false},{"type":"vcs","url":"file://'"$URL"'"}],"require":{"a/mod":"dev-main"},
+				"scripts":{"deploy":"git clone -q $URL own"}}' >composer.json; composer install -n --prefer-source; [ -e vendor/a/mod/counter ]`,
+			script: `composer run deploy`,
+		},
+		"bundler": {
+			needs:   "bundle",
+			install: `echo "gem 'mod', git: 'file://$URL'" >Gemfile; export BUNDLE_PATH=$PWD/gems; bundle install; [ -e "$(bundle show mod)/counter" ]`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := shimWorld(t)
+			if _, err := exec.LookPath(tt.needs); tt.needs != "" && err != nil {
+				t.Skip(tt.needs + " is not installed")
+			}
+			w.named("tofu")
+			w = w.with("PATH="+w.env["PATH"]+string(os.PathListSeparator)+w.path("named"), "URL="+w.path("remote.git"), "GITOPS_LOCK_TIMEOUT=1",
+				"COMPOSER_ALLOW_SUPERUSER=1", "CHECKPOINT_DISABLE=1", "npm_config_audit=false", "npm_config_fund=false", "npm_config_update_notifier=false", "npm_config_offline=true")
+			w.must(".", `$REAL clone -q remote.git seed; cd seed; echo '{"name":"mod","version":"1.0.0"}' >package.json
+				echo '{"name":"a/mod","version":"1.0.0"}' >composer.json; echo 'from setuptools import setup; setup(name="mod", version="1")' >setup.py
+				echo 'Gem::Specification.new { |s| s.name = "mod"; s.version = "1"; s.summary = "x"; s.authors = ["a"] }' >mod.gemspec
+				$REAL add .; $REAL commit -qm mod; $REAL push -q; mkdir ../app`)
+			w.must(".", `GITOPS_LOCK_SESSION=workspace git clone -q remote.git held`)
+			w.must("app", "set -e\n"+tt.install)
+			if tt.script == "" {
+				return
+			}
+			if r := w.bash("app", tt.script); r.code == 0 || w.exists("app/own") {
+				t.Errorf("the user's script has not waited: %s", r)
+			} else {
+				wantText(t, r.stdout+r.stderr, "waited 1s for the lock")
+			}
+		})
+	}
+}
+
+// TestShim_managersCrossed: two that install the same two repositories in opposite order do not wait for one another.
+func TestShim_managersCrossed(t *testing.T) {
+	w := shimWorld(t)
+	w.seed("other.git")
+	tofu := w.named("tofu")
+	script := `git clone -q "$FIRST" first; >cloned; until [ -e "$PEER/cloned" ]; do sleep 0.05; done; git clone -q "$SECOND" second`
+	var both []*process
+	for dir, words := range map[string][]string{"a": {"remote.git", "other.git", "b"}, "b": {"other.git", "remote.git", "a"}} {
+		w.write(dir+"/init", "set -e\n"+script)
+		w := w.with("FIRST="+w.path(words[0]), "SECOND="+w.path(words[1]), "PEER="+w.path(words[2]))
+		both = append(both, w.start(dir, tofu, "init"))
+	}
+	for _, p := range both {
+		wantCode(t, p.wait(), 0)
+	}
+	w.wantLocks()
 }

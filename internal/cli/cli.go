@@ -48,6 +48,9 @@ func Main(args []string) int {
 		return ended(exit, err)
 	}
 	route, line := shim.Resolve(face, args[1:], owns, alias, git.HasProgram)
+	if face == shim.Link && route == shim.Clone && session.Installs(os.Getpid(), line.Args, os.Getenv("npm_lifecycle_event")) {
+		route = shim.Passthrough
+	}
 	c := &command{git: git.Git{Path: path, Globals: line.Globals}}
 	if face == shim.Link {
 		c.within = runLocks()

@@ -55,20 +55,7 @@ var (
 // git command, nearest first. Nothing is found if there is no ancestor but
 // init and what would be passed over.
 func find(up []proc) (from, owner int, ok bool) {
-	for from < len(up) {
-		p := up[from]
-		if p.isGit() || p.isWrapper() {
-			from++
-			continue
-		}
-		// The shell of an alias. (The shell of a hook has a file to run.)
-		top := mainShell(up, from)
-		if top+1 < len(up) && up[top].runsCommandLine() && up[top+1].isGit() {
-			from = top + 1
-			continue
-		}
-		break
-	}
+	from = gitsParent(up)
 	if from == len(up) || up[from].isInit() {
 		return 0, 0, false
 	}
@@ -94,6 +81,26 @@ func find(up []proc) (from, owner int, ok bool) {
 		owner = w
 	}
 	return from, owner, true
+}
+
+// gitsParent is the place of git's parent in up; len(up) if there is none.
+func gitsParent(up []proc) int {
+	from := 0
+	for from < len(up) {
+		p := up[from]
+		if p.isGit() || p.isWrapper() {
+			from++
+			continue
+		}
+		// The shell of an alias. (The shell of a hook has a file to run.)
+		top := mainShell(up, from)
+		if top+1 < len(up) && up[top].runsCommandLine() && up[top+1].isGit() {
+			from = top + 1
+			continue
+		}
+		break
+	}
+	return from
 }
 
 // Parallel reports whether the owner is a program that runs several jobs at a time: a build tool, as
