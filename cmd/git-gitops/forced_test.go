@@ -347,3 +347,25 @@ func TestPush_forcedEach(t *testing.T) {
 		})
 	}
 }
+
+// TestPush_manyBranches: a push of many branches, forced or not, asks git no more questions than one of a few: neither of
+// branches that stay as they are, nor of those that were pushed by us, then by git, and are alike.
+func TestPush_manyBranches(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	questions := func(branches, words string) int {
+		w.must(".", `rm -rf work trace; git clone -q remote.git work; cd work; git switch -qc "run-$2"; n=$1
+			all() { git commit -q --allow-empty -m "$1"; for n in $(seq $n); do echo "update refs/heads/run-$2-$n HEAD"; done | git update-ref --stdin; }
+			all one $2; git gitops push -q --all; all two $2; git push -q --all; all three $2; git commit -q --allow-empty -m four
+			GIT_TRACE2_EVENT=`+w.path("trace")+` git gitops push -q $3`, branches, branches, words)
+		w.must("work", `git push -q --delete origin $(git for-each-ref --format="%(refname)" "refs/heads/run-*")`)
+		return strings.Count(w.read("trace"), `"event":"start"`)
+	}
+	for _, words := range []string{"--all", "--force --all", "origin +refs/heads/*:refs/heads/*"} {
+		few, many := questions("5", words), questions("60", words)
+		if few != many {
+			t.Errorf("push %s starts git %d times with a few branches, %d times with many", words, few, many)
+		}
+	}
+}

@@ -316,6 +316,17 @@ func (g Git) Tips(ctx context.Context, revs []string) ([]string, error) {
 	return nil, errors.Join(err, errors.New("a revision that was pushed is not to be found"))
 }
 
+// BranchTips are the object ids of all branches, local and fetched, by their full names.
+func (g Git) BranchTips(ctx context.Context) (map[string]string, error) {
+	out, err := g.Output(ctx, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/remotes")
+	tips := map[string]string{}
+	for _, line := range lines(out) {
+		oid, name, _ := strings.Cut(line, " ")
+		tips[name] = oid
+	}
+	return tips, err
+}
+
 // ReflogEntry is one line of a ref's log.
 type ReflogEntry struct{ OID, Why string }
 
@@ -368,6 +379,18 @@ func (g Git) RemoteTip(ctx context.Context, remote, ref string) (string, error) 
 		}
 	}
 	return "", nil
+}
+
+// RemoteBranches are the object ids of a remote's branches, by their full names.
+func (g Git) RemoteBranches(ctx context.Context, remote string) (map[string]string, error) {
+	g, remote = g.withRemoteAlias(remote)
+	out, err := g.Output(ctx, "ls-remote", "--heads", "--", remote)
+	tips := map[string]string{}
+	for _, line := range lines(out) {
+		oid, name, _ := strings.Cut(line, "\t")
+		tips[name] = oid
+	}
+	return tips, err
 }
 
 // LocalRefs are the names of the repository's refs, each followed by a space and the ref it stands for, if any.

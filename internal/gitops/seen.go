@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/gitargs"
@@ -40,6 +41,9 @@ type sight struct {
 	remote string   // its name, or a URL
 	repos  []string // which repositories its URLs mean
 	head   string   // full name of the branch that is checked out
+
+	branches map[string]string  // their tips, where they were asked for all at once
+	contains map[[2]string]bool // whether such a tip has a commit in its history
 }
 
 func (f *Flows) newSight(held *holds, repo git.RepoState, remote string, urls []string) *sight {
@@ -80,7 +84,7 @@ func (s *sight) tips(ctx context.Context, u gitargs.PushUpdate) (tips []string, 
 	if tracking == "" {
 		return tips, len(tips) > 0, nil
 	}
-	fetched := s.f.Git.Tip(ctx, tracking)
+	fetched := s.local(ctx, tracking)
 	if fetched == "" {
 		return tips, len(tips) > 0, nil
 	}
@@ -88,6 +92,14 @@ func (s *sight) tips(ctx context.Context, u gitargs.PushUpdate) (tips []string, 
 		note(fetched)
 	}
 	return tips, true, nil
+}
+
+// local is the tip of a ref of this repository.
+func (s *sight) local(ctx context.Context, ref string) string {
+	if s.branches != nil && (strings.HasPrefix(ref, "refs/heads/") || strings.HasPrefix(ref, "refs/remotes/")) {
+		return s.branches[ref]
+	}
+	return s.f.Git.Tip(ctx, ref)
 }
 
 // shown reports whether what was last fetched of a branch counts as seen: a fetch alone shows nothing
@@ -129,10 +141,25 @@ func (s *sight) included(ctx context.Context, u gitargs.PushUpdate, commit strin
 	case !strings.HasPrefix(src, "refs/"):
 		branch = "refs/heads/" + src
 	}
-	if s.f.Git.Contains(ctx, src, commit) {
+	if s.contain(ctx, src, commit) {
 		return true
 	}
 	return (branch == "HEAD" || strings.HasPrefix(branch, "refs/heads/")) && s.f.Git.Had(ctx, branch, commit)
+}
+
+// contain reports whether a commit is in the history of a revision. Of many branches, many may be alike.
+func (s *sight) contain(ctx context.Context, rev, commit string) bool {
+	tip, ok := s.branches[rev]
+	if !ok {
+		return s.f.Git.Contains(ctx, rev, commit)
+	}
+	pair := [2]string{tip, commit}
+	contains, ok := s.contains[pair]
+	if !ok {
+		contains = tip == commit || s.f.Git.Contains(ctx, tip, commit)
+		s.contains[pair] = contains
+	}
+	return contains
 }
 
 // see remembers what a push has made of a branch.
@@ -163,6 +190,13 @@ func landedAt(tip string) func(*workspace.Entry) {
 // and those with a lease of the user's own, which holds in addition.
 func (p *pushing) findLeases(ctx context.Context) (map[string]gitargs.Lease, error) {
 	leases := map[string]gitargs.Lease{}
+	remoteTip := p.remoteTips(ctx)
+	if len(p.target.Updates) > 1 { // one question instead of one for each
+		if tips, err := p.f.Git.BranchTips(ctx); err == nil {
+			p.sight.branches, p.sight.contains = tips, map[[2]string]bool{}
+			defer func() { p.sight.branches = nil }() // a rebase may move them
+		}
+	}
 	for _, u := range p.target.Updates {
 		own, owned := p.args.OwnLease(u.Ref)
 		if !owned && !u.Forced && u.Src != "" {
@@ -185,7 +219,7 @@ func (p *pushing) findLeases(ctx context.Context) (map[string]gitargs.Lease, err
 		case len(tips) == 1:
 			leases[u.Ref] = gitargs.Lease{Tip: tips[0]}
 		default:
-			tip, err := p.f.Git.RemoteTip(ctx, p.url, u.Ref)
+			tip, err := remoteTip(u.Ref)
 			if err != nil || !slices.Contains(tips, tip) {
 				tip = tips[0]
 			}
@@ -193,6 +227,18 @@ func (p *pushing) findLeases(ctx context.Context) (map[string]gitargs.Lease, err
 		}
 	}
 	return leases, nil
+}
+
+// remoteTips tells what branches are at now. Of several, the remote is asked once.
+func (p *pushing) remoteTips(ctx context.Context) func(ref string) (string, error) {
+	all := sync.OnceValues(func() (map[string]string, error) { return p.f.Git.RemoteBranches(ctx, p.url) })
+	return func(ref string) (string, error) {
+		if len(p.target.Updates) == 1 {
+			return p.f.Git.RemoteTip(ctx, p.url, ref)
+		}
+		tips, err := all()
+		return tips[ref], err
+	}
 }
 
 // exact reports whether a lease names one object, or nothing: only who has looked can do so.
@@ -241,12 +287,13 @@ func (p *pushing) forceIfIncludes() bool {
 // unseen are the branches of a rejected push that are not what their leases say.
 func (p *pushing) unseen(ctx context.Context, refs []git.RefStatus) *UnseenError {
 	var e UnseenError
+	remoteTip := p.remoteTips(ctx)
 	for _, r := range refs {
 		l, leased := p.leases[r.Ref]
 		if r.Flag != '!' || !leased {
 			continue
 		}
-		tip, err := p.f.Git.RemoteTip(ctx, p.url, r.Ref)
+		tip, err := remoteTip(r.Ref)
 		if err == nil && (l.Own || l.Tip != tip) {
 			e.Branches = append(e.Branches, Unseen{Branch: strings.TrimPrefix(r.Ref, "refs/heads/"), Tip: tip})
 		}
