@@ -45,14 +45,14 @@ func (s *Store) Events(ctx context.Context, since time.Time) ([]Event, error) {
 	from := strconv.FormatInt(max(0, since.UnixMilli()), 10)
 	for _, id := range ids {
 		read, cancel := context.WithTimeout(ctx, answerTimeout)
-		entries, err := s.client.XRange(read, s.kindKey("events", id), from, "+").Result()
+		entries, err := s.client.XRange(read, s.layout.key("events", id), from, "+").Result()
 		cancel()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return nil, s.failure(err)
 		}
 		for _, entry := range entries {
 			e := parseEvent(entry)
-			e.Key = s.keyOf(id, e.Lock)
+			e.Key = s.layout.lock(id, e.Lock)
 			all = append(all, e)
 		}
 	}

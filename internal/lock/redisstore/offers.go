@@ -10,18 +10,13 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-//go:embed lua/offer.lua
-var offerLua string
-
-var offerScript = script(offerLua)
-
 var _ lock.Offers = (*Store)(nil)
 
 // offers runs the script that keeps offers. Beside the lock's own keys it touches those of the tokens.
 func (s *Store) offers(ctx context.Context, k lock.Key, t lock.Token, tokens []lock.Token, do string, more ...any) (any, error) {
-	keys := []string{s.kindKey("offers", tagged(k))}
+	keys := []string{s.layout.offers(k)}
 	for _, token := range tokens {
-		keys = append(keys, s.wakeKey(k, token))
+		keys = append(keys, s.layout.wake(k, token))
 	}
 	return s.runWith(ctx, offerScript, k, t, 0, keys, append([]any{do}, more...)...)
 }

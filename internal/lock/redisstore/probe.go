@@ -3,18 +3,12 @@ package redisstore
 import (
 	"context"
 	"crypto/tls"
-	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/redis/go-redis/v9"
 
@@ -233,106 +227,14 @@ func (s *Store) ProbePresence(ctx context.Context) error {
 	return err
 }
 
-// scriptPlace is where in which script Redis 7 met an error (luaError and ACL checks in script_lua.c), and Redis 6. They
-// do not name the command.
-const scriptPlace = ` ?script: ([0-9a-f]{40}), on @user_script:(\d+)\.?|\(call to f_([0-9a-f]{40})\): @user_script:(\d+): `
-
-// placed adds the line of the script, which shows the command, to an error that Redis met in one of ours.
-func placed(text string) string {
-	pattern := regexp.MustCompile(scriptPlace) // not before: every git command would pay
-	place := pattern.FindStringSubmatch(text)
-	if place == nil {
-		return text
-	}
-	hash := place[1] + place[3]
-	n, _ := strconv.Atoi(place[2] + place[4])
-	for _, file := range scriptFiles() {
-		body := commonLua + scriptText(file)
-		if lines := strings.Split(body, "\n"); redis.NewScript(body).Hash() == hash && 0 < n && n <= len(lines) {
-			return fmt.Sprintf("%s: %s", strings.TrimSpace(pattern.ReplaceAllString(text, "")), strings.TrimSpace(lines[n-1]))
-		}
-	}
-	return text
-}
-
 // erase removes every key of a lock.
 func (s *Store) erase(ctx context.Context, k lock.Key, tokens ...lock.Token) {
 	ctx, cancel := context.WithTimeout(ctx, s.patience())
 	defer cancel()
-	all, _ := s.keys(k)
+	all := s.layout.keys(k)
 	for _, t := range tokens {
-		all = append(all, s.wakeKey(k, t))
+		all = append(all, s.layout.wake(k, t))
 	}
 	_ = s.client.Del(ctx, all...).Err() // they expire anyway
-	_ = s.client.Del(ctx, s.blockedKey(tokens[0])).Err()
-}
-
-//go:embed lua
-var scripts embed.FS
-
-func scriptFiles() []string {
-	files, _ := fs.Glob(scripts, "lua/*.lua") // they are part of this program
-	return files
-}
-
-func scriptText(file string) string {
-	text, _ := scripts.ReadFile(file)
-	return string(text)
-}
-
-// clientCommands are what a Store sends besides what its scripts call. PING is doctor's.
-var clientCommands = []string{"EVAL", "EVALSHA", "BLPOP", "SET", "GET", "DEL", "SCAN", "XRANGE", "TIME", "PING", "SCRIPT|LOAD"}
-
-const scriptCall = `call\('(\w+)'`
-
-// ACL is the rule of a user who may do what a Store with these options does, and nothing else, for
-// ACL SETUSER of Redis 6.2 or newer (redis.io/docs "ACL"). verbatim are the keys of locks that have one of
-// their own. The user's passwords are left as they are.
-func ACL(o Options, verbatim ...string) []string {
-	commands := map[string]bool{}
-	for _, c := range clientCommands {
-		commands[c] = true
-	}
-	pattern := regexp.MustCompile(scriptCall)
-	for _, file := range scriptFiles() {
-		for _, call := range pattern.FindAllStringSubmatch(scriptText(file), -1) {
-			commands[call[1]] = true
-		}
-	}
-	delete(commands, "PUBSUB") // of which the scripts count subscribers, and no more
-	if o.Cluster {
-		commands["PUBSUB|SHARDNUMSUB"], commands["SSUBSCRIBE"] = true, true
-	} else {
-		commands["PUBSUB|NUMSUB"], commands["SUBSCRIBE"] = true, true
-	}
-	if o.DB != 0 {
-		commands["SELECT"] = true
-	}
-	if o.MinReplicas > 0 {
-		commands["WAIT"] = true
-	}
-	if o.Cluster {
-		commands["CLUSTER|SLOTS"] = true
-	}
-	prefix := o.Prefix
-	if prefix == "" {
-		prefix = "gitops"
-	}
-	rule := []string{"on", "resetkeys", "~" + globEscape(prefix) + ":*"}
-	for _, key := range verbatim {
-		rule = append(rule, "~"+strings.Map(noBlank, globEscape(key)))
-	}
-	rule = append(rule, "resetchannels", "&"+strings.Map(noBlank, globEscape(prefix))+":alive:*", "-@all")
-	for _, c := range slices.Sorted(maps.Keys(commands)) {
-		rule = append(rule, "+"+strings.ToLower(c))
-	}
-	return rule
-}
-
-// noBlank is any one character in place of one that no pattern of a rule may have.
-func noBlank(r rune) rune {
-	if unicode.IsSpace(r) || unicode.IsControl(r) {
-		return '?'
-	}
-	return r
+	_ = s.client.Del(ctx, s.layout.blocked(tokens[0])).Err()
 }

@@ -1,30 +1,5 @@
 // Package redisstore keeps locks on Redis: one Lua script for each step, with the server's TIME as the
 // only clock.
-//
-// All keys of one lock share a hash tag, so that they live in one slot of a Cluster:
-//
-//	P:lock:{ID}          the owner's token, expiring: what a plain SET NX PX writer makes and respects
-//	P:meta:{ID}          hash: version (of this protocol), owner, fence, since (µs), record (JSON), key (the
-//	                     lock's own key), s:TOKEN for each who shares it, the owner being the first, r:TOKEN,
-//	                     its record, and i:TOKEN, what it has declared for a server; restored when a waiter put
-//	                     back a lock of lost data; waited (ms) until a hand-over is confirmed. s:TOKEN has the
-//	                     server that counts its subscription, moving when another did, or 1 when it claims none;
-//	                     unsure says that not all of these are known, replicated that the server had a replica;
-//	                     absent (µs) and looks are since when, and how often, nobody was subscribed
-//	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
-//	P:waiters:{ID}       hash: a waiter's record by token, and until when (µs) it is a sign of life
-//	P:wake:{ID}:TOKEN    a list that the waiter blocks on
-//	P:ended:{ID}         hash: how a token's hold ended, and until when (µs) that is remembered, so that
-//	                     nothing late can revive it
-//	P:fence:{ID}         the last fence
-//	P:events:{ID}        stream of what happened to the lock, capped and expiring (see Event)
-//	P:alive:{ID}         never there, see common.lua
-//	P:alive:{ID}:TOKEN   no key but a channel, of which a holder's processes are subscribers
-//	P:offers:{ID}        hash: the commits that waiters offer to the push of the holder (see lua/offer.lua)
-//	P:blocked:{TOKEN}    what the script of a hold waits for (JSON), expiring
-//
-// P is the prefix, "gitops" unless configured. A verbatim key with a hash tag of its own, as a{TAG}b, has
-// {TAG}:a{TAG}b in place of {ID}.
 package redisstore
 
 import (
@@ -34,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,49 +48,6 @@ const (
 	reloads       = 3
 )
 
-//go:embed lua/common.lua
-var commonLua string
-
-//go:embed lua/acquire.lua
-var acquireLua string
-
-//go:embed lua/release.lua
-var releaseLua string
-
-//go:embed lua/renew.lua
-var renewLua string
-
-//go:embed lua/join.lua
-var joinLua string
-
-//go:embed lua/break.lua
-var breakLua string
-
-//go:embed lua/note.lua
-var noteLua string
-
-//go:embed lua/check.lua
-var checkLua string
-
-//go:embed lua/inspect.lua
-var inspectLua string
-
-// The scripts are put together at their first use: most commands are git's and use none.
-var (
-	acquireScript = script(acquireLua)
-	releaseScript = script(releaseLua)
-	renewScript   = script(renewLua)
-	joinScript    = script(joinLua)
-	breakScript   = script(breakLua)
-	noteScript    = script(noteLua)
-	checkScript   = script(checkLua)
-	inspectScript = script(inspectLua)
-)
-
-func script(body string) func() *redis.Script {
-	return sync.OnceValue(func() *redis.Script { return redis.NewScript(commonLua + body) })
-}
-
 // Options say where the store is. Exactly one of a single address, SentinelMaster, or Cluster counts.
 type Options struct {
 	Network string   // "tcp" or "unix"; "" is tcp
@@ -145,7 +76,7 @@ type Options struct {
 type Store struct {
 	client redis.UniversalClient
 	dialer *dialer
-	prefix string
+	layout layout
 	addr   string
 	master string // what the sentinels call it; "": none are asked
 	events int
@@ -198,11 +129,7 @@ func Open(o Options) *Store {
 	if o.Network == "unix" {
 		u.Addrs = []string{o.Addrs[0]}
 	}
-	prefix := o.Prefix
-	if prefix == "" {
-		prefix = "gitops"
-	}
-	s := &Store{dialer: d, prefix: prefix, addr: strings.Join(o.Addrs, ","), master: o.SentinelMaster, events: o.Events, minReplicas: o.MinReplicas}
+	s := &Store{dialer: d, layout: newLayout(o.Prefix), addr: strings.Join(o.Addrs, ","), master: o.SentinelMaster, events: o.Events, minReplicas: o.MinReplicas}
 	u.OnConnect = func(context.Context, *redis.Conn) error { s.shaken.Store(true); return nil }
 	s.padded = strings.TrimSpace(o.Password) != o.Password
 	if o.ReadPassword != nil {
@@ -233,147 +160,6 @@ func (s *Store) Connect() {
 	if c, ok := s.client.(*redis.Client); ok && c.Options().Addr != "FailoverClient" {
 		s.dialer.begin(c.Options().Network, c.Options().Addr)
 	}
-}
-
-// tagged is what the keys of one lock have in common: its hash tag, and what else tells it from others.
-func tagged(k lock.Key) string {
-	id := k.ID()
-	if _, rest, ok := strings.Cut(k.Verbatim, "{"); ok {
-		if tag, _, ok := strings.Cut(rest, "}"); ok && tag != "" {
-			return "{" + tag + "}:" + id
-		}
-	}
-	return "{" + id + "}"
-}
-
-func (s *Store) kindKey(kind, tagged string) string { return s.prefix + ":" + kind + ":" + tagged }
-
-// keysOf are the keys that every script takes, in common.lua's order.
-func (s *Store) keysOf(lockKey, tagged string) []string {
-	keys := []string{lockKey}
-	for _, kind := range []string{"meta", "queue", "fence", "events", "waiters", "ended", "alive"} {
-		keys = append(keys, s.kindKey(kind, tagged))
-	}
-	return keys
-}
-
-// keys of one lock, and the leading arguments that every script takes.
-func (s *Store) keys(k lock.Key) (keys []string, args func(lock.Token, lock.Fence) []any) {
-	tagged := tagged(k)
-	lockKey := s.kindKey("lock", tagged)
-	if k.Verbatim != "" {
-		lockKey = k.Verbatim
-	}
-	return s.keysOf(lockKey, tagged), func(t lock.Token, known lock.Fence) []any {
-		return []any{string(t), s.kindKey("wake", tagged) + ":", lock.Claim.Milliseconds(), s.events, lock.Life.Milliseconds(), int64(known)}
-	}
-}
-
-func (s *Store) wakeKey(k lock.Key, t lock.Token) string {
-	return s.kindKey("wake", tagged(k)) + ":" + string(t)
-}
-
-// run is one script, with the time it may take.
-// known is the greatest fence that the client knows of.
-func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key, t lock.Token, known lock.Fence, more ...any) (any, error) {
-	return s.runWith(ctx, script, k, t, known, nil, more...)
-}
-
-// runWith is run for a script that touches more keys than those of every lock.
-func (s *Store) runWith(ctx context.Context, script func() *redis.Script, k lock.Key, t lock.Token, known lock.Fence, extra []string, more ...any) (any, error) {
-	type answer struct {
-		reply any
-		err   error
-	}
-	keys, args := s.keys(k)
-	keys = append(keys, extra...)
-	answered := make(chan answer, 1)
-	patience := s.patience()
-	s.mu.Lock()
-	again := s.failed && !s.contacted
-	s.mu.Unlock()
-	go func() { // the client heeds a deadline while it reads, but no cancellation
-		limit, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		s.lookAgain(limit)
-		send := script().Run
-		if again {
-			send = script().Eval // in one step, whatever the server knows
-		}
-		reply, err := send(limit, s.client, keys, append(args(t, known), more...)...).Result()
-		if s.loginRefused(err) {
-			reply, err = send(limit, s.client, keys, append(args(t, known), more...)...).Result()
-		}
-		answered <- answer{reply, err}
-	}()
-	var a answer
-	select {
-	case <-ctx.Done():
-		return nil, s.failure(ctx.Err())
-	case a = <-answered:
-	case <-time.After(patience + reloadTimeout): // and while it asks sentinels, its own deadlines
-		a.err = context.DeadlineExceeded
-	}
-	s.mu.Lock()
-	s.contacted = s.contacted || a.err == nil
-	s.failed = a.err != nil
-	s.mu.Unlock()
-	if a.err != nil {
-		err := s.failure(a.err)
-		var se *lock.StoreError
-		if errors.As(err, &se) && se.Failure == lock.NotALock && k.Verbatim == "" {
-			se.Failure = lock.NotOurs
-		}
-		return nil, err
-	}
-	return a.reply, s.newer(a.reply)
-}
-
-// newer is the error of a lock that is kept by a protocol which this program does not know.
-func (s *Store) newer(reply any) error {
-	list, _ := reply.([]any)
-	if len(list) == 2 && list[0] == int64(-2) {
-		return &lock.StoreError{
-			Failure: lock.Newer, Addr: s.addr,
-			Err: fmt.Errorf("a newer git-gitops keeps this lock, by version %v of the protocol", list[1]),
-		}
-	}
-	return nil
-}
-
-// lookAgain asks a Cluster that has failed us who has which slots now. By itself the client does so only when a node tells it
-// that it is the wrong one, which a dead one does not. It asks one node at a time, by chance: one that does not answer is asked
-// no longer than a moment.
-func (s *Store) lookAgain(ctx context.Context) {
-	cluster, ok := s.client.(*redis.ClusterClient)
-	s.mu.Lock()
-	failed := s.failed
-	s.mu.Unlock()
-	if !ok || !failed {
-		return
-	}
-	for range reloads {
-		limit, cancel := context.WithTimeout(ctx, reloadTimeout)
-		_ = cluster.ForEachMaster(limit, func(context.Context, *redis.Client) error { return nil }) // it reloads first
-		silent := limit.Err() != nil
-		cancel()
-		if !silent {
-			return
-		}
-	}
-}
-
-func (s *Store) patience() time.Duration {
-	if s.wasContacted() {
-		return answerTimeout
-	}
-	return firstTimeout
-}
-
-func (s *Store) wasContacted() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.contacted
 }
 
 // TryAcquire implements lock.Store.
@@ -429,10 +215,9 @@ func (s *Store) confirm(ctx context.Context, r lock.Request) error {
 
 // replicas is how many have a lock that we hold, as far as is known within the time that they are given.
 func (s *Store) replicas(ctx context.Context, k lock.Key) (int, error) {
-	keys, _ := s.keys(k)
 	node := s.client
 	if cluster, ok := s.client.(*redis.ClusterClient); ok { // WAIT has no key to be routed by
-		master, err := cluster.MasterForKey(ctx, keys[0])
+		master, err := cluster.MasterForKey(ctx, s.layout.name(k))
 		if err != nil {
 			return 0, err //nolint:wrapcheck // confirm does
 		}
@@ -444,7 +229,7 @@ func (s *Store) replicas(ctx context.Context, k lock.Key) (int, error) {
 	)
 	// WAIT speaks of the writes of its own connection: here of a write that comes after the grant.
 	_, err := node.Pipelined(ctx, func(p redis.Pipeliner) error {
-		written = p.PExpire(ctx, keys[1], 24*time.Hour)
+		written = p.PExpire(ctx, s.layout.meta(k), 24*time.Hour)
 		n = redis.NewIntCmd(ctx, "wait", s.minReplicas, confirmTimeout.Milliseconds())
 		return p.Process(ctx, n)
 	})
@@ -456,7 +241,7 @@ func (s *Store) replicas(ctx context.Context, k lock.Key) (int, error) {
 
 // Wait implements lock.Store.
 func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Duration) error {
-	wake := s.wakeKey(k, t)
+	wake := s.layout.wake(k, t)
 	d = max(d, leastWait)
 
 	// Not client.BLPop: that rounds to whole seconds. The answer has some time to arrive.
@@ -500,10 +285,6 @@ func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v l
 	return a, errors.Join(s.check(&p), s.confirm(ctx, r))
 }
 
-func (s *Store) blockedKey(hold lock.Token) string {
-	return s.prefix + ":blocked:{" + string(hold) + "}"
-}
-
 // Block implements lock.Store.
 func (s *Store) Block(ctx context.Context, hold lock.Token, b lock.Blocked) error {
 	text, err := json.Marshal(b)
@@ -513,9 +294,9 @@ func (s *Store) Block(ctx context.Context, hold lock.Token, b lock.Blocked) erro
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	if len(b.Holders) == 0 {
-		err = s.client.Del(ctx, s.blockedKey(hold)).Err()
+		err = s.client.Del(ctx, s.layout.blocked(hold)).Err()
 	} else {
-		err = s.client.Set(ctx, s.blockedKey(hold), text, lock.Life).Err()
+		err = s.client.Set(ctx, s.layout.blocked(hold), text, lock.Life).Err()
 	}
 	if err != nil {
 		return s.failure(err)
@@ -527,7 +308,7 @@ func (s *Store) Block(ctx context.Context, hold lock.Token, b lock.Blocked) erro
 func (s *Store) Blocked(ctx context.Context, hold lock.Token) (b lock.Blocked, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	text, err := s.client.Get(ctx, s.blockedKey(hold)).Result()
+	text, err := s.client.Get(ctx, s.layout.blocked(hold)).Result()
 	if errors.Is(err, redis.Nil) {
 		return lock.Blocked{}, false, nil
 	}
@@ -604,15 +385,6 @@ func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error)
 	return renewal, s.confirm(ctx, r) // a grant like any other, also when we ask for the second time
 }
 
-// intent is what is declared, a line for each ref.
-func intent(updates []lock.Update) string {
-	lines := make([]string, len(updates))
-	for i, u := range updates {
-		lines[i] = u.Ref + " " + u.Old + " " + u.New
-	}
-	return strings.Join(lines, "\n")
-}
-
 // Check asks for a server whether the holder of a lock has declared an update. If so, the lease lasts for
 // least from now on, so that it does not end while the server works.
 func (s *Store) Check(ctx context.Context, k lock.Key, u lock.Update, least time.Duration) (lock.Permit, error) {
@@ -623,242 +395,4 @@ func (s *Store) Check(ctx context.Context, k lock.Key, u lock.Update, least time
 	p := parser{reply: reply}
 	permit := lock.Permit{Refusal: lock.Refusal(p.text()), Holder: p.holder()}
 	return permit, s.check(&p)
-}
-
-// Inspect reads one lock.
-func (s *Store) Inspect(ctx context.Context, k lock.Key) (lock.State, error) {
-	reply, err := s.run(ctx, inspectScript, k, "", 0)
-	if err != nil {
-		return lock.State{}, err
-	}
-	state, err := s.state(reply)
-	state.Key = k
-	return state, err
-}
-
-func (s *Store) state(reply any) (lock.State, error) {
-	p := parser{reply: reply}
-	state := lock.State{Name: p.text()}
-	if h := p.holder(); h.Token != "" {
-		state.Holder = &h
-	}
-	w := parser{reply: p.next()}
-	if there := p.presence(); state.Holder != nil {
-		state.Holder.Presence = there
-	}
-	for !w.done() {
-		waiter := lock.Waiter{Token: lock.Token(w.text()), Age: micros(w.int())}
-		record := w.text()
-		waiter.Alive = record != ""
-		waiter.Record = decode(record)
-		state.Waiters = append(state.Waiters, waiter)
-	}
-	return state, errors.Join(s.check(&p), s.check(&w))
-}
-
-// List reads every lock that is held or waited for, sorted by key. It scans the keys in small steps.
-func (s *Store) List(ctx context.Context) ([]lock.State, error) {
-	ids, err := s.ids(ctx, "[lmq]*")
-	if err != nil {
-		return nil, err
-	}
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	load, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	if err := inspectScript().Load(load, s.client).Err(); err != nil {
-		return nil, s.failure(err)
-	}
-	var states []lock.State
-	for some := range slices.Chunk(ids, inspectStep) {
-		more, err := s.inspectSome(ctx, some)
-		if err != nil {
-			return nil, err
-		}
-		states = append(states, more...)
-	}
-	return states, nil
-}
-
-// inspectSome reads a few locks by what their keys have in common, in one round trip. The script must be loaded.
-func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	pipe := s.client.Pipeline()
-	replies := make([]*redis.Cmd, len(ids))
-	for i, id := range ids {
-		keys := s.keysOf(s.kindKey("lock", id), id)
-		replies[i] = pipe.EvalSha(ctx, inspectScript().Hash(), keys, "", "", 0, 0, 0, 0)
-	}
-	_, _ = pipe.Exec(ctx) // each reply has its own error
-	var states []lock.State
-	for i, reply := range replies {
-		value, err := reply.Result()
-		if err != nil {
-			err = s.failure(err)
-			var se *lock.StoreError
-			if errors.As(err, &se) && se.Failure == lock.NotALock {
-				continue // somebody else's key, named as ours are
-			}
-			return nil, err
-		}
-		if err := s.newer(value); err != nil {
-			return nil, err
-		}
-		state, err := s.state(value)
-		if err != nil {
-			return nil, err
-		}
-		state.Key = s.keyOf(ids[i], state.Name)
-		if state.Holder != nil || len(state.Waiters) > 0 {
-			states = append(states, state)
-		}
-	}
-	return states, nil
-}
-
-// keyOf is the lock whose key on Redis has the given name; tagged is what its keys have in common.
-func (s *Store) keyOf(tagged, name string) lock.Key {
-	if name == s.kindKey("lock", tagged) {
-		return lock.ParseID(tagged[1 : len(tagged)-1])
-	}
-	return lock.Key{Verbatim: name}
-}
-
-// ids are what the keys of one lock have in common, of all locks that have a key of a kind, which is a pattern.
-func (s *Store) ids(ctx context.Context, kind string) ([]string, error) {
-	seen := map[string]bool{}
-	match := globEscape(s.prefix) + ":" + kind + ":{*"
-	scan := func(ctx context.Context, c redis.UniversalClient) error {
-		var cursor uint64
-		for {
-			ctx, cancel := context.WithTimeout(ctx, s.patience())
-			keys, next, err := c.Scan(ctx, cursor, match, scanStep).Result()
-			cancel()
-			if err != nil {
-				return s.failure(err)
-			}
-			for _, key := range keys {
-				if _, id, ok := strings.Cut(key[len(s.prefix)+1:], ":{"); ok {
-					seen["{"+id] = true
-				}
-			}
-			if cursor = next; cursor == 0 {
-				return nil
-			}
-		}
-	}
-	var err error
-	if cluster, ok := s.client.(*redis.ClusterClient); ok {
-		var mu sync.Mutex
-		err = cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
-			mu.Lock()
-			defer mu.Unlock()
-			return scan(ctx, c)
-		})
-		if err != nil {
-			err = s.failure(err)
-		}
-	} else {
-		err = scan(ctx, s.client)
-	}
-	return sorted(seen), err
-}
-
-func globEscape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
-}
-
-func encode(r lock.Record) string {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return "{}" // only a malformed Session can do that
-	}
-	return string(b)
-}
-
-// decode reads a record. Anybody may have written it: what is no record is an empty one.
-func decode(text string) lock.Record {
-	var r lock.Record
-	if json.Unmarshal([]byte(text), &r) != nil {
-		return lock.Record{}
-	}
-	return r
-}
-
-func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
-
-// check turns an answer that is not of the expected form into an error.
-func (s *Store) check(p *parser) error {
-	if p.bad {
-		return s.failure(fmt.Errorf("unexpected answer %v", p.reply))
-	}
-	return nil
-}
-
-// parser takes a script's answer apart, in order.
-type parser struct {
-	reply any
-	i     int
-	bad   bool
-}
-
-func (p *parser) done() bool {
-	list, ok := p.reply.([]any)
-	return !ok || p.i >= len(list)
-}
-
-func (p *parser) next() any {
-	if p.done() {
-		p.bad = true
-		return nil
-	}
-	p.i++
-	return p.reply.([]any)[p.i-1]
-}
-
-func (p *parser) int() int64 {
-	n, ok := p.next().(int64)
-	p.bad = p.bad || !ok
-	return n
-}
-
-func (p *parser) text() string {
-	s, ok := p.next().(string)
-	p.bad = p.bad || !ok
-	return s
-}
-
-func (p *parser) presence() lock.Presence {
-	switch p.int() {
-	case 0:
-		return lock.Absent
-	case 1:
-		return lock.Present
-	default:
-		return lock.PresenceUnknown
-	}
-}
-
-func (p *parser) holder() lock.Holder {
-	q := parser{reply: p.next()}
-	h := lock.Holder{Token: lock.Token(q.text())}
-	left := q.int()
-	h.Left = time.Duration(left) * time.Millisecond
-	h.Fence = lock.Fence(q.int())
-	h.Age = micros(q.int())
-	h.Known = h.Fence != 0
-	h.Record = decode(q.text())
-	h.TTL = time.Duration(q.int()) * time.Millisecond
-	parts := parser{reply: q.next()}
-	for !parts.done() {
-		share := lock.Share{Token: lock.Token(parts.text()), Record: decode(parts.text())}
-		if share.Token == h.Token {
-			share.Record = h.Record
-		}
-		h.Shares = append(h.Shares, share)
-	}
-	p.bad = p.bad || q.bad || parts.bad
-	return h
 }

@@ -57,12 +57,11 @@ func (s *Store) Subscribe(ctx context.Context, k lock.Key, holder lock.Token) (l
 
 func (s *Store) subscribe(ctx context.Context, k lock.Key, holder lock.Token) (*subscription, error) {
 	s.lookAgain(ctx)
-	keys, _ := s.keys(k)
-	channel := keys[7] + ":" + string(holder)
+	channel := s.layout.alive(k, holder)
 	node, ok := s.client.(*redis.Client)
 	if cluster, clustered := s.client.(*redis.ClusterClient); clustered {
 		var err error
-		if node, err = cluster.MasterForKey(ctx, keys[0]); err != nil {
+		if node, err = cluster.MasterForKey(ctx, s.layout.name(k)); err != nil {
 			return nil, err //nolint:wrapcheck // Subscribe does
 		}
 	} else if !ok {
