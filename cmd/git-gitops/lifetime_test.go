@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -187,12 +186,12 @@ func (w *world) entry(clone string) workspace.Entry {
 // keeper is the process that keeps a clone's only lock.
 func (w *world) keeper(clone string) int {
 	w.t.Helper()
-	var p session.Process
+	var noted *session.Process
 	w.until("a keeper of "+clone+" is noted", func() bool {
-		text := w.entry(clone).Keeper
-		return len(text) > 0 && json.Unmarshal(text, &p) == nil
+		noted = w.entry(clone).Keeper
+		return noted != nil
 	})
-	return p.PID
+	return noted.PID
 }
 
 // reaches waits until a script has made a file, which it does before it waits at a gate.

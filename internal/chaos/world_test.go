@@ -341,9 +341,8 @@ func (w *world) keepersOf(p *pipeline) []int {
 	var pids []int
 	alive := w.keepers()
 	for _, e := range entries {
-		var k session.Process
-		if json.Unmarshal(e.Keeper, &k) == nil && slices.Contains(alive, k.PID) {
-			pids = append(pids, k.PID)
+		if e.Keeper != nil && slices.Contains(alive, e.Keeper.PID) {
+			pids = append(pids, e.Keeper.PID)
 		}
 	}
 	return pids

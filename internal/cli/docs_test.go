@@ -13,6 +13,7 @@ import (
 	ucli "github.com/urfave/cli/v2"
 
 	"github.com/git-gitops/git-gitops/internal/config"
+	"github.com/git-gitops/git-gitops/internal/doctor"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/term"
@@ -147,9 +148,9 @@ func TestReference_exitCodes(t *testing.T) {
 }
 
 func TestReference_keys(t *testing.T) {
-	source := read(t, "../lock/redisstore/*.go")
-	keys := append(found(source, `kindKey\("(\w+)"`), found(source, `s\.prefix \+ ":(\w+):`)...)
-	keys = append(keys, found(strings.Join(found(source, `range \[\]string(\{"meta".*\})`), ""), `"(\w+)"`)...)
+	source := read(t, "../lock/redisstore/keys.go")
+	keys := append(found(source, `\.key\("(\w+)"`), found(source, `l\.prefix \+ ":(\w+):`)...)
+	keys = append(keys, found(strings.Join(found(source, `var kinds = \[\]string(\{.*\})`), ""), `"(\w+)"`)...)
 	same(t, "keys", found(section(t, "Keys in Redis"), "(?m)^\\| `P:(\\w+):"), keys)
 }
 
@@ -180,7 +181,7 @@ func TestReference_metrics(t *testing.T) {
 // Every field of JSON that we print or post is documented.
 func TestReference_json(t *testing.T) {
 	for heading, values := range map[string][]any{
-		"JSON":     {lockJSON{}, holderJSON{}, waiterJSON{}, eventJSON{}, lockStats{}, check{}},
+		"JSON":     {lockJSON{}, holderJSON{}, waiterJSON{}, eventJSON{}, lockStats{}, doctor.Check{}},
 		"Webhooks": {webhook.Event{}},
 	} {
 		text := section(t, heading)

@@ -141,14 +141,14 @@ func (c *command) removeLocal(ctx context.Context, out *term.Printer) error {
 // tellLFS says how the Git LFS content of the repository here, if there is one, gets to the remote now.
 func (c *command) tellLFS(ctx context.Context, out *term.Printer) {
 	repo, err := c.git.State(ctx)
-	if err != nil || !usesLFS(repo) {
+	if err != nil || !git.HasProgram("lfs") || !hooks.HasLFS(repo.CommonDir) {
 		return
 	}
 	dir, err := c.git.HooksDir(ctx)
 	if err != nil {
 		return
 	}
-	if uploader := lfsUploader(repo, dir); uploader != "" {
+	if uploader := hooks.LFSUploader(repo.CommonDir, dir); uploader != "" {
 		out.Say("Git LFS content of this repository is uploaded by %s", uploader)
 	} else {
 		out.Warn("this repository uses Git LFS, and no hook uploads its content: git lfs update")
@@ -275,7 +275,7 @@ func (c *command) prePush(words []string) int {
 		return fail(out, fmt.Errorf("read what git pushes: %w", err))
 	}
 	repo, placed := c.git.State(context.Background())
-	others := otherHooks(repo, hook)
+	others := hooks.Others(repo.CommonDir, hook)
 	for _, other := range others {
 		exit, err := git.RunHook(other, []string{remote, url}, input)
 		if err != nil {
@@ -285,7 +285,7 @@ func (c *command) prePush(words []string) int {
 			return exit.Code
 		}
 	}
-	if placed == nil && usesLFS(repo) && !slices.ContainsFunc(append(others, hook), hooks.RunsLFS) {
+	if placed == nil && git.HasProgram("lfs") && hooks.HasLFS(repo.CommonDir) && !slices.ContainsFunc(append(others, hook), hooks.RunsLFS) {
 		// It does not install a hook of its own where there is one of somebody else.
 		exit, err := c.git.RunWithInput(input, "lfs", "pre-push", remote, url)
 		if err != nil {
@@ -323,49 +323,4 @@ func (c *command) prePush(words []string) int {
 		return fail(out, because(ctx, err))
 	}
 	return 0
-}
-
-// usesLFS reports whether Git LFS is here, and has kept content of this repository.
-func usesLFS(repo git.RepoState) bool {
-	_, err := os.Stat(filepath.Join(repo.CommonDir, "lfs"))
-	return err == nil && git.HasProgram("lfs")
-}
-
-// lfsUploader is the hook that uploads Git LFS content when git looks for hooks in a folder; "" when none does.
-func lfsUploader(repo git.RepoState, dir string) string {
-	hook := filepath.Join(dir, "pre-push")
-	candidates := []string{hook}
-	if hooks.Installed(dir) {
-		candidates = append(otherHooks(repo, hook), hook)
-	}
-	if i := slices.IndexFunc(candidates, hooks.RunsLFS); i >= 0 {
-		return candidates[i]
-	}
-	if hooks.Installed(dir) {
-		return hook
-	}
-	return ""
-}
-
-// otherHooks are the pre-push hooks that git would have run without ours. The place is empty when it is not known.
-func otherHooks(repo git.RepoState, hook string) []string {
-	var others []string
-	if filepath.Base(hook) != hook { // a manager's name is no file, and a clone could bring one along
-		others = append(others, hook+hooks.Chained)
-	}
-	if strings.HasPrefix(filepath.Base(hook), "pre-push.") { // a hook manager has renamed ours
-		others = append(others, filepath.Join(filepath.Dir(hook), "pre-push"+hooks.Chained))
-	}
-	if repo.CommonDir == "" {
-		return others
-	}
-	own := filepath.Join(repo.CommonDir, "hooks")
-	if hooks.ForAll(filepath.Dir(hook)) {
-		name := "pre-push"
-		if hooks.Installed(own) { // once is enough
-			name += hooks.Chained
-		}
-		others = append(others, filepath.Join(own, name))
-	}
-	return others
 }

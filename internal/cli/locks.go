@@ -284,7 +284,7 @@ func printLock(w io.Writer, s lock.State) error {
 				rows = append(rows, row)
 			}
 		}
-		rows = append(rows, []string{"expires", strings.TrimPrefix(expiry(h.Left), ", expires ")},
+		rows = append(rows, []string{"expires", strings.TrimPrefix(term.Expiry(h.Left), ", expires ")},
 			[]string{"break it", "git gitops unlock --force " + h.ID()})
 	}
 	for i, q := range s.Waiters {

@@ -59,7 +59,7 @@ func holderText(h lock.Holder) string {
 		return "nobody any more"
 	}
 	if !h.Known {
-		return "an unknown holder (a key that is not ours)" + expiry(h.Left)
+		return "an unknown holder (a key that is not ours)" + term.Expiry(h.Left)
 	}
 	text := fmt.Sprintf("%s@%s", orUnknown(h.User), orUnknown(h.Host))
 	if h.Command != "" {
@@ -80,13 +80,6 @@ func breakHint(h lock.Holder) string {
 		return ""
 	}
 	return "; to break it: git gitops unlock --force " + h.ID()
-}
-
-func expiry(left time.Duration) string {
-	if left < 0 {
-		return " that never expires"
-	}
-	return ", expires in " + term.Duration(left.Round(time.Second))
 }
 
 func orUnknown(s string) string {

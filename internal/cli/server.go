@@ -16,6 +16,7 @@ import (
 
 	"github.com/git-gitops/git-gitops/hooks"
 	"github.com/git-gitops/git-gitops/internal/config"
+	"github.com/git-gitops/git-gitops/internal/doctor"
 	"github.com/git-gitops/git-gitops/internal/fence"
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/gitargs"
@@ -230,45 +231,45 @@ func (c *command) placeServer(u *ucli.Context, out *term.Printer, install bool) 
 	return nil
 }
 
-// guard looks at the hook of a bare repository, if it has one.
-func (d *checkup) guard(ctx context.Context) {
-	answer, err := d.git.Output(ctx, "rev-parse", "--is-bare-repository", "--absolute-git-dir")
+// checkServer looks at the hook of a bare repository, if it has one.
+func checkServer(ctx context.Context, d *doctor.Checkup) {
+	answer, err := d.Git.Output(ctx, "rev-parse", "--is-bare-repository", "--absolute-git-dir")
 	bare, gitDir, _ := strings.Cut(strings.TrimSpace(answer), "\n")
 	if err != nil || bare != "true" {
 		return
 	}
-	dir, err := d.git.HooksDir(ctx)
+	dir, err := d.Git.HooksDir(ctx)
 	if err != nil {
 		return
 	}
-	settings := d.gitConfig.Config
+	settings := d.GitConfig.Config
 	protect := settings["gitops.protect"]
 	switch installed := hooks.ServerInstalled(dir); {
 	case !installed && len(protect) == 0:
 		return
 	case !installed:
-		d.fail("server", "git gitops install --server", "branches like %s are to be protected, and there is no pre-receive hook in %s", strings.Join(protect, " or "), dir)
+		d.Fail("server", "git gitops install --server", "branches like %s are to be protected, and there is no pre-receive hook in %s", strings.Join(protect, " or "), dir)
 		return
 	case len(protect) == 0:
-		d.warn("server", "git config --add gitops.protect main", "the pre-receive hook is there, and protects no branch")
+		d.Warn("server", "git config --add gitops.protect main", "the pre-receive hook is there, and protects no branch")
 	default:
-		d.ok("server", "branches like %s take only what the holder of their lock has declared", strings.Join(protect, " or "))
+		d.OK("server", "branches like %s take only what the holder of their lock has declared", strings.Join(protect, " or "))
 	}
 	rules, err := fenceRules(settings, gitDir)
 	if err != nil {
-		d.fail("server", "git config gitops.lockRepo IDENTITY", "%v", err)
+		d.Fail("server", "git config gitops.lockRepo IDENTITY", "%v", err)
 		return
 	}
 	if _, set := settings.Get("gitops.lockrepo"); set {
-		d.ok("server", "clients know this repository as %s", rules.Repo)
+		d.OK("server", "clients know this repository as %s", rules.Repo)
 	} else {
-		d.warn("server", "set what clients know it as, such as git.example.com/org/repo: git config gitops.lockRepo IDENTITY",
+		d.Warn("server", "set what clients know it as, such as git.example.com/org/repo: git config gitops.lockRepo IDENTITY",
 			"gitops.lockRepo is not set, so clients must reach this repository as %s", rules.Repo)
 	}
 	if settings.IsTrue("gitops.protectfailopen") {
-		d.warn("server", "git config --unset gitops.protectFailOpen", "while Redis cannot be asked, every push is let in")
+		d.Warn("server", "git config --unset gitops.protectFailOpen", "while Redis cannot be asked, every push is let in")
 	}
 	for _, line := range lastDecisions(gitDir, 3) {
-		d.ok("server", "%s", line)
+		d.OK("server", "%s", line)
 	}
 }

@@ -4,7 +4,6 @@ package gitops
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -229,7 +228,7 @@ func (f *Flows) saveAndKeep(ctx context.Context, dir workspace.Dir, e workspace.
 	if err := dir.LinkSession(e); err != nil {
 		f.Notes.Warn("%v", err) // only the finding of deadlocks needs it
 	}
-	if keeperAlive(e) || f.orphaned() {
+	if e.KeeperAlive() || f.orphaned() {
 		return nil
 	}
 	pid, err := f.startKeeper(ctx, dir, e, nil, l)
@@ -267,17 +266,7 @@ func (f *Flows) noteKeeper(dir workspace.Dir, e workspace.Entry, pid int) error 
 	if err != nil {
 		return nil // it has ended already, and its log says why
 	}
-	text, err := json.Marshal(keeper)
-	if err != nil {
-		return fmt.Errorf("encode the keeper's process: %w", err)
-	}
-	return dir.Update(e, func(e *workspace.Entry) { e.Keeper = text })
-}
-
-// kept reports whether the keeper of an entry lives.
-func keeperAlive(e workspace.Entry) bool {
-	var p session.Process
-	return len(e.Keeper) > 0 && json.Unmarshal(e.Keeper, &p) == nil && p.Alive()
+	return dir.Update(e, func(e *workspace.Entry) { e.Keeper = &keeper })
 }
 
 // remembered are the entries of a clone. It is an error when they cannot all be read, or what is there could not be

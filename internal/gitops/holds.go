@@ -46,7 +46,7 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 			return err
 		}
 		if one.lease != nil {
-			one.lease.Present = h.f.Session.Owner != nil && !keeperAlive(one.entry)
+			one.lease.Present = h.f.Session.Owner != nil && !one.entry.KeeperAlive()
 		}
 		if one.lease == nil {
 			one.lease, err = h.acquire(ctx, k)
@@ -236,7 +236,7 @@ func (h *holds) landed(ctx context.Context) {
 	for _, one := range h.list {
 		one.stop()
 		if h.stays(one) {
-			if one.taken || one.lease.Broken() || !keeperAlive(one.entry) {
+			if one.taken || one.lease.Broken() || !one.entry.KeeperAlive() {
 				h.save(ctx, one)
 			}
 			// Until what was pushed is noted, no base is known.
@@ -264,7 +264,7 @@ func (h *holds) retain(ctx context.Context) {
 		switch {
 		case one.pushOnly:
 			h.f.release(ctx, one.lease)
-		case one.taken || one.lease.Broken() || !keeperAlive(one.entry):
+		case one.taken || one.lease.Broken() || !one.entry.KeeperAlive():
 			h.save(ctx, one)
 		}
 	}

@@ -202,7 +202,7 @@ func (h *holds) saveAndKeepPush(ctx context.Context, one *hold, watch *PushWatch
 			h.f.Notes.Debug("%v", err)
 		}
 	}
-	watch.SoleKeeper = !keeperAlive(e) && !h.f.orphaned()
+	watch.SoleKeeper = !e.KeeperAlive() && !h.f.orphaned()
 	pid, err := h.f.startKeeper(ctx, h.dir, e, watch, one.lease)
 	if err != nil || !watch.SoleKeeper {
 		return err

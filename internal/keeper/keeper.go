@@ -343,8 +343,8 @@ func (k *Keeper) released(lease *lock.Lease, result lock.ReleaseResult, why stri
 // first reports whether the hold begins with this keeper: the lock is neither somebody else's that we share, nor had it a
 // keeper before.
 func (k *Keeper) first() bool {
-	var before session.Process
-	return k.Entry.Share == "" && (len(k.Entry.Keeper) == 0 || json.Unmarshal(k.Entry.Keeper, &before) == nil && before.PID == os.Getpid())
+	before := k.Entry.Keeper
+	return k.Entry.Share == "" && (before == nil || before.PID == os.Getpid())
 }
 
 func (k *Keeper) tell(lease *lock.Lease, what, why string) {

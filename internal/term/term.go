@@ -289,3 +289,11 @@ func Duration(d time.Duration) string {
 		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	}
 }
+
+// Expiry says when a lock expires, after what it says of its holder. Below zero is never.
+func Expiry(left time.Duration) string {
+	if left < 0 {
+		return " that never expires"
+	}
+	return ", expires in " + Duration(left.Round(time.Second))
+}

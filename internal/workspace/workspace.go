@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/session"
 )
 
 // version of the files. A file of another version is refused, not guessed at.
@@ -60,10 +61,12 @@ type Entry struct {
 
 	// Session is the ID of the session that the lock belongs to, "" for none.
 	Session string `json:"session,omitempty"`
-	// Keeper is the process that renews the lock in the background, nil for none: its pid and start
-	// time in the words of internal/session.
-	Keeper json.RawMessage `json:"keeper,omitempty"`
+	// Keeper is the process that renews the lock in the background, nil for none.
+	Keeper *session.Process `json:"keeper,omitempty"`
 }
+
+// KeeperAlive reports whether the process lives that renews the lock in the background.
+func (e Entry) KeeperAlive() bool { return e.Keeper != nil && e.Keeper.Alive() }
 
 // Own is the token of our part of the lock.
 func (e Entry) Own() lock.Token {

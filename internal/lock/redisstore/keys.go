@@ -42,6 +42,9 @@ func newLayout(prefix string) layout {
 	return layout{prefix}
 }
 
+// KeyName is the name of a lock's own key.
+func KeyName(prefix string, k lock.Key) string { return newLayout(prefix).name(k) }
+
 // kinds are the keys that every script takes after the lock's own, in common.lua's order.
 var kinds = []string{"meta", "queue", "fence", "events", "waiters", "ended", "alive"}
 
