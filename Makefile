@@ -44,8 +44,10 @@ bench: build ## figures against git and other locks, as ratios within one run; a
 	go run ./scripts/bench pipelines -queued -strategies gitops,gitops-inside
 	go run ./scripts/bench pipelines -n 30 -mb 1 -over file -edit 0s -strategies gitops,gitops-names,retry
 
-chaos: ## 1,000 pipelines under faults; make test runs a short form
+chaos: ## 1,000 pipelines under faults, 200 restarts and 50 failovers under living holders; make test runs short forms
 	go test -race -count=1 -timeout 60m -v ./internal/chaos -run 'TestChaos|TestMutations' -args -chaos.pipelines=1000 -chaos.mutations
+	go test -race -count=1 -timeout 120m -v ./internal/chaos -run 'TestPresence$$' -args -chaos.restarts=200 -chaos.failovers=25 -chaos.holders=100 -chaos.busy
+	go test -count=1 -timeout 30m -v ./internal/chaos -run 'TestPresence$$' -args -chaos.restarts=10 -chaos.failovers=1 -chaos.holders=1000
 
 git-suite: build ## git's own tests through the PATH shim
 	sh scripts/git-suite.sh bin/git-gitops

@@ -145,8 +145,9 @@ func TestSilent(t *testing.T) {
 	wantCode(t, waiter.wait(), 0)
 }
 
-// TestConnections: a keeper has one connection to Redis, and a waiter has one. Each process has two more to a sentinel (questions
-// and news), or one to the node of a Cluster that told it the slots.
+// TestConnections: a keeper has one connection to Redis, by which it is present or by which it renews, and a waiter has one. Each
+// process has two more to a sentinel (questions and news), or one to the node of a Cluster that told it the slots. However long
+// that lasts, there are no more.
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -169,8 +170,9 @@ func TestConnections(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			data, watch, settings := tc.start(t)
-			w := newWorld(t).on(settings)
+			w := newWorld(t).on(settings).with("GITOPS_LOCK_TTL=5")
 			w.seed("remote.git")
+			w.must(".", "mkfifo gate")
 			clients := map[*redistest.Server]*redis.Client{}
 			for _, s := range slices.Concat(data, watch) {
 				clients[s] = s.Client(t)
@@ -192,22 +194,42 @@ func TestConnections(t *testing.T) {
 				slices.Sort(all)
 				return all
 			}
+			// renewals grows with each renewal.
+			renewals := func() (n int) {
+				for _, s := range data {
+					for line := range strings.Lines(clients[s].Info(t.Context(), "commandstats").Val()) {
+						calls, _ := strings.CutPrefix(line, "cmdstat_pexpire:calls=")
+						calls, _, _ = strings.Cut(calls, ",")
+						more, _ := strconv.Atoi(calls) // 0 for any other line
+						n += more
+					}
+				}
+				return n
+			}
 			before := last(watch)
-			w.must(".", "git gitops clone -q remote.git held")
-			w.until("the keeper has renewed", func() bool { // by EVALSHA, or EVAL the first time
-				return slices.ContainsFunc(last(data), func(cmd string) bool { return strings.HasPrefix(cmd, "eval") })
-			})
-			next := w.start(".", "bash", "-c", "git gitops clone -q remote.git next; exit $?")
-			w.until("the next one waits", func() bool { return slices.Contains(last(data), "blpop") })
-			var toRedis, toWatcher []string
-			w.until("no more connections than that", func() bool { // those of the clone that has ended go first
-				toRedis, toWatcher = last(data), last(watch)
-				return len(toRedis) <= tc.toRedis && len(toWatcher)-len(before) <= tc.toWatcher
-			})
-			t.Logf("a keeper and a waiter: %q to Redis, %d to sentinels", toRedis, len(toWatcher)-len(before))
-			w.must("held", "git gitops unlock")
-			wantCode(t, next.wait(), 0)
-			w.must("next", "git gitops unlock")
+			for session, idle := range map[string]string{"workspace": "eval", "": "ping"} { // the last command of its keeper
+				w := w.with("GITOPS_LOCK_SESSION=" + session)
+				holder := w.start(".", "bash", "-c", "git gitops clone -q remote.git held && read -r _ <gate; cd held && git gitops unlock && cd .. && rm -rf held")
+				w.until("the keeper rests", func() bool { // EVALSHA, or EVAL the first time
+					return slices.ContainsFunc(last(data), func(cmd string) bool { return strings.HasPrefix(cmd, idle) })
+				})
+				next := w.start(".", "bash", "-c", "git gitops clone -q remote.git next; exit $?")
+				w.until("the next one waits", func() bool { return slices.Contains(last(data), "blpop") })
+				var toRedis, toWatcher []string
+				rest := func() bool { // those of the clone that has ended, and of a renewal, go first
+					toRedis, toWatcher = last(data), last(watch)
+					return len(toRedis) <= tc.toRedis && len(toWatcher)-len(before) <= tc.toWatcher
+				}
+				w.until("no more connections than that", rest)
+				so := renewals()
+				w.until("it is renewed again and again", func() bool { return renewals() >= so+12 })
+				w.until("there are still no more", rest)
+				t.Logf("a keeper (session %q) and a waiter: %q to Redis, %d to sentinels", session, toRedis, len(toWatcher)-len(before))
+				w.must(".", "echo >gate")
+				wantCode(t, holder.wait(), 0)
+				wantCode(t, next.wait(), 0)
+				w.must("next", "git gitops unlock && cd .. && rm -rf next")
+			}
 		})
 	}
 }

@@ -4,10 +4,13 @@ package main
 
 import (
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/git-gitops/git-gitops/internal/webhook"
 )
 
 // namespace runs a script as the first process of a process table of its own, as a container does: all
@@ -105,21 +108,52 @@ func (w *world) claimed() bool {
 	return true
 }
 
-// TestPresence_shown: locks shows that a holder is gone also when nobody waits, and events, stats and
-// metrics tell that its hold ended so.
+// TestPresence_shown: locks and the page show that a holder is gone also when nobody waits; events, stats,
+// metrics and the webhook of the next holder tell that its hold ended so.
 func TestPresence_shown(t *testing.T) {
 	t.Parallel()
 	needNamespaces(t)
-	w := newLifeWorld(t).with("GITOPS_LOCK_TTL=300", "GITOPS_LOCK_TIMEOUT=600")
+	hook := receive(t, nil)
+	w := newLifeWorld(t).with("GITOPS_LOCK_TTL=300", "GITOPS_LOCK_TIMEOUT=600").posting(hook.server.Listener.Addr().String())
+	_, page := w.serving()
 	holder := w.start(".", append(namespace, "git gitops clone -q $REMOTE work && touch ready && read -r _ <gate")...)
 	w.until("it holds the lock and shows itself", func() bool { return w.exists("ready") && w.claimed() })
 	wantText(t, w.must(".", "git gitops locks --json"), `"presence":"present"`)
 	holder.signal(syscall.SIGKILL)
 	w.until("locks says that it is gone", func() bool { return strings.Contains(w.must(".", "git gitops locks"), ", gone ") })
 	wantText(t, w.must(".", "git gitops locks --json"), `"presence":"gone"`)
+	w.until("so does the page, and its data", func() bool {
+		return strings.Contains(page(""), `class="gone"`) && strings.Contains(page("api/v1/locks"), `"presence":"gone"`)
+	})
 
+	fence := w.fenceHere()
 	wantCode(t, w.bash(".", "git gitops clone -q $REMOTE next"), 0)
 	wantText(t, w.must(".", "git gitops events"), "  gone ")
 	wantText(t, w.must(".", "git gitops stats --json"), `"failures":1`)
 	wantText(t, w.must(".", "git gitops metrics --once"), `gitops_events_total{type="gone"} 1`)
+	told := func() (e webhook.Event) {
+		for _, one := range hook.taken() {
+			if one.Type == "gone" {
+				e = one
+			}
+		}
+		return e
+	}
+	w.until("the webhook is told", func() bool { return told().Type != "" })
+	if e := told(); e.Fence != fence || e.Branch != "main" || e.Hold <= 0 || !strings.Contains(e.Reason, " (clone) was there") {
+		t.Errorf("posted: %+v, want fence %d", e, fence)
+	}
+}
+
+// fenceHere is the fence of the lock of this room.
+func (w *world) fenceHere() int64 {
+	w.t.Helper()
+	for _, key := range w.scan("gitops:meta:*") {
+		if strings.Contains(key, w.dir+"/") {
+			fence, _ := strconv.ParseInt(w.keys.HGet(w.t.Context(), key, "fence").Val(), 10, 64)
+			return fence
+		}
+	}
+	w.t.Fatal("no lock")
+	return 0
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -145,13 +147,18 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 		log("%v", err)
 		return k, done, nil
 	}
+	var reading sync.WaitGroup
 	k.Event = func(what, why string, fence lock.Fence) {
+		if what == "acquired" && hook.Wants("gone") {
+			reading.Go(func() { sendGone(store, hook, o.Entry, fence, log) })
+		}
 		if what == "pushed" && o.Pushing.ReleaseRegardless {
 			return // it is over, but nobody looked whether it landed
 		}
 		hook.Send(webhookEvent(o.Entry, what, why, fence))
 	}
 	return k, func() {
+		reading.Wait()
 		done()
 		hook.Close(webhookFlush)
 	}, nil
@@ -173,6 +180,23 @@ func webhookEvent(e workspace.Entry, what, why string, fence lock.Fence) webhook
 		w.Hold = time.Since(e.Since).Seconds()
 	}
 	return w
+}
+
+// sendGone posts that the holder before us is gone, which nobody else can.
+func sendGone(store *redisstore.Store, hook *webhook.Hook, e workspace.Entry, fence lock.Fence, log func(string, ...any)) {
+	before, ok, err := store.GoneBefore(context.Background(), e.Key, fence)
+	if err != nil {
+		log("read the events: %v", err)
+	}
+	if !ok {
+		return
+	}
+	gone, _ := strconv.ParseInt(before.Fence, 10, 64)
+	hook.Send(webhook.Event{
+		Type: before.Type, Time: before.Time.UTC(), Lock: term.Clean(e.Key.String()), Repo: e.Key.Repo, Branch: e.Key.Branch, Name: e.Key.Name,
+		RunURL: term.Clean(before.Run), Fence: gone, Hold: before.Hold.Seconds(),
+		Reason: "none of the processes of " + term.Clean(before.Who) + " was there any more",
+	})
 }
 
 // terminate ends a script whose lock was lost, as GITOPS_ON_LOST=term asks for.

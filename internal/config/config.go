@@ -90,7 +90,7 @@ type Webhook struct {
 }
 
 // webhookEvents are what a webhook can be told.
-var webhookEvents = []string{"acquired", "released", "lost", "pushed"}
+var webhookEvents = []string{"acquired", "released", "lost", "pushed", "gone"}
 
 // Log says how much is said on stderr, and how.
 type Log struct {

@@ -100,5 +100,5 @@ var variables = []Variable{
 	{Name: "GITOPS_PUSH_BATCH_MAX", Default: "50", Doc: "how many pushes one push takes along at most, from 1"},
 	{Name: "GITOPS_WEBHOOK_URL", Hidden: true, Doc: "where the events of our locks are posted as JSON: an https or http URL"},
 	{Name: "GITOPS_WEBHOOK_SECRET", Hidden: true, Doc: "key of the X-Gitops-Signature header, an HMAC-SHA256 of the body"},
-	{Name: "GITOPS_WEBHOOK_EVENTS", Doc: "which events are posted: acquired, released, lost, pushed, separated by commas; without it, all"},
+	{Name: "GITOPS_WEBHOOK_EVENTS", Doc: "which events are posted: acquired, released, lost, pushed, gone, separated by commas; without it, all"},
 }

@@ -26,6 +26,7 @@ type lockView struct {
 	Part, ID, Name, Repo, Branch, Narrow, Key string
 
 	Holder  *personView
+	Gone    bool   // none of the holder's processes is there
 	HoldID  string // names this hold, and no later one
 	Since   time.Time
 	Expires string
@@ -83,7 +84,7 @@ func newLock(l lockState, events []redisstore.Event, now time.Time, span time.Du
 		if h.Known {
 			p = newPerson(h.Record)
 		}
-		v.Holder, v.HoldID = &p, h.ID()
+		v.Holder, v.HoldID, v.Gone = &p, h.ID(), h.Presence == lock.Absent
 	}
 	hold := typical(events)
 	ahead := time.Duration(0)

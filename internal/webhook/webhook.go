@@ -31,7 +31,7 @@ const (
 
 // Event is the body of a post. The names of its fields do not change.
 type Event struct {
-	Type   string    `json:"type"` // acquired, released, lost, pushed
+	Type   string    `json:"type"` // acquired, released, lost, pushed, gone
 	Time   time.Time `json:"time"` // by the holder's clock
 	Lock   string    `json:"lock"` // its name for people
 	Repo   string    `json:"repo,omitempty"`
@@ -100,10 +100,13 @@ func New(rawURL, secret string, events []string, log func(format string, args ..
 	return h, nil
 }
 
+// Wants reports whether events of a type are sent.
+func (h *Hook) Wants(kind string) bool { return len(h.events) == 0 || slices.Contains(h.events, kind) }
+
 // Send posts an event in the background, if it is one of those that are wanted. It never waits: while
 // too many others are under way, the event is dropped.
 func (h *Hook) Send(e Event) {
-	if len(h.events) > 0 && !slices.Contains(h.events, e.Type) {
+	if !h.Wants(e.Type) {
 		return
 	}
 	select {

@@ -60,6 +60,27 @@ func (s *Store) Events(ctx context.Context, since time.Time) ([]Event, error) {
 	return all, nil
 }
 
+// GoneBefore is the event of the hold before the one with a fence, when that hold ended because none of the
+// holder's processes was there.
+func (s *Store) GoneBefore(ctx context.Context, k lock.Key, f lock.Fence) (e Event, found bool, err error) {
+	const most = 100 // since then
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	keys, _ := s.keys(k)
+	entries, err := s.client.XRevRangeN(ctx, keys[4], "+", "-", most).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return Event{}, false, s.failure(err)
+	}
+	for i := range entries {
+		e := parseEvent(entries[i])
+		if e.Type == "handed_over" && e.Fence == strconv.FormatInt(int64(f), 10) && i+1 < len(entries) {
+			e = parseEvent(entries[i+1]) // of the same script
+			return e, e.Type == "gone", nil
+		}
+	}
+	return Event{}, false, nil
+}
+
 func parseEvent(m redis.XMessage) Event {
 	text := func(field string) string {
 		s, _ := m.Values[field].(string)
