@@ -66,8 +66,7 @@ func (s *Store) GoneBefore(ctx context.Context, k lock.Key, f lock.Fence) (e Eve
 	const most = 100 // since then
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	keys, _ := s.keys(k)
-	entries, err := s.client.XRevRangeN(ctx, keys[4], "+", "-", most).Result()
+	entries, err := s.client.XRevRangeN(ctx, s.layout.key("events", tagged(k)), "+", "-", most).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return Event{}, false, s.failure(err)
 	}
