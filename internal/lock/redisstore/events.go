@@ -35,28 +35,46 @@ type Event struct {
 	Reason   string
 }
 
-// Events reads what happened since a time, of every lock, in order. It reads the streams one by one.
+// Events reads what happened since a time, of every lock, in order.
 func (s *Store) Events(ctx context.Context, since time.Time) ([]Event, error) {
 	ids, err := s.ids(ctx, "events")
 	if err != nil {
 		return nil, err
 	}
 	var all []Event
-	from := strconv.FormatInt(max(0, since.UnixMilli()), 10)
-	for _, id := range ids {
-		read, cancel := context.WithTimeout(ctx, answerTimeout)
-		entries, err := s.client.XRange(read, s.layout.key("events", id), from, "+").Result()
-		cancel()
+	for some := range slices.Chunk(ids, inspectStep) {
+		more, err := s.eventsOf(ctx, some, strconv.FormatInt(max(0, since.UnixMilli()), 10))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, more...)
+	}
+	slices.SortStableFunc(all, func(a, b Event) int { return a.Time.Compare(b.Time) })
+	return all, nil
+}
+
+// eventsOf reads the streams of a few locks, in one round trip.
+func (s *Store) eventsOf(ctx context.Context, ids []string, from string) ([]Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	pipe := s.client.Pipeline()
+	replies := make([]*redis.XMessageSliceCmd, len(ids))
+	for i, id := range ids {
+		replies[i] = pipe.XRange(ctx, s.layout.key("events", id), from, "+")
+	}
+	_, _ = pipe.Exec(ctx) // each reply has its own error
+	var all []Event
+	for i, reply := range replies {
+		entries, err := reply.Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return nil, s.failure(err)
 		}
 		for _, entry := range entries {
 			e := parseEvent(entry)
-			e.Key = s.layout.lock(id, e.Lock)
+			e.Key = s.layout.lock(ids[i], e.Lock)
 			all = append(all, e)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Event) int { return a.Time.Compare(b.Time) })
 	return all, nil
 }
 
