@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"time"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -57,13 +58,16 @@ func (c *command) serveCommand(out *term.Printer) *ucli.Command {
 
 // serveDemo shows pipelines that come and go, on a Redis of its own.
 func serveDemo(u *ucli.Context, out *term.Printer) error {
-	host, port, stop, err := demo.Redis()
+	redis, err := demo.Redis()
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer redis.Stop()
 	open := func() *redisstore.Store {
-		return redisstore.Open(redisstore.Options{Addrs: []string{net.JoinHostPort(host, port)}, Events: 1000})
+		return redisstore.Open(redisstore.Options{Addrs: []string{net.JoinHostPort(redis.Host, redis.Port)}, Events: 1000})
+	}
+	if err := redis.Past(u.Context, open(), 2*time.Hour); err != nil {
+		return err
 	}
 	ctx, end := context.WithCancel(u.Context)
 	joined := make(chan struct{})
@@ -110,7 +114,7 @@ func serveVerb(ctx context.Context, u *ucli.Context, store *redisstore.Store, by
 			}
 			return nil
 		},
-		Metrics: m.write,
+		Metrics: m.write, Warn: out.Warn,
 	})
 	if err != nil {
 		return &usageError{verb: "serve", err: err}

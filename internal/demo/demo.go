@@ -16,22 +16,34 @@ import (
 // tick is how often the embedded server's clock moves.
 const tick = 50 * time.Millisecond
 
-// Redis starts an embedded server on the loopback address. stop ends it.
-func Redis() (host, port string, stop func(), err error) {
-	server := miniredis.NewMiniRedis()
-	if err := server.Start(); err != nil {
-		return "", "", nil, fmt.Errorf("start the embedded Redis: %w", err)
+// Server is an embedded Redis.
+type Server struct {
+	Host, Port string
+
+	redis *miniredis.Miniredis
+	ended chan struct{}
+	done  chan struct{}
+}
+
+// Redis starts an embedded server on the loopback address.
+func Redis() (*Server, error) {
+	redis := miniredis.NewMiniRedis()
+	if err := redis.Start(); err != nil {
+		return nil, fmt.Errorf("start the embedded Redis: %w", err)
 	}
-	ended, joined := make(chan struct{}), make(chan struct{})
+	s := &Server{Host: redis.Host(), Port: redis.Port(), redis: redis, ended: make(chan struct{}), done: make(chan struct{})}
 	go func() {
-		defer close(joined)
-		drive(server, ended)
+		defer close(s.done)
+		drive(redis, s.ended)
 	}()
-	return server.Host(), server.Port(), func() {
-		close(ended)
-		<-joined
-		server.Close()
-	}, nil
+	return s, nil
+}
+
+// Stop ends the server.
+func (s *Server) Stop() {
+	close(s.ended)
+	<-s.done
+	s.redis.Close()
 }
 
 // drive moves the server's clock, because its keys do not expire by themselves.
@@ -50,36 +62,87 @@ func drive(server *miniredis.Miniredis, ended <-chan struct{}) {
 	}
 }
 
+// branches are those of the demo, each with some pipelines that work for about so long.
+var branches = []struct {
+	key       lock.Key
+	pipelines int
+	work      time.Duration
+}{
+	{lock.Key{Repo: "github.com/acme/fleet", Branch: "main"}, 5, 6 * time.Second},
+	{lock.Key{Repo: "github.com/acme/fleet", Branch: "main", Name: "billing.eu-west.prod"}, 2, 4 * time.Second},
+	{lock.Key{Repo: "github.com/acme/platform", Branch: "main"}, 3, 9 * time.Second},
+	{lock.Key{Repo: "github.com/acme/platform", Branch: "staging"}, 1, 5 * time.Second},
+	{lock.Key{Repo: "gitlab.example.com/shop/deploy", Branch: "production"}, 2, 12 * time.Second},
+}
+
+func record(key lock.Key, runner, run int) lock.Record {
+	jobs := []string{"deploy / prod", "promote image", "rotate secrets", "scale out", "config sync"}
+	people := []string{"ci", "argo", "deploy-bot", "release"}
+	return lock.Record{
+		Repo: key.Repo, Branch: key.Branch, Name: key.Name, Host: fmt.Sprintf("runner-%d", runner), PID: 1000 + runner,
+		User: pick(people), Command: "clone", Job: pick(jobs), RunURL: fmt.Sprintf("https://ci.example.com/runs/%d", run),
+	}
+}
+
+// Past makes holds and waits of the last hours, on the server's clock, so that there is something to see at once.
+func (s *Server) Past(ctx context.Context, store lock.Store, hours time.Duration) error {
+	defer s.redis.SetTime(time.Time{}) // the present again
+	now, run := time.Now(), 0
+	for i, b := range branches {
+		clock := now.Add(-hours)
+		pass := func(d time.Duration) {
+			clock = clock.Add(d)
+			s.redis.SetTime(clock)
+		}
+		ask := func(t lock.Token) error {
+			run++
+			_, err := store.TryAcquire(ctx, lock.Request{Key: b.key, Token: t, Record: record(b.key, 3*i+1+run%b.pipelines, run), TTL: 5 * time.Minute})
+			return err
+		}
+		for pass(0); now.Sub(clock) > time.Minute; pass(rand.N(15 * b.work)) { //nolint:gosec // guards nothing
+			first, next := lock.NewToken(), lock.NewToken()
+			waits := b.pipelines > 1 && rand.N(2) == 0 //nolint:gosec // guards nothing
+			if err := ask(first); err != nil {
+				return err
+			}
+			pass(b.work)
+			if waits {
+				if err := ask(next); err != nil {
+					return err
+				}
+			}
+			pass(rand.N(b.work)) //nolint:gosec // guards nothing
+			if _, err := store.Release(ctx, b.key, first); err != nil {
+				return err
+			}
+			if !waits {
+				continue
+			}
+			if err := ask(next); err != nil {
+				return err
+			}
+			pass(b.work)
+			if _, err := store.Release(ctx, b.key, next); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Pipelines lock and release some branches until ctx ends, each as a pipeline would: it waits for its turn, works for
 // some seconds, and releases. open makes a store for each.
 func Pipelines(ctx context.Context, open func() lock.Store) {
-	fleet := []struct {
-		repo, branch, name string
-		pipelines          int
-		work               time.Duration
-	}{
-		{"github.com/acme/fleet", "main", "", 5, 6 * time.Second},
-		{"github.com/acme/fleet", "main", "billing.eu-west.prod", 2, 4 * time.Second},
-		{"github.com/acme/platform", "main", "", 3, 9 * time.Second},
-		{"github.com/acme/platform", "staging", "", 1, 5 * time.Second},
-		{"gitlab.example.com/shop/deploy", "production", "", 2, 12 * time.Second},
-	}
-	jobs := []string{"deploy / prod", "promote image", "rotate secrets", "scale out", "config sync"}
-	people := []string{"ci", "argo", "deploy-bot", "release"}
 	var all sync.WaitGroup
 	n := 0
-	for _, b := range fleet {
+	for _, b := range branches {
 		for range b.pipelines {
 			n++
-			run := n
+			runner := n
 			all.Go(func() {
 				store := open()
-				key := lock.Key{Repo: b.repo, Branch: b.branch, Name: b.name}
-				for turn := run * 1000; ctx.Err() == nil; turn++ {
-					pipeline(ctx, store, key, b.work, lock.Record{
-						Repo: b.repo, Branch: b.branch, Name: b.name, Host: fmt.Sprintf("runner-%d", run), PID: 1000 + run,
-						User: pick(people), Command: "clone", Job: pick(jobs), RunURL: fmt.Sprintf("https://ci.example.com/runs/%d", turn),
-					})
+				for run := runner * 1000; ctx.Err() == nil; run++ {
+					pipeline(ctx, store, b.key, b.work, record(b.key, runner, run))
 				}
 			})
 		}

@@ -87,6 +87,7 @@ func run(binary string) (err error) {
 	if err := table(os.Stdout, plain, retry, guarded); err != nil {
 		return err
 	}
+	fmt.Printf("\nWho holds, who waits and what happened, in a browser: %s serve --demo\n", flag.Lookup("binary").Value)
 	return guarded.promise()
 }
 

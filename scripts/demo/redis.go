@@ -15,9 +15,9 @@ func ensureRedis() (settings []string, name string, stop func(), err error) {
 			return nil, "the Redis server that REDIS_* names", func() {}, nil
 		}
 	}
-	host, port, stop, err := demo.Redis()
+	server, err := demo.Redis()
 	if err != nil {
 		return nil, "", nil, err
 	}
-	return []string{"REDIS_HOST=" + host, "REDIS_PORT=" + port}, "an embedded Redis", stop, nil
+	return []string{"REDIS_HOST=" + server.Host, "REDIS_PORT=" + server.Port}, "an embedded Redis", server.Stop, nil
 }
