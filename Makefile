@@ -6,7 +6,7 @@ GOFLAGS_BUILD = -trimpath -tags urfave_cli_no_docs -ldflags "-s -w -X github.com
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: help build test test-bare lint demo bench chaos git-suite git-suite-quick snapshot release-test
+.PHONY: help build test test-bare lint demo screenshots bench chaos git-suite git-suite-quick snapshot release-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ lint: ## vet for three systems, golangci-lint, shellcheck
 
 demo: build ## the main job in twenty seconds, with Go and git only
 	go run ./scripts/demo -binary bin/git-gitops
+
+screenshots: ## the page in all sizes and colours (bin/screenshots), and the two pictures of the documents
+	sh scripts/test-deps.sh
+	go test -count=1 ./internal/serve -run TestScreenshots -args -shots "$(CURDIR)/bin/screenshots"
+	cp bin/screenshots/list-docs-light.png docs/page.png
+	cp bin/screenshots/lock-docs-dark.png docs/page-lock.png
 
 bench: build ## figures against git and other locks, as ratios within one run; a quarter of an hour
 	go run ./scripts/bench passthrough

@@ -26,6 +26,20 @@ have openssl || need openssl
 have shasum || need perl
 have shellcheck || need shellcheck
 have git-lfs || need git-lfs
+# The tests of the page in a browser are skipped without one. Ubuntu's package is a snap, which reads no other folders.
+have chromium || have chromium-browser || have google-chrome || ! grep -qs '^ID=debian' /etc/os-release || need chromium
+
+# axe looks whether pages can be used by everybody. Its licence (MPL-2.0) is not ours: it is fetched, where npm is.
+axe=$(dirname "$0")/../internal/serve/testdata/axe.min.js
+if [ ! -f "$axe" ] && have npm; then
+	dir=$(mktemp -d)
+	(cd "$dir" && npm pack --silent axe-core@4.14.1 >/dev/null && tar -xzf axe-core-4.14.1.tgz) &&
+		echo "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c  $dir/package/axe.min.js" | sha256sum -c --status &&
+		mkdir -p "$(dirname "$axe")" && mv "$dir/package/axe.min.js" "$axe" ||
+		echo "axe-core cannot be fetched: its test is skipped" >&2
+	rm -rf "$dir"
+fi
+
 [ -n "$missing" ] || exit 0
 
 as_root=

@@ -41,7 +41,7 @@ func TestServe(t *testing.T) {
 	p, get := w.serving()
 	w.must(".", "git gitops clone -q remote.git one")
 	next := w.start(".", "bash", "-c", "git gitops clone -q remote.git two; exit $?")
-	lock := w.path("remote") + `</span><span class="branch">@main`
+	lock := w.path("remote") + `</span><wbr><span class="branch">@main`
 	w.until("the page shows both", func() bool {
 		page := get("")
 		return strings.Contains(page, lock) && strings.Contains(page, "<b>1</b> waiting")
@@ -89,5 +89,20 @@ func TestServe_refuses(t *testing.T) {
 		if r.code != 129 && r.code != 1 || !strings.Contains(r.stderr, want) {
 			t.Errorf("%s: %s", words, r)
 		}
+	}
+}
+
+// TestServe_beyond: logins that somebody on the way can read are warned of.
+func TestServe_beyond(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for words, warns := range map[string]bool{"0.0.0.0:0": true, "127.0.0.1:0": false, "0.0.0.0:0 --trusted-proxy 192.0.2.1/32": false} {
+		p := w.start(".", append([]string{"git-gitops", "serve", "--listen"}, strings.Fields(words)...)...)
+		w.until("it listens", func() bool { return strings.Contains(p.stderr.String(), "the page is on") })
+		if strings.Contains(p.stderr.String(), "serving without TLS beyond this machine") != warns {
+			t.Errorf("--listen %s: %s", words, p.stderr.String())
+		}
+		p.signal(syscall.SIGTERM)
+		p.wait()
 	}
 }

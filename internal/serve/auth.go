@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bufio"
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
@@ -26,6 +28,7 @@ const (
 	tryWindow   = 5 * time.Minute
 	mostTries   = 5
 	mostTracked = 10_000
+	mostChecks  = 2 // passwords at a time
 	cookieName  = "gitops_session"
 )
 
@@ -35,6 +38,8 @@ type operators struct {
 	header  string            // that the proxy sets; "": there is none
 	trusted []netip.Prefix
 	secret  []byte // of the CSRF tokens
+
+	checks chan struct{} // a place for each password that is checked: bcrypt is slow on purpose
 
 	mu       sync.Mutex
 	sessions map[string]login
@@ -50,7 +55,7 @@ type login struct {
 func newOperators(file, header string, trusted []netip.Prefix) (*operators, error) {
 	o := &operators{
 		hashes: map[string][]byte{}, header: header, trusted: trusted, secret: make([]byte, 32),
-		sessions: map[string]login{}, tries: map[string][]time.Time{},
+		checks: make(chan struct{}, mostChecks), sessions: map[string]login{}, tries: map[string][]time.Time{},
 	}
 	_, _ = rand.Read(o.secret)
 	if header != "" && len(trusted) == 0 {
@@ -123,6 +128,11 @@ func (o *operators) fromProxy(r *http.Request) bool {
 	return false
 }
 
+// secure reports whether a browser sent a request by TLS to a proxy that is trusted.
+func (o *operators) secure(r *http.Request) bool {
+	return o.fromProxy(r) && r.Header.Get("X-Forwarded-Proto") == "https"
+}
+
 // token is the CSRF token of whom user names; it is good for as long as the login.
 func (o *operators) token(bound string) string {
 	mac := hmac.New(sha256.New, o.secret)
@@ -142,7 +152,13 @@ func (o *operators) may(r *http.Request) (user string, ok bool) {
 var errTooMany = errors.New("too many wrong passwords: wait five minutes")
 
 // login checks a password, and makes a session.
-func (o *operators) login(user, password, addr string) (session string, err error) {
+func (o *operators) login(ctx context.Context, user, password, addr string) (session string, err error) {
+	select {
+	case o.checks <- struct{}{}:
+		defer func() { <-o.checks }()
+	case <-ctx.Done():
+		return "", fmt.Errorf("wait for others who log in: %w", ctx.Err())
+	}
 	if !o.allowed("user "+user) || !o.allowed("addr "+addr) {
 		return "", errTooMany
 	}
@@ -180,6 +196,9 @@ var dummyHash = []byte("$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17
 func (o *operators) allowed(who string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(o.tries) > mostTracked && o.tries[who] == nil {
+		return false // somebody tries from very many addresses: it is remembered of all of them
+	}
 	recent := o.tries[who][:0]
 	for _, t := range o.tries[who] {
 		if time.Since(t) < tryWindow {
@@ -197,9 +216,9 @@ func (o *operators) allowed(who string) bool {
 func (o *operators) failed(who ...string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.tries) > mostTracked {
-		clear(o.tries)
-	}
+	maps.DeleteFunc(o.tries, func(_ string, tries []time.Time) bool {
+		return len(o.tries) > mostTracked && time.Since(tries[len(tries)-1]) > tryWindow
+	})
 	for _, w := range who {
 		o.tries[w] = append(o.tries[w], time.Now())
 	}

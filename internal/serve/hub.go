@@ -3,12 +3,14 @@ package serve
 import (
 	"cmp"
 	"context"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
+	"github.com/git-gitops/git-gitops/internal/term"
 )
 
 // Timing of the one reader of Redis, however many browsers look.
@@ -24,39 +26,34 @@ const (
 	// seem quiet are read again.
 	history     = 6 * time.Hour
 	eventsEvery = 30 * time.Second
-	mostEvents  = 50_000
+	mostEvents  = 100_000
 	freeShown   = 15 * time.Minute
 	overlap     = 30 * time.Second
 )
 
 // snapshot is what was read of Redis at one time. It does not change.
 type snapshot struct {
-	at     time.Time // by this machine's clock
-	locks  []lockState
+	at     time.Time    // by this machine's clock
+	states []lock.State // as they were read
+	locks  []*lockState // sorted by name; one that has not changed is that of the last snapshot
+	byID   map[string]*lockState
 	events map[string][]redisstore.Event // by the ID of the lock, the oldest first
 	failed time.Time                     // since when Redis cannot be read; zero: it can
 	err    error                         // why
 }
 
-// lockState is a lock, and when things began by this machine's clock: fixed, so that what has not changed looks the same.
+// lockState is a lock without what time alone changes: when things began is by this machine's clock.
 type lockState struct {
 	lock.State
 	since   time.Time   // of the hold
 	arrived []time.Time // of each waiter
-}
-
-func (s *snapshot) find(id string) (lockState, bool) {
-	for _, l := range s.locks {
-		if l.Key.ID() == id {
-			return l, true
-		}
-	}
-	return lockState{}, false
+	events  []redisstore.Event
 }
 
 // hub reads Redis while somebody looks, and tells those who follow that there is news.
 type hub struct {
 	store Store
+	warn  func(format string, args ...any)
 	wake  chan struct{} // somebody looks again
 
 	mu        sync.Mutex
@@ -66,9 +63,9 @@ type hub struct {
 	followers map[chan struct{}]bool
 }
 
-func newHub(store Store) *hub {
+func newHub(store Store, warn func(string, ...any)) *hub {
 	return &hub{
-		store: store, wake: make(chan struct{}, 1), resting: true,
+		store: store, warn: warn, wake: make(chan struct{}, 1), resting: true,
 		now: &snapshot{events: map[string][]redisstore.Event{}}, followers: map[chan struct{}]bool{},
 	}
 }
@@ -116,11 +113,16 @@ func (h *hub) run(ctx context.Context) {
 	for {
 		began := time.Now()
 		next := r.read(ctx, h.now)
+		h.tell(next)
 		h.mu.Lock()
+		news := h.resting || !next.same(h.now)
 		h.now = next
 		h.resting = len(h.followers) == 0 && time.Since(h.looked) > restAfter
 		resting := h.resting
 		for c := range h.followers {
+			if !news {
+				break
+			}
 			select {
 			case c <- struct{}{}:
 			default:
@@ -138,6 +140,16 @@ func (h *hub) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// tell says in the server's log that Redis cannot be read, and why, and that it can be read again.
+func (h *hub) tell(next *snapshot) {
+	switch was := h.now.err != nil; {
+	case next.err != nil && !was:
+		h.warn("cannot read Redis (%v): the page shows what was known last, and tries again", next.err)
+	case next.err == nil && was:
+		h.warn("Redis can be read again")
 	}
 }
 
@@ -166,61 +178,88 @@ func (r *reader) read(ctx context.Context, last *snapshot) *snapshot {
 		}
 		return &failed
 	}
-	next := &snapshot{at: at, events: r.kept}
-	before := map[string]lockState{}
-	for _, l := range last.locks {
-		before[l.Name] = l
+	next := &snapshot{at: at, states: states, byID: map[string]*lockState{}, events: r.kept}
+	for _, s := range slices.Concat(states, freed(states, r.kept, at)) {
+		id := s.Key.ID()
+		before := last.byID[id]
+		l := settle(s, before, at)
+		if l.events = r.kept[id]; l.same(before) {
+			l = before
+		}
+		next.locks = append(next.locks, l)
+		next.byID[id] = l
 	}
-	for _, s := range states {
-		next.locks = append(next.locks, settle(s, before[s.Name], at))
-	}
-	next.locks = append(next.locks, freed(states, r.kept, at)...)
-	slices.SortFunc(next.locks, func(a, b lockState) int { return cmp.Compare(a.Key.String(), b.Key.String()) })
+	slices.SortFunc(next.locks, func(a, b *lockState) int { return cmp.Compare(a.Key.String(), b.Key.String()) })
 	return next
 }
 
 // freed are the locks that nobody holds now, but somebody did lately: a row of a page does not come and go with each hold.
-func freed(states []lock.State, events map[string][]redisstore.Event, at time.Time) []lockState {
+func freed(states []lock.State, events map[string][]redisstore.Event, at time.Time) []lock.State {
 	busy := map[string]bool{}
 	for _, s := range states {
 		busy[s.Key.ID()] = true
 	}
-	var free []lockState
+	var free []lock.State
 	for id, of := range events {
 		last := of[len(of)-1]
 		if !busy[id] && at.Sub(last.Time) < freeShown {
-			free = append(free, lockState{State: lock.State{Key: last.Key, Name: last.Lock}})
+			free = append(free, lock.State{Key: last.Key, Name: last.Lock})
 		}
 	}
 	return free
 }
 
 // settle gives a lock its times: those of the last reading, for what has gone on since.
-func settle(s lock.State, before lockState, at time.Time) lockState {
-	l := lockState{State: s}
-	if h := s.Holder; h != nil && h.Known {
-		l.since = at.Add(-h.Age)
-		if b := before.Holder; b != nil && b.Fence == h.Fence {
-			l.since = before.since
+func settle(s lock.State, before *lockState, at time.Time) *lockState {
+	if before == nil {
+		before = &lockState{}
+	}
+	l := &lockState{State: s}
+	if s.Holder != nil {
+		h := *s.Holder
+		if h.Known {
+			l.since = at.Add(-h.Age)
+			if b := before.Holder; b != nil && b.Fence == h.Fence {
+				l.since = before.since
+			}
 		}
+		h.Age, h.Left = 0, 0
+		l.Holder = &h
 	}
 	known := map[lock.Token]time.Time{}
 	for i, w := range before.Waiters {
 		known[w.Token] = before.arrived[i]
 	}
-	for _, w := range s.Waiters {
+	l.Waiters = slices.Clone(s.Waiters)
+	for i, w := range l.Waiters {
 		arrived, ok := known[w.Token]
 		if !ok {
 			arrived = at.Add(-w.Age)
 		}
 		l.arrived = append(l.arrived, arrived)
+		l.Waiters[i].Age = 0
 	}
 	return l
 }
 
+// same reports whether a page shows both alike.
+func (l *lockState) same(o *lockState) bool {
+	return o != nil && reflect.DeepEqual(l.State, o.State) && sameEvents(l.events, o.events)
+}
+
+// sameEvents compares two parts of the events of one lock.
+func sameEvents(a, b []redisstore.Event) bool {
+	return len(a) == len(b) && (len(a) == 0 || a[0].ID == b[0].ID && a[len(a)-1].ID == b[len(b)-1].ID)
+}
+
+// same reports whether the pages of both look alike.
+func (s *snapshot) same(o *snapshot) bool {
+	return s.failed.Equal(o.failed) && slices.Equal(s.locks, o.locks)
+}
+
 // changed reports whether a hold began or ended, or somebody came or went: then there are events.
-func changed(states []lock.State, last []lockState) bool {
-	before := map[string]lockState{}
+func changed(states []lock.State, last []*lockState) bool {
+	before := map[string]*lockState{}
 	for _, l := range last {
 		if l.Holder != nil || len(l.Waiters) > 0 {
 			before[l.Name] = l
@@ -231,7 +270,7 @@ func changed(states []lock.State, last []lockState) bool {
 	}
 	for _, s := range states {
 		b := before[s.Name]
-		if len(s.Waiters) != len(b.Waiters) || (s.Holder == nil) != (b.Holder == nil) ||
+		if b == nil || len(s.Waiters) != len(b.Waiters) || (s.Holder == nil) != (b.Holder == nil) ||
 			s.Holder != nil && b.Holder != nil && s.Holder.Fence != b.Holder.Fence {
 			return true
 		}
@@ -254,8 +293,7 @@ func (r *reader) readEvents(ctx context.Context) error {
 	kept := map[string][]redisstore.Event{}
 	n := 0
 	for id, old := range r.kept {
-		old = slices.DeleteFunc(slices.Clone(old), func(e redisstore.Event) bool { return e.Time.Before(now.Add(-history)) })
-		if len(old) > 0 {
+		if old = since(old, now.Add(-history)); len(old) > 0 {
 			kept[id] = old
 			n += len(old)
 		}
@@ -264,11 +302,47 @@ func (r *reader) readEvents(ctx context.Context) error {
 	for _, e := range events {
 		mark := e.Lock + " " + e.ID
 		seen[mark] = true
-		if !r.seen[mark] && n < mostEvents {
-			kept[e.Key.ID()] = append(kept[e.Key.ID()], e)
+		if !r.seen[mark] {
+			kept[e.Key.ID()] = append(kept[e.Key.ID()], shorten(e))
 			n++
 		}
 	}
+	if n > mostEvents {
+		forget(kept, n-mostEvents)
+	}
 	r.kept, r.seen, r.from, r.events = kept, seen, now, time.Now()
 	return nil
+}
+
+// shorten makes an event whose texts are no longer than a page shows them: anybody may have written it.
+func shorten(e redisstore.Event) redisstore.Event {
+	for _, text := range []*string{&e.Type, &e.Who, &e.Run, &e.Fence, &e.By, &e.Reason} {
+		*text = term.Clean(*text)
+	}
+	return e
+}
+
+// forget drops the n oldest events.
+func forget(kept map[string][]redisstore.Event, n int) {
+	var times []int64
+	for _, of := range kept {
+		for _, e := range of {
+			times = append(times, e.Time.UnixMilli())
+		}
+	}
+	slices.Sort(times)
+	for id, of := range kept {
+		if kept[id] = since(of, time.UnixMilli(times[n])); len(kept[id]) == 0 {
+			delete(kept, id)
+		}
+	}
+}
+
+// since are the events from a time on. They are not copied: earlier snapshots have them too.
+func since(events []redisstore.Event, t time.Time) []redisstore.Event {
+	first := 0
+	for first < len(events) && events[first].Time.Before(t) {
+		first++
+	}
+	return slices.Clip(events[first:])
 }

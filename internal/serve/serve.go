@@ -19,7 +19,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -51,7 +53,8 @@ type Options struct {
 	Stats   func(io.Writer, []redisstore.Event) error
 	Metrics func(context.Context, io.Writer) error
 
-	By lock.Record // who breaks a lock, but for the operator's name
+	By   lock.Record                      // who breaks a lock, but for the operator's name
+	Warn func(format string, args ...any) // for the server's log
 }
 
 // Sizes and times of the HTTP server.
@@ -73,6 +76,7 @@ var assets embed.FS
 type Server struct {
 	o       Options
 	hub     *hub
+	shown   renderings
 	who     *operators
 	pages   *template.Template
 	streams chan struct{}
@@ -89,14 +93,16 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, hub: newHub(o.Store), who: who, streams: make(chan struct{}, mostStreams)}
+	s := &Server{o: o, hub: newHub(o.Store, o.Warn), who: who, streams: make(chan struct{}, mostStreams)}
 	s.pages, err = template.New("").Funcs(template.FuncMap{
-		"base": func() string { return o.BasePath },
-		"lock": func(id string) string { return o.BasePath + "/lock?id=" + url.QueryEscape(id) },
-		"ago":  func(now, t time.Time) string { return term.Duration(max(0, now.Sub(t).Round(time.Second))) },
-		"unix": func(t time.Time) int64 { return t.Unix() },
-		"dict": func(k1 string, v1 any, k2 string, v2 any) map[string]any { return map[string]any{k1: v1, k2: v2} },
-		"iso":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"base":  func() string { return o.BasePath },
+		"lock":  func(id string) string { return o.BasePath + "/lock?id=" + url.QueryEscape(id) },
+		"ago":   func(now, t time.Time) string { return term.Duration(max(0, now.Sub(t).Round(time.Second))) },
+		"unix":  func(t time.Time) int64 { return t.Unix() },
+		"left":  func(now time.Time, w waiterView) string { return w.left(now, "about ") },
+		"brief": func(now time.Time, w waiterView) string { return w.left(now, "~") },
+		"dict":  func(k1 string, v1 any, k2 string, v2 any) map[string]any { return map[string]any{k1: v1, k2: v2} },
+		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	}).ParseFS(assets, "assets/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("parse the pages: %w", err)
@@ -109,7 +115,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.ended = ctx.Done()
 	go s.hub.run(ctx)
 	server := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, IdleTimeout: idleTime,
+		Handler: s.Handler(), ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: mostHeader, BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	var failed error
@@ -131,8 +137,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // Handler is all paths, below the base path.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", s.page(s.listParts, "list"))
-	mux.HandleFunc("GET /lock", s.page(s.lockParts, "one"))
+	mux.HandleFunc("GET /{$}", s.listPage)
+	mux.HandleFunc("GET /lock", s.lockPage)
 	mux.HandleFunc("GET /events", s.stream)
 	mux.HandleFunc("GET /api/v1/locks", s.apiLocks)
 	mux.HandleFunc("GET /api/v1/events", s.apiEvents(s.o.Events))
@@ -149,6 +155,7 @@ func (s *Server) Handler() http.Handler {
 	files, _ := fs.Sub(assets, "assets") // is there: it is embedded
 	mux.Handle("GET /style.css", http.FileServerFS(files))
 	mux.Handle("GET /page.js", http.FileServerFS(files))
+	mux.Handle("GET /icon.svg", http.FileServerFS(files))
 
 	guarded := http.NewCrossOriginProtection().Handler(http.StripPrefix(s.o.BasePath, mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -158,7 +165,7 @@ func (s *Server) Handler() http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
-		if s.o.Secure {
+		if s.o.Secure || s.who.secure(r) {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, mostBody)
@@ -174,6 +181,13 @@ func (s *Server) Handler() http.Handler {
 type part struct {
 	ID   string
 	HTML template.HTML
+	sum  uint64
+}
+
+func newPart(id string, html template.HTML) part {
+	sum := fnv.New64a()
+	_, _ = io.WriteString(sum, string(html))
+	return part{id, html, sum.Sum64()}
 }
 
 // frame is what stands around the parts of a page.
@@ -182,14 +196,16 @@ type frame struct {
 	Kind      string // list or one
 	Query     string
 	ID        string // of the lock, for a page of one
+	Lock      lockView
 	Stream    string // of what changes on it
 	Summary   part
 	Parts     []part
 	Now       time.Time
+	Empty     string // what the list says when it is empty
 	User      string // the operator who looks; "": none
+	Session   bool   // by a login of ours
 	CSRF      string
 	Operators bool // somebody may log in
-	CanBreak  bool
 	HoldID    string
 	Holder    string
 	Notice    string
@@ -199,12 +215,8 @@ type frame struct {
 type summary struct {
 	Held, Waiting int
 	Failed        time.Time // zero: Redis can be read
-	Why           string
-	Read          time.Time
+	Read          time.Time // zero: never yet
 }
-
-// maker makes the parts of a page. now is the zero time for a stream: the page's script fills the ages in.
-type maker func(snap *snapshot, r *http.Request, now time.Time) (parts []part, found bool, err error)
 
 func (s *Server) render(name string, data any) (template.HTML, error) {
 	var b bytes.Buffer
@@ -214,6 +226,7 @@ func (s *Server) render(name string, data any) (template.HTML, error) {
 	return template.HTML(b.String()), nil //nolint:gosec // a template has escaped it
 }
 
+// summary is the head of every page. now is the zero time for a stream, here and below: the page's script fills the ages in.
 func (s *Server) summary(snap *snapshot, now time.Time) (part, error) {
 	v := summary{Failed: snap.failed, Read: snap.at}
 	for _, l := range snap.locks {
@@ -222,51 +235,114 @@ func (s *Server) summary(snap *snapshot, now time.Time) (part, error) {
 		}
 		v.Waiting += len(l.Waiters)
 	}
-	if snap.err != nil {
-		v.Why = term.Clean(snap.err.Error())
-	}
-	html, err := s.render("summary", map[string]any{"S": v, "Now": now})
-	return part{"summary", html}, err
+	html, err := s.render("summary", map[string]any{"S": v, "Now": now, "Empty": snap.empty()})
+	return newPart("summary", html), err
 }
 
-func (s *Server) listParts(snap *snapshot, r *http.Request, now time.Time) ([]part, bool, error) {
+// empty is what a list without locks says.
+func (s *snapshot) empty() string {
+	if s.at.IsZero() {
+		return "Nothing is known yet."
+	}
+	return "No lock is held, and nobody waits."
+}
+
+// row is a lock in the list.
+func (s *Server) row(l *lockState, now time.Time) (part, error) {
+	v := newLock(l, time.Now(), stripSpan)
+	if v.More = len(v.Waiters) - shownQueue; v.More > 0 {
+		v.Waiters = v.Waiters[:shownQueue]
+	}
+	html, err := s.render("row", map[string]any{"L": v, "Now": now})
+	return newPart(v.Part, html), err
+}
+
+// list is the rows of the locks with a text in their names.
+func (s *Server) list(snap *snapshot, query string, now time.Time) ([]part, error) {
 	var parts []part
-	query := r.URL.Query().Get("q")
 	for _, l := range snap.locks {
 		if !strings.Contains(l.Key.String(), query) {
 			continue
 		}
-		v := newLock(l, snap.events[l.Key.ID()], time.Now(), stripSpan)
-		if v.More = len(v.Waiters) - shownQueue; v.More > 0 {
-			v.Waiters = v.Waiters[:shownQueue]
-		}
-		html, err := s.render("row", map[string]any{"L": v, "Now": now})
+		p, err := s.row(l, now)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		parts = append(parts, part{v.Part, html})
+		parts = append(parts, p)
 	}
-	return parts, true, nil
+	return parts, nil
 }
 
-func (s *Server) lockParts(snap *snapshot, r *http.Request, now time.Time) ([]part, bool, error) {
-	id := r.URL.Query().Get("id")
-	events := snap.events[id]
-	l, found := snap.find(id)
-	if !found {
-		l.State = lock.State{Key: lock.ParseID(id)}
+// one is the parts of the page of a lock.
+func (s *Server) one(snap *snapshot, id string, now time.Time) ([]part, error) {
+	l := snap.byID[id]
+	if l == nil {
+		l = &lockState{State: lock.State{Key: lock.ParseID(id)}, events: snap.events[id]}
 	}
-	v := newLock(l, events, time.Now(), history)
-	data := map[string]any{"L": v, "Now": now, "Charts": newCharts(events), "Events": newEvents(events), "Holds": min(estimated, holdsOf(events))}
+	v := newLock(l, time.Now(), history)
+	if v.More = len(v.Waiters) - shownPlaces; v.More > 0 {
+		v.Waiters = v.Waiters[:shownPlaces]
+	}
+	data := map[string]any{
+		"L": v, "Now": now, "Lanes": newLanes(v.Strip), "Charts": newCharts(l.events), "Events": newEvents(l.events),
+		"Holds": min(estimated, holdsOf(l.events)),
+	}
 	var parts []part
-	for _, name := range []string{"holder", "queue", "charts", "history"} {
+	for _, name := range []string{"holder", "queue", "lanes", "charts", "history"} {
 		html, err := s.render(name, data)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		parts = append(parts, part{name, html})
+		parts = append(parts, newPart(name, html))
 	}
-	return parts, found || len(events) > 0, nil
+	return parts, nil
+}
+
+// renderings are the parts that streams send, made once for each snapshot however many follow.
+type renderings struct {
+	mu    sync.Mutex
+	snap  *snapshot
+	rows  map[*lockState]part // of the list, also of the last snapshot
+	pages map[string][]part   // the summary and what the page shows, by the ID of its lock; "": the list
+}
+
+func (s *Server) parts(snap *snapshot, id string) ([]part, error) {
+	r := &s.shown
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.snap != snap {
+		r.snap, r.pages = snap, map[string][]part{}
+	}
+	if parts, ok := r.pages[id]; ok {
+		return parts, nil
+	}
+	head, err := s.summary(snap, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	parts := []part{head}
+	if id != "" {
+		more, err := s.one(snap, id, time.Time{})
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, more...)
+	} else {
+		rows := map[*lockState]part{}
+		for _, l := range snap.locks {
+			p, ok := r.rows[l]
+			if !ok {
+				if p, err = s.row(l, time.Time{}); err != nil {
+					return nil, err
+				}
+			}
+			rows[l] = p
+			parts = append(parts, p)
+		}
+		r.rows = rows
+	}
+	r.pages[id] = parts
+	return parts, nil
 }
 
 func holdsOf(events []redisstore.Event) int {
@@ -279,46 +355,61 @@ func holdsOf(events []redisstore.Event) int {
 	return n
 }
 
-func (s *Server) page(parts maker, kind string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		snap := s.hub.look(r.Context())
-		now := time.Now()
-		f := frame{Title: "Locks", Kind: kind, Query: r.URL.Query().Get("q"), ID: r.URL.Query().Get("id"), Now: now, Operators: s.who.some()}
-		f.Stream = s.o.BasePath + "/events" // of every lock: the page's script finds those that are looked for
-		if kind == "one" {
-			f.Stream += "?id=" + url.QueryEscape(f.ID)
-		}
-		code := http.StatusOK
-		var (
-			found bool
-			err   error
-		)
-		if f.Parts, found, err = parts(snap, r, now); err == nil {
-			f.Summary, err = s.summary(snap, now)
-		}
-		if err != nil {
-			http.Error(w, "cannot render the page", http.StatusInternalServerError)
-			return
-		}
-		if kind == "one" {
-			f.Title = term.Clean(lock.ParseID(f.ID).String())
-			if !found {
-				code = http.StatusNotFound
-				f.Notice = "No such lock is held, waited for or remembered."
-			}
-			if l, ok := snap.find(f.ID); ok && l.Holder != nil {
-				f.HoldID, f.Holder = l.Holder.ID(), newPerson(l.Holder.Record).Who
-			}
-		}
-		user, bound := s.who.user(r)
-		if user != "" {
-			f.User, f.CSRF, f.CanBreak = term.Clean(user), s.who.token(bound), f.HoldID != ""
-		}
-		if text, ok := notices[r.URL.Query().Get("done")]; ok {
-			f.Notice = text
-		}
-		s.write(w, code, "page", f)
+func (s *Server) listPage(w http.ResponseWriter, r *http.Request) {
+	snap := s.hub.look(r.Context())
+	now := time.Now()
+	f := frame{
+		Title: "Locks", Kind: "list", Query: r.URL.Query().Get("q"),
+		Stream: s.o.BasePath + "/events", // of every lock: the page's script finds those that are looked for
 	}
+	f.Empty = snap.empty()
+	if f.Query != "" && len(snap.locks) > 0 {
+		f.Empty = fmt.Sprintf("No lock has “%s” in its name.", term.Clean(f.Query))
+	}
+	var err error
+	f.Parts, err = s.list(snap, f.Query, now)
+	s.page(w, r, http.StatusOK, snap, f, now, err)
+}
+
+func (s *Server) lockPage(w http.ResponseWriter, r *http.Request) {
+	snap := s.hub.look(r.Context())
+	now := time.Now()
+	id := r.URL.Query().Get("id")
+	f := frame{Title: term.Clean(lock.ParseID(id).String()), Kind: "one", ID: id, Stream: s.o.BasePath + "/events?id=" + url.QueryEscape(id)}
+	code := http.StatusOK
+	l := snap.byID[id]
+	switch {
+	case l != nil && l.Holder != nil:
+		f.HoldID, f.Holder = l.Holder.ID(), "a script with SET NX of its own"
+		if l.Holder.Known {
+			f.Holder = person(l.Holder.Record)
+		}
+	case l == nil && len(snap.events[id]) == 0 && snap.err == nil:
+		code, f.Notice = http.StatusNotFound, "No such lock is held, waited for or remembered."
+	}
+	f.Lock = newLock(&lockState{State: lock.State{Key: lock.ParseID(id)}}, now, history)
+	var err error
+	f.Parts, err = s.one(snap, id, now)
+	s.page(w, r, code, snap, f, now, err)
+}
+
+// page answers with a frame whose parts were made.
+func (s *Server) page(w http.ResponseWriter, r *http.Request, code int, snap *snapshot, f frame, now time.Time, err error) {
+	if err == nil {
+		f.Summary, err = s.summary(snap, now)
+	}
+	if err != nil {
+		http.Error(w, "cannot render the page", http.StatusInternalServerError)
+		return
+	}
+	f.Operators = s.who.some()
+	if user, bound := s.who.user(r); user != "" {
+		f.User, f.CSRF, f.Session = term.Clean(user), s.who.token(bound), strings.HasPrefix(bound, "session ")
+	}
+	if text, ok := notices[r.URL.Query().Get("done")]; ok {
+		f.Notice = text
+	}
+	s.write(w, code, "page", f)
 }
 
 var notices = map[string]string{
@@ -338,9 +429,9 @@ func (s *Server) write(w http.ResponseWriter, code int, name string, data any) {
 	_, _ = io.WriteString(w, string(html))
 }
 
-// news is one message of a stream: the parts in their order, and the HTML of those that have changed.
+// news is one message of a stream: the HTML of the parts that have changed.
 type news struct {
-	Order []string          `json:"order"`
+	Order []string          `json:"order"` // null when it has not changed
 	HTML  map[string]string `json:"html"`
 	Now   int64             `json:"now"` // the server's clock, in seconds
 }
@@ -354,10 +445,6 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many streams", http.StatusServiceUnavailable)
 		return
 	}
-	parts := maker(s.listParts)
-	if r.URL.Query().Get("id") != "" {
-		parts = s.lockParts
-	}
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
@@ -367,16 +454,19 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	defer stop()
 	sent := map[string]uint64{}
 	var last *snapshot
-	for {
-		text := []byte(": still here\n\n")
+	for quiet := false; ; {
+		var text []byte
+		if quiet {
+			text = []byte(": still here\n\n")
+		}
 		if snap := s.hub.look(r.Context()); snap != last {
 			last = snap
-			update, err := s.update(parts, snap, r, sent)
+			update, err := s.update(snap, r.URL.Query().Get("id"), sent)
 			if err != nil {
 				return
 			}
-			if text = nil; update != nil {
-				text = append(append([]byte("data: "), update...), "\n\n"...)
+			if update != nil {
+				text = slices.Concat([]byte("data: "), update, []byte("\n\n"))
 			}
 		}
 		if text != nil {
@@ -387,8 +477,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-changed:
+			quiet = false
 		case <-time.After(heartbeat):
-			last = nil // the strips move on, and a quiet connection must show life
+			quiet = true
 		case <-r.Context().Done():
 			return
 		}
@@ -396,33 +487,33 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 }
 
 // update is the news since the last one; nil when there is none.
-func (s *Server) update(parts maker, snap *snapshot, r *http.Request, sent map[string]uint64) ([]byte, error) {
-	all, _, err := parts(snap, r, time.Time{})
+func (s *Server) update(snap *snapshot, id string, sent map[string]uint64) ([]byte, error) {
+	all, err := s.parts(snap, id)
 	if err != nil {
 		return nil, err
 	}
-	head, err := s.summary(snap, time.Time{})
-	if err != nil {
-		return nil, err
-	}
-	n := news{Order: []string{}, HTML: map[string]string{}, Now: time.Now().Unix()}
+	n := news{HTML: map[string]string{}, Now: time.Now().Unix()}
 	order := fnv.New64a()
-	for _, p := range append([]part{head}, all...) {
-		sum := fnv.New64a()
-		_, _ = io.WriteString(sum, string(p.HTML))
-		if sent[p.ID] != sum.Sum64() {
+	for _, p := range all {
+		if sent[p.ID] != p.sum {
 			n.HTML[p.ID] = string(p.HTML)
-			sent[p.ID] = sum.Sum64()
+			sent[p.ID] = p.sum
 		}
-		if p.ID != head.ID {
-			n.Order = append(n.Order, p.ID)
-			_, _ = io.WriteString(order, p.ID)
-		}
+		_, _ = io.WriteString(order, p.ID)
 	}
-	if sent["order"] == order.Sum64() && len(n.HTML) == 0 {
+	if sum := order.Sum64(); sent[""] != sum {
+		clear(sent) // also of what is not there any more
+		sent[""] = sum
+		n.Order = make([]string, 0, len(all))
+		for _, p := range all {
+			sent[p.ID] = p.sum
+			if p.ID != "summary" {
+				n.Order = append(n.Order, p.ID)
+			}
+		}
+	} else if len(n.HTML) == 0 {
 		return nil, nil
 	}
-	sent["order"] = order.Sum64()
 	text, err := json.Marshal(n)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
@@ -436,12 +527,8 @@ func (s *Server) apiLocks(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Redis cannot be read", http.StatusServiceUnavailable)
 		return
 	}
-	states := make([]lock.State, len(snap.locks))
-	for i, l := range snap.locks {
-		states[i] = l.State
-	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	_ = s.o.Locks(w, states)
+	_ = s.o.Locks(w, snap.states)
 }
 
 func (s *Server) apiEvents(print func(io.Writer, []redisstore.Event) error) http.HandlerFunc {
@@ -470,7 +557,7 @@ func (s *Server) breakLock(w http.ResponseWriter, r *http.Request) {
 	}
 	id, hold := r.PostFormValue("id"), r.PostFormValue("hold")
 	done := "over"
-	if l, ok := s.hub.look(r.Context()).find(id); ok && l.Holder != nil && l.Holder.ID() == hold {
+	if l := s.hub.look(r.Context()).byID[id]; l != nil && l.Holder != nil && l.Holder.ID() == hold {
 		by := s.o.By
 		by.User = term.Clean(user)
 		result, err := s.o.Store.Break(r.Context(), l.Key, l.Holder.Token, by, term.Clean(r.PostFormValue("reason")))
@@ -490,7 +577,7 @@ func (s *Server) loginPage(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	addr, _, _ := net.SplitHostPort(r.RemoteAddr)
-	session, err := s.who.login(r.PostFormValue("user"), r.PostFormValue("password"), addr)
+	session, err := s.who.login(r.Context(), r.PostFormValue("user"), r.PostFormValue("password"), addr)
 	if err != nil {
 		code := http.StatusUnauthorized
 		if errors.Is(err, errTooMany) {
@@ -499,21 +586,21 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		s.write(w, code, "login", map[string]any{"Wrong": err.Error()})
 		return
 	}
-	http.SetCookie(w, s.cookie(session, int(sessionLife/time.Second)))
+	http.SetCookie(w, s.cookie(r, session, int(sessionLife/time.Second)))
 	http.Redirect(w, r, s.o.BasePath+"/", http.StatusSeeOther)
 }
 
 func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 	if _, ok := s.who.may(r); ok {
 		s.who.logout(r)
-		http.SetCookie(w, s.cookie("", -1))
+		http.SetCookie(w, s.cookie(r, "", -1))
 	}
 	http.Redirect(w, r, s.o.BasePath+"/", http.StatusSeeOther)
 }
 
-func (s *Server) cookie(value string, age int) *http.Cookie {
+func (s *Server) cookie(r *http.Request, value string, age int) *http.Cookie {
 	return &http.Cookie{ //nolint:gosec // Secure, if browsers reach us by TLS
 		Name: cookieName, Value: value, Path: s.o.BasePath + "/", MaxAge: age,
-		HttpOnly: true, Secure: s.o.Secure, SameSite: http.SameSiteStrictMode,
+		HttpOnly: true, Secure: s.o.Secure || s.who.secure(r), SameSite: http.SameSiteStrictMode,
 	}
 }

@@ -17,52 +17,62 @@ import (
 const (
 	stripSpan   = 2 * time.Hour // of the list; the page of one lock shows all of the history
 	shownEvents = 50
-	shownQueue  = 3 // waiters of a lock that the list shows
+	shownQueue  = 3   // waiters of a lock that the list shows
+	shownPlaces = 200 // that its own page shows
+	mostLanes   = 8
 	estimated   = 20
 )
 
 // lockView is a lock as a page shows it. All of its text is clean.
 type lockView struct {
-	Part, ID, Name, Repo, Branch, Narrow, Key string
+	Part, ID, Name, Host, Repo, Branch, Narrow, Key string
 
+	State   string // gone, waiting, held or free
 	Holder  *personView
-	Gone    bool   // none of the holder's processes is there
 	HoldID  string // names this hold, and no later one
 	Since   time.Time
-	Expires string
+	Shares  []string // who else holds it
 	Waiters []waiterView
-	More    int // waiters that the list does not show
+	Count   int // of all waiters
+	More    int // of those that are not shown
 	Strip   strip
 }
 
 type personView struct {
 	Who, Command, Purpose, Job, Run string
 	PID                             int
+	Gone                            bool
 }
 
 type waiterView struct {
 	Position int
 	personView
-	Since    time.Time
-	Silent   bool
-	Estimate string
+	Since  time.Time
+	Silent bool
+	Turn   time.Time // when it is likely to get the lock; zero: not known
+	Least  int       // seconds that those before it will need after the present hold
+}
+
+// left is about how long a waiter will still wait. The page's script says the same as time goes on.
+func (w waiterView) left(now time.Time, about string) string {
+	d := max(w.Turn.Sub(now), time.Duration(w.Least)*time.Second)
+	if d < 5*time.Second {
+		return "soon"
+	}
+	return about + rough(d)
 }
 
 type eventView struct {
-	At                time.Time
-	Type, Who, By, Do string
-	Bad               bool
-	Detail            string
+	At                     time.Time
+	Type, Who, Run, By, Do string
+	Bad                    bool
+	Detail                 string
 }
 
 func newPerson(r lock.Record) personView {
 	p := personView{
-		Who: term.Clean(r.User + "@" + r.Host), Command: term.Clean(r.Command), Purpose: term.Clean(r.Purpose),
-		Job: term.Clean(r.Job), PID: r.PID,
-	}
-	// Anybody may have written it: only what is a page of the web becomes a link.
-	if u, err := url.Parse(r.RunURL); err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" {
-		p.Run = term.Clean(u.String())
+		Who: person(r), Command: term.Clean(r.Command), Purpose: term.Clean(r.Purpose), Job: term.Clean(r.Job), PID: r.PID,
+		Run: webPage(r.RunURL),
 	}
 	if p.Job == "" && p.Run != "" {
 		p.Job = "CI run"
@@ -70,35 +80,59 @@ func newPerson(r lock.Record) personView {
 	return p
 }
 
-// newLock is a lock as it is at a time. Nothing in it changes by time alone but the strip, each minute.
-func newLock(l lockState, events []redisstore.Event, now time.Time, span time.Duration) lockView {
+func person(r lock.Record) string { return term.Clean(r.User + "@" + r.Host) }
+
+// webPage is a URL that may become a link, else "": anybody may have written it.
+func webPage(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		return ""
+	}
+	return term.Clean(u.String())
+}
+
+// newLock is a lock. Nothing in it changes by time alone.
+func newLock(l *lockState, now time.Time, span time.Duration) lockView {
 	v := lockView{
 		Part: partID(l.Key.ID()), ID: l.Key.ID(), Name: term.Clean(l.Key.String()), Key: term.Clean(l.Name),
 		Repo: term.Clean(l.Key.Repo), Branch: term.Clean(l.Key.Branch), Narrow: term.Clean(l.Key.Name), Since: l.since,
+		State: "free", Count: len(l.Waiters),
 	}
 	if v.Repo == "" {
 		v.Repo = v.Key
+	}
+	if host, rest, ok := strings.Cut(v.Repo, "/"); ok && strings.Contains(host, ".") {
+		v.Host, v.Repo = host, rest
 	}
 	if h := l.Holder; h != nil {
 		p := personView{Who: "a script with SET NX of its own"}
 		if h.Known {
 			p = newPerson(h.Record)
 		}
-		v.Holder, v.HoldID, v.Gone = &p, h.ID(), h.Presence == lock.Absent
+		v.State, p.Gone = "held", h.Presence == lock.Absent
+		v.Holder, v.HoldID = &p, h.ID()
+		for _, s := range h.Shares {
+			if s.Token != h.Token {
+				v.Shares = append(v.Shares, person(s.Record))
+			}
+		}
 	}
-	hold := typical(events)
-	ahead := time.Duration(0)
-	if hold > 0 && l.Holder != nil {
-		ahead = max(0, hold-now.Sub(l.since))
+	switch {
+	case v.Holder != nil && v.Holder.Gone:
+		v.State = "gone"
+	case v.Count > 0:
+		v.State = "waiting"
 	}
+	hold := typical(l.events)
 	for i, w := range l.Waiters {
 		wv := waiterView{Position: i + 1, personView: newPerson(w.Record), Since: l.arrived[i], Silent: !w.Alive}
-		if hold > 0 {
-			wv.Estimate = "about " + rough(ahead+time.Duration(i)*hold)
+		if hold > 0 && !l.since.IsZero() {
+			wait := time.Duration(i) * hold
+			wv.Turn, wv.Least = l.since.Add(hold+wait), int(wait/time.Second)
 		}
 		v.Waiters = append(v.Waiters, wv)
 	}
-	v.Strip = newStrip(l, events, now, span)
+	v.Strip = newStrip(l, now, span)
 	return v
 }
 
@@ -149,15 +183,22 @@ func bad(kind string) bool {
 	}
 }
 
-// newEvents are the last events, the newest first.
+// newEvents are the last events, the newest first. Who is handed a lock acquires it in the next moment: that is shown once.
 func newEvents(events []redisstore.Event) []eventView {
 	var all []eventView
+	acquired := map[string]bool{}
 	for _, e := range slices.Backward(events) {
 		if len(all) == shownEvents {
 			break
 		}
+		if e.Type == "acquired" {
+			acquired[e.Fence] = true
+		}
+		if e.Type == "handed_over" && acquired[e.Fence] {
+			continue
+		}
 		v := eventView{
-			At: e.Time, Type: strings.ReplaceAll(term.Clean(e.Type), "_", " "), Who: term.Clean(e.Who),
+			At: e.Time, Type: strings.ReplaceAll(term.Clean(e.Type), "_", " "), Who: term.Clean(e.Who), Run: webPage(e.Run),
 			By: term.Clean(e.By), Bad: bad(e.Type), Detail: term.Clean(e.Reason),
 		}
 		switch {
@@ -171,57 +212,124 @@ func newEvents(events []redisstore.Event) []eventView {
 	return all
 }
 
-// strip is who held a lock through the last hours, from left to right, in thousandths of the span.
+// strip is when a lock was held. Its bars are in seconds since Base, so that they do not change as time goes on: what
+// moves is the part of them that is seen, which ends with the present.
 type strip struct {
 	Bars []bar
-	From string // how long ago the left edge is
+	Base int64 // seconds since 1970, and not long ago: browsers count in 32-bit numbers
+	Span int64 // seconds
+	Text string
 }
+
+// View is the part of a strip that is seen at a time. The page's script says the same as time goes on.
+func (s strip) View(now time.Time) string {
+	return fmt.Sprintf("%d 0 %d 20", now.Unix()/viewStep*viewStep+viewStep-s.Span-s.Base, s.Span)
+}
+
+// viewStep is how often a strip moves, in seconds.
+const viewStep = 10
 
 type bar struct {
-	X, Width int
-	Class    string // held, now or bad
+	X, Width int64
+	Class    string // held, other (so that one hold can be told from the next), now or bad
 	Title    string
+
+	who string
 }
 
-// newStrip ends with the present minute, so that it changes once in a minute only.
-func newStrip(l lockState, events []redisstore.Event, now time.Time, span time.Duration) strip {
-	right := now.Truncate(time.Minute).Add(time.Minute)
-	left := right.Add(-span)
-	at := func(t time.Time) int {
-		return int(min(max(0, t.Sub(left)), span) * 1000 / span)
-	}
-	s := strip{From: rough(span)}
-	for _, e := range events {
-		if !endsHold(e.Type) || e.Time.Before(left) {
+func newStrip(l *lockState, now time.Time, span time.Duration) strip {
+	seconds := int64(span / time.Second)
+	s := strip{Base: now.Truncate(24 * time.Hour).Unix(), Span: seconds}
+	least := seconds / 500 // that can be seen
+	for _, e := range l.events {
+		if !endsHold(e.Type) || now.Sub(e.Time) > span {
 			continue
 		}
-		class := "held"
+		class := [...]string{"held", "other"}[len(s.Bars)%2]
 		if bad(e.Type) {
 			class = "bad"
 		}
-		x := at(e.Time.Add(-e.Hold))
+		who, _, _ := strings.Cut(term.Clean(e.Who), " (")
+		hold := min(e.Hold, span)
 		s.Bars = append(s.Bars, bar{
-			X: x, Width: max(2, at(e.Time)-x), Class: class,
-			Title: fmt.Sprintf("%s, %s, %s", term.Clean(e.Who), term.Duration(e.Hold.Round(time.Second)), strings.ReplaceAll(term.Clean(e.Type), "_", " ")),
+			X: e.Time.Add(-hold).Unix() - s.Base, Width: max(least, int64(hold/time.Second)), Class: class, who: who,
+			Title: fmt.Sprintf("%s, %s, %s", who, term.Duration(e.Hold.Round(time.Second)), strings.ReplaceAll(term.Clean(e.Type), "_", " ")),
 		})
 	}
+	s.Text = fmt.Sprintf("%d holds ended in the last %s", len(s.Bars), rough(span))
 	if l.Holder != nil && !l.since.IsZero() {
-		x := at(l.since)
-		s.Bars = append(s.Bars, bar{X: x, Width: max(2, 1000-x), Class: "now", Title: newPerson(l.Holder.Record).Who})
+		x, who := max(l.since.Unix(), now.Unix()-seconds)-s.Base, person(l.Holder.Record)
+		s.Bars = append(s.Bars, bar{X: x, Width: 48 * 60 * 60, Class: "now", Title: who + ", now", who: who}) // beyond the right edge
 	}
 	return s
+}
+
+// Paths draws the bars in as few words as possible, for a list of very many locks. Those that touch become one.
+func (s strip) Paths() []path {
+	paths := []path{{Class: "held"}, {Class: "other"}, {Class: "bad"}, {Class: "now"}}
+	for i := 0; i < len(s.Bars); i++ {
+		b := s.Bars[i]
+		for i+1 < len(s.Bars) && s.Bars[i+1].Class != "now" && s.Bars[i+1].Class != "bad" && b.Class != "bad" && s.Bars[i+1].X <= b.X+b.Width+s.Span/1000 {
+			i++
+			b.Width = s.Bars[i].X + s.Bars[i].Width - b.X
+		}
+		for j := range paths {
+			if paths[j].Class == b.Class {
+				paths[j].D += fmt.Sprintf("M%d 0h%dv20h-%dz", b.X, b.Width, b.Width)
+			}
+		}
+	}
+	return slices.DeleteFunc(paths, func(p path) bool { return p.D == "" })
+}
+
+// path is all bars of a class.
+type path struct{ Class, D string }
+
+// lane is one who held a lock, in its chart.
+type lane struct {
+	Who, Text string
+	Bars      []bar
+}
+
+// newLanes are those who held a lock last, one lane each; the last lane is of all others.
+func newLanes(s strip) []lane {
+	var lanes []lane
+	place := map[string]int{}
+	for _, b := range slices.Backward(s.Bars) {
+		i, ok := place[b.who]
+		if !ok {
+			i = min(len(lanes), mostLanes)
+			place[b.who] = i
+			if i == len(lanes) {
+				lanes = append(lanes, lane{Who: b.who})
+			}
+		}
+		lanes[i].Bars = append(lanes[i].Bars, b)
+	}
+	if others := len(place) - mostLanes; others > 1 {
+		lanes[mostLanes].Who = fmt.Sprintf("%d others", others)
+	}
+	for i := range lanes {
+		n := len(lanes[i].Bars)
+		lanes[i].Text = fmt.Sprintf("%d holds", n)
+		if n == 1 {
+			lanes[i].Text = "1 hold"
+		}
+	}
+	return lanes
 }
 
 // chart is how many waits or holds took how long.
 type chart struct {
 	Title string
-	Bars  []chartBar
+	Bars  []column
 	Count int
 	Text  string // the same in words
 }
 
-type chartBar struct {
+type column struct {
 	X, Y, Height, N int
+	Middle, Above   int // where its texts are
 	Label           string
 }
 
@@ -229,7 +337,7 @@ var chartBounds = []time.Duration{
 	time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour,
 }
 
-const chartHeight, chartStep = 60, 32
+const chartTop, chartHeight, chartStep, chartBar = 12, 60, 32, 28
 
 func newChart(title string, values []time.Duration) chart {
 	counts := make([]int, len(chartBounds)+1)
@@ -248,7 +356,8 @@ func newChart(title string, values []time.Duration) chart {
 		if n > 0 {
 			h = max(h, 2)
 		}
-		c.Bars = append(c.Bars, chartBar{X: i * chartStep, Y: chartHeight - h, Height: h, N: n, Label: label})
+		y := chartTop + chartHeight - h
+		c.Bars = append(c.Bars, column{X: i * chartStep, Y: y, Height: h, N: n, Middle: i*chartStep + chartBar/2, Above: y - 3, Label: label})
 	}
 	if len(values) > 0 {
 		slices.Sort(values)

@@ -5,6 +5,7 @@
 	const stale = document.getElementById("stale");
 	const empty = document.getElementById("empty");
 	const find = document.getElementById("q");
+	const breaking = document.getElementById("break");
 	let ahead = 0; // of the server's clock, in seconds
 
 	function span(s) {
@@ -14,17 +15,32 @@
 		return Math.floor(s / 3600) + "h" + Math.floor(s % 3600 / 60) + "m";
 	}
 
-	function tick() {
-		const now = Date.now() / 1000 + ahead;
-		for (const t of document.querySelectorAll("time[data-since]")) {
-			const text = span(now - t.dataset.since);
-			if (t.textContent !== text) t.textContent = text;
-		}
+	// As the server's function "rough".
+	function rough(s) {
+		if (s < 90) return 10 * Math.max(1, Math.round(s / 10)) + " s";
+		if (s < 5400) return Math.round(s / 60) + " min";
+		return Math.round(s / 3600) + " h";
 	}
 
-	function clocks(root) {
-		for (const t of root.querySelectorAll("time[data-clock]")) {
-			t.textContent = new Date(t.dataset.clock * 1000).toLocaleTimeString();
+	function left(t, now) {
+		const s = Math.max(t.dataset.turn - now, t.dataset.least);
+		if (s < 5) return "soon";
+		return ("brief" in t.dataset ? "~" : "about ") + rough(s);
+	}
+
+	function say(e, text) {
+		if (e.textContent !== text) e.textContent = text;
+	}
+
+	function tick() {
+		const now = Date.now() / 1000 + ahead;
+		for (const t of document.querySelectorAll("time[data-since]")) say(t, span(now - t.dataset.since));
+		for (const t of document.querySelectorAll("time[data-turn]")) say(t, left(t, now));
+		for (const t of document.querySelectorAll("time[data-clock]")) say(t, new Date(t.dataset.clock * 1000).toLocaleTimeString());
+		const right = Math.floor(now / 10) * 10 + 10;
+		for (const s of document.querySelectorAll("svg[data-span]")) {
+			const view = (right - s.dataset.span - s.dataset.base) + " 0 " + s.dataset.span + " 20";
+			if (s.getAttribute("viewBox") !== view) s.setAttribute("viewBox", view);
 		}
 	}
 
@@ -34,53 +50,91 @@
 		return box.content.firstElementChild;
 	}
 
+	// Makes an element like another one, and leaves alone what is alike: a focus, a selection, a title that shows.
+	function become(old, now) {
+		for (const {name} of [...old.attributes]) if (!now.hasAttribute(name)) old.removeAttribute(name);
+		for (const {name, value} of now.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+		if (old.localName === "time") return; // tick says it
+		const children = [...now.childNodes];
+		children.forEach((child, i) => {
+			const before = old.childNodes[i];
+			if (!before) old.append(child);
+			else if (before.nodeName !== child.nodeName) before.replaceWith(child);
+			else if (child.nodeType === Node.ELEMENT_NODE) become(before, child);
+			else if (before.data !== child.data) before.data = child.data;
+		});
+		while (old.childNodes.length > children.length) old.lastChild.remove();
+	}
+
 	function put(id, html) {
 		const old = document.getElementById(id);
 		const now = element(html);
-		const focused = old && old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-		if (old) old.replaceWith(now);
-		else parts.append(now);
-		if (!old) now.classList.add("fresh");
-		if (focused !== null) {
-			for (const a of now.querySelectorAll("a")) if (a.getAttribute("href") === focused) a.focus();
+		if (old) {
+			become(old, now);
+			return;
 		}
+		now.classList.add("fresh");
+		now.addEventListener("animationend", () => now.classList.remove("fresh"));
+		parts.append(now);
 	}
 
 	function filter() {
 		if (!find) return;
+		const wanted = find.value.trim();
 		let shown = 0;
 		for (const row of parts.children) {
-			const name = row.querySelector("h2").textContent;
-			row.hidden = !name.includes(find.value.trim());
+			row.hidden = !row.querySelector("h2 a").title.includes(wanted);
 			if (!row.hidden) shown++;
 		}
 		empty.hidden = shown > 0;
-		if (shown === 0) empty.textContent = find.value ? "No lock has “" + find.value + "” in its name." : "No lock is held, and nobody waits.";
+		say(empty, wanted && parts.children.length > 0 ? "No lock has “" + wanted + "” in its name." : document.getElementById("summary").dataset.empty);
+	}
+
+	function order(ids) {
+		const wanted = new Set(ids);
+		for (const e of [...parts.children]) if (!wanted.has(e.id)) e.remove();
+		ids.forEach((id, i) => {
+			const e = document.getElementById(id);
+			if (e && parts.children[i] !== e) parts.insertBefore(e, parts.children[i] || null);
+		});
+	}
+
+	// Who is about to break a hold breaks the one that he has seen.
+	function check() {
+		if (!breaking) return;
+		const changed = breaking.dataset.hold !== document.getElementById("holder").dataset.hold;
+		document.getElementById("changed").hidden = !changed;
+		for (const e of breaking.querySelectorAll("form")) e.hidden = changed;
 	}
 
 	function update(news) {
 		ahead = news.now - Date.now() / 1000;
 		for (const id in news.html) put(id, news.html[id]);
-		const wanted = new Set(news.order);
-		for (const e of [...parts.children]) if (!wanted.has(e.id)) e.remove();
-		news.order.forEach((id, i) => {
-			const e = document.getElementById(id);
-			if (e && parts.children[i] !== e) parts.insertBefore(e, parts.children[i] || null);
-		});
-		clocks(document);
+		if (news.order) order(news.order);
 		filter();
+		check();
 		tick();
 	}
 
 	if (find) {
 		find.addEventListener("input", filter);
 		find.form.addEventListener("submit", e => e.preventDefault());
+		document.addEventListener("keydown", e => {
+			if (e.key !== "/" || e.ctrlKey || e.metaKey || e.altKey || document.activeElement === find) return;
+			e.preventDefault();
+			find.select();
+		});
 	}
-	const stream = new EventSource(document.body.dataset.stream);
-	stream.onopen = () => { stale.hidden = true; };
-	stream.onerror = () => { stale.hidden = false; };
-	stream.onmessage = e => update(JSON.parse(e.data));
-	clocks(document);
+	function connect() {
+		const stream = new EventSource(document.body.dataset.stream);
+		stream.onopen = () => { stale.hidden = true; };
+		stream.onmessage = e => update(JSON.parse(e.data));
+		stream.onerror = () => {
+			stale.hidden = false;
+			if (stream.readyState === EventSource.CLOSED) setTimeout(connect, 5000); // a browser gives up after an answer other than 200
+		};
+	}
+	connect();
 	tick();
 	setInterval(tick, 1000);
 })();
