@@ -157,8 +157,9 @@ type past struct {
 	events []redisstore.Event
 }
 
-func (p past) List(context.Context) ([]lock.State, error)                    { return nil, nil }
-func (p past) Now(context.Context) (time.Time, error)                        { return time.Now(), nil }
+func (p past) List(context.Context) ([]lock.State, error) { return nil, nil }
+func (p past) Now(context.Context) (time.Time, error)     { return time.Now(), nil }
+
 func (p past) Events(context.Context, time.Time) ([]redisstore.Event, error) { return p.events, nil }
 
 // However many events there are, the newest are kept, and the texts of each are bounded.
