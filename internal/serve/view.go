@@ -27,7 +27,7 @@ const (
 type lockView struct {
 	Part, ID, Name, Host, Repo, Branch, Narrow, Key string
 
-	State   string // gone, waiting, held or free
+	State   string // absent, waiting, held or free
 	Holder  *personView
 	HoldID  string // names this hold, and no later one
 	Since   time.Time
@@ -119,7 +119,7 @@ func newLock(l *lockState, now time.Time, span time.Duration) lockView {
 	}
 	switch {
 	case v.Holder != nil && v.Holder.Gone:
-		v.State = "gone"
+		v.State = "absent"
 	case v.Count > 0:
 		v.State = "waiting"
 	}
