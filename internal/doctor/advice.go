@@ -12,6 +12,8 @@ import (
 // StateAdvice is what to do about what a clone remembers and cannot be used.
 func StateAdvice(e *workspace.StateError) []string {
 	switch {
+	case e.Problem == workspace.Missing:
+		return []string{"set HOME or XDG_STATE_HOME; or lock inside of a clone"}
 	case e.Problem == workspace.Foreign:
 		return []string{"upgrade this git-gitops (git gitops upgrade); or, if nobody needs its lock, remove that file"}
 	case e.Problem == workspace.Damaged:

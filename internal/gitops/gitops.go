@@ -202,7 +202,7 @@ func included(patterns []string, u giturl.URL) bool {
 func (f *Flows) newEntry(kind workspace.Kind, l *lock.Lease) workspace.Entry {
 	return workspace.Entry{
 		Kind: kind, Key: l.Key, Token: l.Token, Share: l.Share, Fence: l.Fence(), Record: l.Record,
-		Since: time.Now(), Session: f.Session.ID(),
+		Since: time.Now(), Session: f.Session.ID(), Script: f.Session.Script(),
 	}
 }
 

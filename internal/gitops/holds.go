@@ -286,7 +286,7 @@ func (h *holds) entry(one *hold) workspace.Entry {
 	if old := one.entry; old.Token != "" {
 		e.Kind, e.Base, e.BaseKnown, e.Broken = old.Kind, old.Base, old.BaseKnown, one.broken()
 		if !one.taken {
-			e.Since, e.Session, e.Keeper = old.Since, old.Session, old.Keeper
+			e.Since, e.Session, e.Script, e.Keeper = old.Since, old.Session, old.Script, old.Keeper
 		}
 	}
 	return e

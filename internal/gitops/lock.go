@@ -89,7 +89,10 @@ func (f *Flows) Unlock(ctx context.Context, r LockRequest, all bool) ([]Unlocked
 		err  error
 	)
 	if all {
-		dir, _, err = f.stateDir(ctx)
+		var repo git.RepoState
+		if repo, err = f.here(ctx); err == nil {
+			dir, err = stateDir(repo)
+		}
 	} else {
 		dir, keys, err = f.named(ctx, r)
 	}
@@ -162,14 +165,25 @@ func (f *Flows) end(ctx context.Context, dir workspace.Dir, entries []workspace.
 
 // named is the lock that the request means, and where it is remembered.
 func (f *Flows) named(ctx context.Context, r LockRequest) (workspace.Dir, []lock.Key, error) {
-	dir, repo, err := f.stateDir(ctx)
+	repo, err := f.here(ctx)
 	if err != nil {
 		return "", nil, err
 	}
+	keys, err := f.meant(ctx, r, repo)
+	if err != nil {
+		return "", nil, err
+	}
+	dir, err := stateDir(repo)
+	return dir, keys, err
+}
+
+// meant is the lock that the request means.
+func (f *Flows) meant(ctx context.Context, r LockRequest, repo git.RepoState) ([]lock.Key, error) {
 	var target gitargs.PushTarget
 	if repo.CommonDir != "" && (r.Repo == "" || r.Branch == "") {
+		var err error
 		if target, err = (gitargs.PushArgs{}).Target(f.pushContext(ctx, repo)); err != nil {
-			return "", nil, err
+			return nil, err
 		}
 	}
 	if r.Branch != "" {
@@ -179,27 +193,30 @@ func (f *Flows) named(ctx context.Context, r LockRequest) (workspace.Dir, []lock
 		target.Remote = r.Repo
 	}
 	if len(target.Branches) == 0 || target.Remote == "" {
-		return "", nil, ErrNothingToLock
+		return nil, ErrNothingToLock
 	}
 	urls := []string{target.Remote}
 	if repo.CommonDir != "" {
 		urls = f.GitConfig.PushURLs(target.Remote)
 	}
-	keys, err := f.keys(urls, shortNames(target.Branches[:1]))
-	return dir, keys, err
+	return f.keys(urls, shortNames(target.Branches[:1]))
 }
 
-// stateDir is where locks are remembered here: in the repository, or in the user's state folder outside
-// of one. The place is empty then.
-func (f *Flows) stateDir(ctx context.Context) (workspace.Dir, git.RepoState, error) {
+// here is the repository here; empty outside of one.
+func (f *Flows) here(ctx context.Context) (git.RepoState, error) {
 	repo, err := f.Git.State(ctx)
 	var gitErr *git.Error
-	switch {
-	case err == nil:
-		return workspace.At(repo.CommonDir), repo, nil
-	case !errors.As(err, &gitErr):
-		return "", git.RepoState{}, err
+	if errors.As(err, &gitErr) {
+		return git.RepoState{}, nil
+	}
+	return repo, err
+}
+
+// stateDir is where locks are remembered: in the repository, or in the user's state folder outside of one.
+func stateDir(repo git.RepoState) (workspace.Dir, error) {
+	if repo.CommonDir != "" {
+		return workspace.At(repo.CommonDir), nil
 	}
 	home, err := workspace.StateHome()
-	return workspace.Dir(filepath.Join(home, "held")), git.RepoState{}, err
+	return workspace.Dir(filepath.Join(home, "held")), err
 }

@@ -193,7 +193,7 @@ func (h *holds) saveAndKeepPush(ctx context.Context, one *hold, watch *PushWatch
 			return err
 		}
 		if err := h.dir.LinkSession(e); err != nil {
-			return err
+			h.f.Notes.Warn("%v", err) // only the finding of deadlocks needs it
 		}
 	}
 	if watch.Repo != "" {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/internal/session"
+	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
 // EndedError says that Run ended a command because it could not keep the lock.
@@ -24,7 +25,11 @@ func (e *EndedError) Unwrap() error { return e.Err }
 // command's process group is ended before the lease can pass to another, and the error says so. A plain
 // git push to the branch, in the command or below it, is one of ours.
 func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (process.Exit, error) {
-	_, keys, err := f.named(ctx, r)
+	repo, err := f.here(ctx)
+	if err != nil {
+		return process.Exit{}, err
+	}
+	keys, err := f.meant(ctx, r, repo)
 	if err != nil {
 		return process.Exit{}, err
 	}
@@ -46,6 +51,12 @@ func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (proce
 		}
 		tell("the server refuses plain git push in this command, say git gitops push there: %v", err)
 	}
+	entry := f.newEntry(workspace.Lock, lease)
+	if err := workspace.NoteSession(entry); err != nil {
+		f.Notes.Warn("%v", err) // only the finding of deadlocks needs it
+	}
+	defer workspace.UnlinkSession(entry)
+
 	grace := min(5*time.Second, lease.TTL/6)
 	end := make(chan struct{})
 	var lost error

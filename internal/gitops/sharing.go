@@ -335,7 +335,7 @@ func (f *Flows) stuck(k lock.Key) []lock.Token {
 	for _, e := range f.heldAbove() {
 		s, ok := sessionOf(e.Record)
 		low, alive := s.Lowest()
-		if !ok || !alive || e.Key.ID() == k.ID() || !f.Config.Lock.Share && !low.IsShell() {
+		if !ok || !alive || e.Key.ID() == k.ID() || !f.shares(s) && !low.IsShell() {
 			continue
 		}
 		if background, known := session.Background(os.Getpid(), low); background && known || !low.Above(os.Getpid()) {

@@ -33,9 +33,9 @@ type Session struct {
 	Owner *Process `json:"owner,omitempty"`
 
 	// Chain is the holder chain: git's parent and what is above it, up to and
-	// without the owner; if git's parent is the owner, just the owner. It is
-	// there also if [Workspace] was asked for, and empty if nothing above git
-	// would do.
+	// without the owner; if git's parent is the owner, just the owner. If
+	// [Workspace] was asked for, it ends with who would be the owner. It is
+	// empty if nothing above git would do.
 	Chain []Process `json:"chain,omitempty"`
 
 	// Heir: the part of the script that ran git ended right after it, as $( ) does, and the chain is
@@ -69,6 +69,9 @@ func Detect(self int, override string) (Session, error) {
 
 	switch override {
 	case Workspace:
+		if found { // its end ends nothing, but it is part of what waits
+			s.Chain = chain(up, from, owner+1)
+		}
 	case "":
 		if found {
 			s.Owner = &up[owner].Process
@@ -94,11 +97,8 @@ func Detect(self int, override string) (Session, error) {
 // chain returns the holder chain of up[owner] for a git whose parent is
 // up[from].
 func chain(up []proc, from, owner int) []Process {
-	if from == owner {
-		return []Process{up[owner].Process}
-	}
 	var c []Process
-	for _, p := range up[from:owner] {
+	for _, p := range up[from:max(owner, from+1)] {
 		c = append(c, p.Process)
 	}
 	return c
@@ -219,6 +219,15 @@ func Owners(pid int) []string {
 		}
 	}
 	return ids
+}
+
+// Script is the ID of the process below which the script's commands run: the owner, or without one
+// who would be.
+func (s Session) Script() string {
+	if s.Owner == nil && len(s.Chain) > 0 {
+		s.Owner = &s.Chain[len(s.Chain)-1]
+	}
+	return s.ID()
 }
 
 // ID names the session in a few characters that can be part of a file name or a Redis key; ""

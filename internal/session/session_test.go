@@ -441,7 +441,7 @@ GITOPS_LOCK_SESSION=workspace bash inner2.sh
 	w.wants("outer", pid, 1)
 
 	s := w.note("workspace").Session
-	if s.Owner != nil || len(s.Chain) != 1 || s.Chain[0].PID == w.note("workspace").Want[0] {
+	if main := w.note("workspace").Want[0]; s.Owner != nil || len(s.Chain) != 2 || s.Chain[0].PID == main || s.Chain[1].PID != main {
 		t.Errorf("workspace: %+v", s)
 	}
 	if !s.Alive() || s.chainAlive() || s.Same(s) {

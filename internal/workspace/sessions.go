@@ -18,12 +18,12 @@ func StateHome() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("find the state folder: %w", err)
+		return "", &StateError{Path: "the state folder", Problem: Missing, Err: err}
 	}
 	return filepath.Join(home, ".local", "state", "git-gitops"), nil
 }
 
-// A session's folder has one link for each lock that it holds, to the entry in the clone. It is
+// A script's folder has one link for each lock that it holds, to the entry in the clone. It is
 // what tells a waiter that it could be part of a deadlock. Who has no state folder, or none to write
 // to, has it among the temporary files.
 func sessionDirs(session string) []string {
@@ -41,57 +41,78 @@ func tmpHome() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("git-gitops-%d", os.Getuid()))
 }
 
-// LinkSession notes that a session holds the lock of an entry. session is an ID that can be a file name.
+// LinkSession notes that a script holds the lock of an entry.
 func (d Dir) LinkSession(e Entry) error {
-	if e.Session == "" {
+	return noteSession(e, func(file string) error { return os.Symlink(d.file(e.Key), file) })
+}
+
+// NoteSession is LinkSession for an entry that is in no clone.
+func NoteSession(e Entry) error {
+	return noteSession(e, func(file string) error {
+		dir := Dir(filepath.Dir(file))
+		return dir.write(e, func(_ string, data []byte) error { return dir.replace(file, data) })
+	})
+}
+
+func noteSession(e Entry, note func(file string) error) error {
+	if e.script() == "" {
+		return nil
+	}
+	in := func(folder string) error {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return fmt.Errorf("make the folder of a script: %w", err)
+		}
+		if err := note(filepath.Join(folder, string(e.Own())+".json")); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
 		return nil
 	}
 	home, err := StateHome()
 	if err == nil {
-		err = d.link(e, filepath.Join(home, "sessions", e.Session))
+		err = in(filepath.Join(home, "sessions", e.script()))
 	}
 	if err == nil {
 		return nil
 	}
 	tmp := tmpHome()
 	_ = os.Mkdir(tmp, 0o700) // it may be there already
-	if private(tmp) && d.link(e, filepath.Join(tmp, e.Session)) == nil {
+	if private(tmp) && in(filepath.Join(tmp, e.script())) == nil {
 		return nil
 	}
 	return fmt.Errorf("deadlocks of this script will not be noticed: %w", err)
 }
 
-func (d Dir) link(e Entry, dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+func (e Entry) script() string {
+	if e.Script != "" {
+		return e.Script
 	}
-	err := os.Symlink(d.file(e.Key), filepath.Join(dir, string(e.Own())+".json"))
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
+	return e.Session
 }
 
-// UnlinkSession undoes LinkSession.
+// UnlinkSession undoes LinkSession and NoteSession.
 func UnlinkSession(e Entry) {
-	if e.Session == "" {
+	if e.script() == "" {
 		return
 	}
-	for _, dir := range sessionDirs(e.Session) {
+	for _, dir := range sessionDirs(e.script()) {
 		_ = os.Remove(filepath.Join(dir, string(e.Own())+".json"))
 		_ = os.Remove(dir) // when that was the last
 	}
 }
 
-// Held are the entries of the locks that a session holds.
-func Held(session string) []Entry {
-	if session == "" {
+// Held are the entries of the locks that a script holds, by its ID. What cannot be read counts for none: it tells of
+// deadlocks only.
+func Held(script string) []Entry {
+	if script == "" {
 		return nil
 	}
 	var entries []Entry
-	for _, dir := range sessionDirs(session) {
+	for _, dir := range sessionDirs(script) {
 		links, _ := os.ReadDir(dir)
 		for _, l := range links {
+			if filepath.Ext(l.Name()) != ".json" { // being written
+				continue
+			}
 			e, err := read(filepath.Join(dir, l.Name()))
 			switch {
 			case err == nil && string(e.Own())+".json" == l.Name():

@@ -23,6 +23,7 @@ type Problem string
 
 // The problems.
 const (
+	Missing    Problem = "find"
 	Unreadable Problem = "read"
 	Unwritable Problem = "write"
 	Damaged    Problem = "understand" // cut short, or not ours

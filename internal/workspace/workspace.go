@@ -61,6 +61,9 @@ type Entry struct {
 
 	// Session is the ID of the session that the lock belongs to, "" for none.
 	Session string `json:"session,omitempty"`
+	// Script is the ID under which the locks of a script are looked for: the session's, or that of
+	// the script which took a lock for no session.
+	Script string `json:"script,omitempty"`
 	// Keeper is the process that renews the lock in the background, nil for none.
 	Keeper *session.Process `json:"keeper,omitempty"`
 }
