@@ -4,9 +4,10 @@ BIN := bin/git-gitops
 VERSION := $(patsubst v%,%,$(shell git describe --tags --always --dirty))
 GOFLAGS_BUILD = -trimpath -tags urfave_cli_no_docs -ldflags "-s -w -X github.com/git-gitops/git-gitops/internal/cli.version=$(VERSION)"
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: help build test test-bare lint demo screenshots bench chaos git-suite git-suite-quick snapshot release-test
+.PHONY: help build test test-bare lint kits demo screenshots bench chaos git-suite git-suite-quick snapshot release-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +22,7 @@ test: ## everything under -race, on real git, redis-server and sshd (installed w
 test-bare: ## the same in a bare Debian, as root (BARE="--suite sid --valkey")
 	sh scripts/test-bare.sh $(BARE)
 
-lint: ## vet for three systems, golangci-lint, shellcheck
+lint: ## vet for three systems, golangci-lint, shellcheck, actionlint
 	go vet ./...
 	GOOS=darwin go vet ./...
 	GOOS=windows go vet ./cmd/... ./internal/cli
@@ -30,6 +31,10 @@ lint: ## vet for three systems, golangci-lint, shellcheck
 	sh scripts/test-deps.sh
 	shellcheck scripts/*.sh hooks/scripts/*
 	shellcheck -x scripts/examples/*/*
+	go run $(ACTIONLINT)
+
+kits: ## the kits of scripts/ci against the types of Tekton and Argo; downloads both
+	cd scripts/ci/check && go run .
 
 demo: build ## the main job in twenty seconds, with Go and git only
 	go run ./scripts/demo -binary bin/git-gitops

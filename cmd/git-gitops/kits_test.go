@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,65 +110,113 @@ run() {
 // shellWord quotes a text for a shell.
 func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// wantFree waits until nothing is locked, and checks how far the counter came.
+// wantFree makes sure that nothing is locked when the job has ended, and checks how far the counter came.
 func (w *world) wantFree(counter string) {
 	w.t.Helper()
-	w.until("the lock is free", func() bool { return len(w.locks()) == 0 })
+	w.wantLocks()
 	if got := w.must(".", `git --git-dir "$1" show main:counter`, w.path("remote.git")); got != counter {
 		w.t.Errorf("the counter is %s, want %s", got, counter)
 	}
 }
 
-// edits are what a job does in the clone, and the counter that is then at the remote.
-var edits = map[string]struct{ script, counter string }{
-	"lands": {"echo 1 >counter && git commit -qam one", "1"},
-	"fails": {"echo 1 >counter && git commit -qam one && false", "0"},
+// edits are what a job does in the clone, the signal that then ends it, and the counter that is in the end at the remote.
+var edits = map[string]struct {
+	script  string
+	signal  syscall.Signal
+	counter string
+}{
+	"lands":     {script: "echo 1 >counter && git commit -qam one", counter: "1"},
+	"fails":     {script: "echo 1 >counter && git commit -qam one && false", counter: "0"},
+	"cancelled": {script: working, signal: syscall.SIGTERM, counter: "0"},
+	"killed":    {script: working, signal: syscall.SIGKILL, counter: "0"},
+}
+
+// working is an edit that goes on until something ends it.
+const working = `echo 1 >counter && git commit -qam one && echo $$ >"$HERE/new" && mv "$HERE/new" "$HERE/editing" && sleep 600 >/dev/null 2>&1; exit 1`
+
+// cut ends the edit with a signal, if it wants one, and waits for the job.
+func (w *world) cut(p *process, signal syscall.Signal) result {
+	w.t.Helper()
+	if signal != 0 {
+		w.reaches(p, "editing")
+		pid, err := strconv.Atoi(strings.TrimSpace(w.read("editing")))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if err := syscall.Kill(pid, signal); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return p.wait()
 }
 
 func kitWorld(t *testing.T) *world {
 	w := newWorld(t).with("GITOPS_LOCK_SESSION")
 	w.seed("remote.git")
-	return w
+	return w.with("HERE=" + w.dir)
+}
+
+// gitHubJob starts a job that uses the action of the kit.
+func (w *world) gitHubJob(worker, edit, waitWarning string) *process {
+	w.t.Helper()
+	if _, err := exec.LookPath("node"); err != nil {
+		w.t.Skip("node is not installed")
+	}
+	kit, err := filepath.Abs("../../scripts/ci/github")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	inputs := []string{"INPUT_REDIS-HOST=" + w.env["REDIS_HOST"], "INPUT_REDIS-PORT=" + w.env["REDIS_PORT"], "INPUT_WAIT-WARNING=" + waitWarning}
+	action := map[string]string{
+		"GITHUB_PATH": w.path("github.path"), "GITHUB_STATE": w.path("github.state"), "GITHUB_STEP_SUMMARY": w.path("summary.md"),
+	}
+	w = w.with("REDIS_HOST", "REDIS_PORT", "RUNNER_TRACKING_ID=github_1", "GITHUB_ACTIONS=true", "GITHUB_SERVER_URL=https://github.com",
+		"GITHUB_REPOSITORY=org/app", "GITHUB_RUN_ID=42", "GITHUB_WORKFLOW=deploy", "GITHUB_JOB=prod")
+	node := func(file string) string {
+		words := []string{"exec env"} // names with a hyphen are none that a shell can export; a child of the worker
+		for _, input := range inputs {
+			words = append(words, shellWord(input))
+		}
+		return strings.Join(append(words, "node", shellWord(filepath.Join(kit, file))), " ")
+	}
+	return w.job(worker, []kitStep{
+		{script: node("main.js"), env: action},
+		{script: "git gitops clone remote.git repo"},
+		{script: "cd repo\n" + edit},
+		{script: "git gitops -C repo push -q"},
+		{script: ". ./github.state\nexport STATE_began=$began\n" + node("post.js"), env: action, always: true},
+	})
+}
+
+// TestKit_GitHubWait: the lines of a wait are folded into a group, and a wait over the threshold is an annotation.
+func TestKit_GitHubWait(t *testing.T) {
+	t.Parallel()
+	w := kitWorld(t)
+	w.must(".", "GITOPS_LOCK_SESSION=workspace git gitops clone -q remote.git held")
+	job := w.gitHubJob("Runner.Worker", edits["lands"].script, "0")
+	w.until("it waits", func() bool { return strings.Contains(job.stderr.String(), "::group::") })
+	w.must("held", "GITOPS_LOCK_SESSION=workspace git gitops unlock")
+	r := job.wait()
+	wantCode(t, r, 0)
+	w.wantFree("1")
+	wantText(t, r.stderr, "::group::gitops: waiting for the lock on "+w.path("remote")+"@main: position 1, held by ", "\n::endgroup::\ngitops: got the lock on ")
+	wantText(t, r.stdout, "::warning title=git gitops::waited ", " for "+w.path("remote")+"@main\n")
+	if strings.Count(r.stderr, "::group::") != 1 || strings.Count(r.stderr, "::endgroup::") != 1 {
+		t.Errorf("not one group: %s", r)
+	}
 }
 
 func TestKit_GitHub(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("node"); err != nil {
-		t.Skip("node is not installed")
-	}
-	kit, err := filepath.Abs("../../scripts/ci/github")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, worker := range []string{"Runner.Worker", "container"} {
 		for name, edit := range edits {
 			t.Run(worker+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				w := kitWorld(t)
-				inputs := map[string]string{"INPUT_REDIS-HOST": w.env["REDIS_HOST"], "INPUT_REDIS-PORT": w.env["REDIS_PORT"], "INPUT_WAIT-WARNING": "300"}
-				action := map[string]string{
-					"GITHUB_PATH": w.path("github.path"), "GITHUB_STATE": w.path("github.state"), "GITHUB_STEP_SUMMARY": w.path("summary.md"),
-				}
-				w = w.with("REDIS_HOST", "REDIS_PORT", "RUNNER_TRACKING_ID=github_1", "GITHUB_ACTIONS=true", "GITHUB_SERVER_URL=https://github.com",
-					"GITHUB_REPOSITORY=org/app", "GITHUB_RUN_ID=42", "GITHUB_WORKFLOW=deploy", "GITHUB_JOB=prod")
-				node := func(file string) string {
-					words := []string{"env"} // names with a hyphen are none that a shell can export
-					for k, v := range inputs {
-						words = append(words, shellWord(k+"="+v))
-					}
-					return strings.Join(append(words, "node", shellWord(filepath.Join(kit, file))), " ")
-				}
-				job := w.job(worker, []kitStep{
-					{script: node("main.js"), env: action},
-					{script: "git gitops clone -q remote.git repo"},
-					{script: "cd repo\n" + edit.script},
-					{script: "git gitops -C repo push -q"},
-					{script: ". ./github.state\nexport STATE_began=$began\n" + node("post.js"), env: action, always: true},
-				})
-				if r := job.wait(); (r.code == 0) != (name == "lands") {
+				job := w.gitHubJob(worker, edit.script, "")
+				if r := w.cut(job, edit.signal); (r.code == 0) != (name == "lands") {
 					t.Fatal(r)
 				}
-				w = w.with("REDIS_HOST="+inputs["INPUT_REDIS-HOST"], "REDIS_PORT="+inputs["INPUT_REDIS-PORT"])
 				w.wantFree(edit.counter)
 				wantText(t, w.read("summary.md"), "| "+w.path("remote")+"@main | 1 | 0 s | ")
 			})
@@ -199,7 +248,8 @@ func TestKit_GitLab(t *testing.T) {
 			}
 			w = w.with(settings...)
 			lines := append(append([]string{"set -e"}, job.Before...), job.Script...)
-			if r := w.bash(".", strings.Join(lines, "\n")); (r.code == 0) != (name == "lands") {
+			script := w.start(".", "bash", "-c", strings.Join(lines, "\n")+"\nexit $?")
+			if r := w.cut(script, edit.signal); (r.code == 0) != (name == "lands") {
 				t.Fatal(r)
 			}
 			if r := w.bash(".", strings.Join(append([]string{"set -e"}, job.After...), "\n")); r.code != 0 {
@@ -238,7 +288,7 @@ func TestKit_Azure(t *testing.T) {
 				steps = append(steps, step)
 			}
 			job := w.with("TF_BUILD=True", "VSTS_PROCESS_LOOKUP_ID=vsts_1").job("Agent.Worker", steps)
-			if r := job.wait(); (r.code == 0) != (name == "lands") {
+			if r := w.cut(job, edit.signal); (r.code == 0) != (name == "lands") {
 				t.Fatal(r)
 			}
 			w.wantFree(edit.counter)
@@ -255,9 +305,9 @@ type tektonTask struct {
 }
 
 type tektonStep struct {
-	Script     string
-	WorkingDir string `yaml:"workingDir"`
-	Env        []struct{ Name, Value string }
+	Name, Script string
+	WorkingDir   string `yaml:"workingDir"`
+	Env          []struct{ Name, Value string }
 }
 
 // container is the settings of a step, with the values of the task's parameters.
@@ -270,6 +320,27 @@ func (s tektonStep) settings(t *testing.T, params map[string]string) []string {
 	return all
 }
 
+// oneStep runs a step that is the whole job, in its container: a signal reaches all of it, and nothing outlives it. A
+// step that is killed frees nothing, but the next in line has the lock long before the TTL.
+func (w *world) oneStep(file string, signal syscall.Signal, lands bool) {
+	w.t.Helper()
+	step := w.start(".", file)
+	if signal != 0 {
+		w.reaches(step, "editing")
+		step.signal(signal)
+	}
+	r := step.wait()
+	for _, pid := range w.keepers() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if (r.code == 0) != lands {
+		w.t.Fatal(r)
+	}
+	if signal == syscall.SIGKILL {
+		w.with("GITOPS_LOCK_TIMEOUT=200").must(".", "git gitops clone -q remote.git next; git gitops unlock --session")
+	}
+}
+
 func TestKit_Tekton(t *testing.T) {
 	t.Parallel()
 	for name, edit := range edits {
@@ -280,10 +351,18 @@ func TestKit_Tekton(t *testing.T) {
 			kitYAML(t, "tekton/task-one-step.yaml", &task)
 			params := map[string]string{"url": w.path("remote.git"), "branch": "main", "edit": edit.script}
 			step := task.Spec.Steps[0]
-			file := w.write("step", step.Script)
-			if r := w.with(step.settings(t, params)...).run(".", file); (r.code == 0) != (name == "lands") {
-				t.Fatal(r)
-			}
+			w = w.with(step.settings(t, params)...)
+			w.oneStep(w.write("step", step.Script), edit.signal, name == "lands")
+			w.wantFree(edit.counter)
+		})
+		t.Run("step action/"+name, func(t *testing.T) {
+			t.Parallel()
+			w := kitWorld(t)
+			var action struct{ Spec tektonStep }
+			kitYAML(t, "tekton/step-action.yaml", &action)
+			script := "git gitops clone -q '" + w.path("remote.git") + "' repo && cd repo && { " + edit.script + "; } && git gitops push -q"
+			w = w.with(action.Spec.settings(t, map[string]string{"script": script})...)
+			w.oneStep(w.write("step", action.Spec.Script), edit.signal, name == "lands")
 			w.wantFree(edit.counter)
 		})
 		t.Run("steps/"+name, func(t *testing.T) {
@@ -303,7 +382,11 @@ func TestKit_Tekton(t *testing.T) {
 			keep := pod(sidecar).start(".", w.write("keep", sidecar.Script))
 			failed := false
 			for i, s := range task.Spec.Steps {
-				if r := pod(s).run(".", w.write(fmt.Sprintf("step%d", i), s.Script)); r.code != 0 {
+				step, signal := pod(s).start(".", w.write(fmt.Sprintf("step%d", i), s.Script)), syscall.Signal(0)
+				if s.Name == "edit" {
+					signal = edit.signal
+				}
+				if r := w.cut(step, signal); r.code != 0 {
 					failed = true
 					break
 				}
@@ -340,7 +423,7 @@ func TestKit_Argo(t *testing.T) {
 			t.Parallel()
 			w := kitWorld(t)
 			params := map[string]string{"url": w.path("remote.git"), "branch": "main", "edit": edit.script}
-			pod := func(template string) result {
+			pod := func(template string, signal syscall.Signal) result {
 				for _, tm := range file.Spec.Templates {
 					if tm.Name != template {
 						continue
@@ -349,15 +432,15 @@ func TestKit_Argo(t *testing.T) {
 					for _, e := range tm.Script.Env {
 						settings = append(settings, e.Name+"="+fill(t, e.Value, regexp.MustCompile(`\{\{workflow\.parameters\.(\w+)\}\}`), params))
 					}
-					return w.with(settings...).run(".", "sh", w.write("source-"+template, tm.Script.Source))
+					return w.cut(w.with(settings...).start(".", "sh", w.write("source-"+template, tm.Script.Source)), signal)
 				}
 				t.Fatalf("no template %q", template)
 				return result{}
 			}
-			if r := pod(file.Spec.Entrypoint); (r.code == 0) != (name == "lands") {
+			if r := pod(file.Spec.Entrypoint, edit.signal); (r.code == 0) != (name == "lands") {
 				t.Fatal(r)
 			}
-			if r := pod(file.Spec.OnExit); r.code != 0 {
+			if r := pod(file.Spec.OnExit, 0); r.code != 0 {
 				t.Fatal(r)
 			}
 			w.wantFree(edit.counter)
@@ -371,6 +454,13 @@ func TestKit_Jenkins(t *testing.T) {
 	groovy, err := exec.LookPath("groovy")
 	if err != nil {
 		t.Skip("groovy is not installed")
+	}
+	java, err := exec.LookPath("java")
+	if err != nil {
+		t.Skip("java is not installed")
+	}
+	if java, err = filepath.EvalSymlinks(java); err != nil {
+		t.Fatal(err)
 	}
 	for name, edit := range edits {
 		t.Run(name, func(t *testing.T) {
@@ -390,9 +480,9 @@ binding.sh = { String script ->
 	if (b.start().waitFor() != 0) throw new RuntimeException('script failed: ' + script)
 }
 def step = new GroovyShell(binding).parse(new File('withGitops.groovy'))
-step.call([repo: args[0], branch: 'main']) { binding.sh(args[1]) }
+step.call([repo: args[0], branch: 'main']) { binding.getVariable('sh').call(args[1]) }
 `)
-			if r := w.run(".", groovy, "pipeline.groovy", w.path("remote.git"), edit.script); (r.code == 0) != (name == "lands") {
+			if r := w.cut(w.with("JAVA_HOME="+filepath.Dir(filepath.Dir(java))).start(".", groovy, "pipeline.groovy", w.path("remote.git"), edit.script), edit.signal); (r.code == 0) != (name == "lands") {
 				t.Fatal(r)
 			}
 			w.wantFree(edit.counter)

@@ -35,12 +35,15 @@ type Printer struct {
 	quiet bool // only warnings and errors
 	level Level
 	json  bool // one JSON object a line
+	folds bool // the log is one of GitHub Actions, Gitea or Forgejo, which folds groups of lines
 	wait  *wait
 }
 
 // New is a printer on f.
 func New(f *os.File) *Printer {
-	return &Printer{w: f, tty: term.IsTerminal(int(f.Fd())), dumb: os.Getenv("TERM") == "dumb"}
+	return &Printer{
+		w: f, tty: term.IsTerminal(int(f.Fd())), dumb: os.Getenv("TERM") == "dumb", folds: os.Getenv("GITHUB_ACTIONS") == "true",
+	}
 }
 
 // Terminal reports whether the lines go to a terminal.
@@ -123,6 +126,9 @@ var leads = map[string]string{"warning": "warning: ", "error": "error: ", "why":
 
 func (p *Printer) line(level, text string) {
 	p.erase()
+	if level != "info" && level != "debug" { // not to be folded away
+		p.unfold()
+	}
 	for _, l := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
 		if p.json {
 			_ = json.NewEncoder(p.w).Encode(struct {
@@ -143,6 +149,7 @@ type wait struct {
 	state   string                     // what was said last, but for the time
 	text    func(time.Duration) string // the line after so much waiting
 	shown   bool                       // a line on the terminal is waiting to be rewritten
+	folded  bool                       // its lines are in a group
 	stop    chan struct{}
 }
 
@@ -193,6 +200,11 @@ func (p *Printer) show(now time.Time) {
 	w.said = now
 	text := w.text(now.Sub(w.started))
 	if !p.live() {
+		if p.folds && !p.json && !w.folded {
+			_, _ = fmt.Fprintf(p.w, "::group::%s%s\n", prefix, Clean(text))
+			w.folded = true
+			return
+		}
 		p.line("info", text)
 		return
 	}
@@ -220,6 +232,13 @@ func (p *Printer) erase() {
 	}
 }
 
+func (p *Printer) unfold() {
+	if p.wait != nil && p.wait.folded {
+		_, _ = fmt.Fprintln(p.w, "::endgroup::")
+		p.wait.folded = false
+	}
+}
+
 // Waited ends the showing of a wait, and says how long it was if there was one.
 func (p *Printer) Waited() (d time.Duration, waited bool) {
 	p.mu.Lock()
@@ -229,6 +248,7 @@ func (p *Printer) Waited() (d time.Duration, waited bool) {
 		return 0, false
 	}
 	p.erase()
+	p.unfold()
 	close(w.stop)
 	p.wait = nil
 	return time.Since(w.started), true

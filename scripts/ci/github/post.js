@@ -51,7 +51,7 @@ if (locks.size > 0 && process.env.GITHUB_STEP_SUMMARY) {
   }
   fs.appendFileSync(process.env.GITHUB_STEP_SUMMARY, text);
 }
-const limit = Number(input("wait-warning")) || 300;
+const limit = Number(input("wait-warning") || 300);
 for (const [name, l] of locks) {
   if (l.waited > limit) console.log(`::warning title=git gitops::waited ${span(l.waited)} for ${cell(name)}`);
 }
