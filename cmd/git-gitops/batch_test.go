@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -43,7 +44,28 @@ func (w *world) pushes(n int) (all []*process, free func()) {
 }
 
 func (w *world) push(i int) *process {
-	return w.with(fmt.Sprint("GITOPS_LOCK_NAME=svc", i)).start(fmt.Sprint("work", i), "bash", "-c", "git gitops push -u origin main; exit $?")
+	push := "git gitops push"
+	if w.env["REAL"] != "" {
+		push = "git push"
+	}
+	return w.with(fmt.Sprint("GITOPS_LOCK_NAME=svc", i)).start(fmt.Sprint("work", i), "bash", "-c", push+" -u origin main; exit $?")
+}
+
+// withShim is a world in which git is a link to us, and $REAL the real one.
+func withShim(w *world) *world {
+	w.t.Helper()
+	git := w.must(".", "command -v git; git gitops install --shim shim >&2")
+	return w.with("REAL="+git, "PATH="+w.path("shim")+":"+w.env["PATH"])
+}
+
+// paused reports whether nobody offers for a while.
+func (w *world) paused() bool {
+	for _, key := range w.scan("gitops:offers:*") {
+		if w.keys.HExists(w.t.Context(), key, "paused").Val() {
+			return true
+		}
+	}
+	return false
 }
 
 // takeTurn takes the branch's own lock, by hand.
@@ -87,7 +109,7 @@ func (w *world) wantNothingLeft() {
 	if refs := w.must(bare, "git for-each-ref --format='%(refname)' refs/gitops"); refs != "" {
 		w.t.Errorf("batch refs left behind:\n%s", refs)
 	}
-	w.wantLocks()
+	w.until("the locks end", func() bool { return len(w.locks()) == 0 })
 	if n := w.queued(); n != 0 {
 		w.t.Errorf("%d still wait", n)
 	}
@@ -107,13 +129,14 @@ func TestBatch(t *testing.T) {
 			w = overHTTPS(w)
 			return w, "https://git:" + pat + "@" + w.env["HOST"] + "/org/repo.git"
 		},
-		"ssh": func(w *world) (*world, string) { return overSSH(w), "git@127.0.0.1:org/repo.git" },
+		"ssh":  func(w *world) (*world, string) { return overSSH(w), "git@127.0.0.1:org/repo.git" },
+		"shim": func(w *world) (*world, string) { return withShim(w), w.path(bare) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, url := over(batching(t))
 			n := 30
-			if name == "file" || name == "ssh" { // like the others, and processes are dear
+			if name != "path" && name != "https" { // like the others, and processes are dear
 				n = 10
 			}
 			allTogether(t, w, url, n)
@@ -135,6 +158,11 @@ func allTogether(t *testing.T, w *world, url string, n int) {
 			t.Errorf("pipeline %d: %s", i, r)
 		}
 		together += strings.Count(r.stderr, "pushed to main together with")
+		for line := range strings.Lines(r.ours()) {
+			if strings.Contains(line, "together with") && !strings.Contains(line, "svc") {
+				t.Errorf("pipeline %d does not say with whom: %s", i, line)
+			}
+		}
 		if r.stdout != "branch 'main' set up to track 'origin/main'.\n" {
 			t.Errorf("stdout: %q", r.stdout)
 		}
@@ -310,10 +338,15 @@ func TestBatch_lostAnswer(t *testing.T) {
 		"a batch that never began":  {"' push '*:refs/heads/main*", "before", "exit 128"},
 		"an offer that never began": {"' push '*refs/gitops/batch/*", "before", "exit 128"},
 		"of a fetch":                {"' fetch '*refs/gitops/batch/*", "before", "exit 128"},
+		"of a withdrawal":           {"' push '*' :refs/gitops'*", "after", "exit 128"},
+		"a withdrawal never begun":  {"' push '*' :refs/gitops'*", "before", "exit 128"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := batching(t)
+			if strings.Contains(name, "withdrawal") { // so that each goes in a turn of its own, and must withdraw before
+				w.must(bare, "git config uploadpack.hideRefs refs/gitops")
+			}
 			w.cloned(w.path(bare), 5, ownFile)
 			w = w.striking(c.when, c.before, c.do)
 			all, free := w.pushes(5)
@@ -337,7 +370,7 @@ func TestBatch_servers(t *testing.T) {
 		"refuses batch refs":   `printf '#!/bin/sh\ncase $1 in refs/gitops/*) exit 1; esac\n' >hooks/update; chmod +x hooks/update`,
 		"hides batch refs":     "git config uploadpack.hideRefs refs/gitops",
 		"hides from all":       "git config transfer.hideRefs refs/gitops",
-		"keeps deleted refs":   "git config receive.denyDeletes true",
+		"keeps deleted refs":   `printf '#!/bin/sh\ncase $1$3 in refs/gitops/*0000000000) exit 1; esac\n' >hooks/update; chmod +x hooks/update`,
 		"only fast-forwards":   "git config receive.denyNonFastForwards true",
 		"refuses one change":   `printf '#!/bin/sh\nwhile read o n r; do git log --format=%%s $n --not --all | grep -q "change 3" && exit 1; done; exit 0\n' >hooks/pre-receive; chmod +x hooks/pre-receive`,
 		"one author at a time": `printf '#!/bin/sh\nwhile read o n r; do case $r in refs/heads/*) test $(git log --format=%%an $o..$n | sort -u | wc -l) -le 1 || { echo "you may push commits of one author only"; exit 1; }; esac; done; exit 0\n' >hooks/pre-receive; chmod +x hooks/pre-receive`,
@@ -349,7 +382,7 @@ func TestBatch_servers(t *testing.T) {
 			w.cloned(w.path(bare), 5, ownFile)
 			all, free := w.pushes(5)
 			w.until("all wait", func() bool { return w.queued() == 5 })
-			if !strings.Contains(config, "Atomic") && !strings.Contains(config, "transfer") && !strings.Contains(config, "update") && !strings.Contains(config, "change 3") {
+			if slices.Contains([]string{"hides batch refs", "keeps deleted refs", "only fast-forwards", "one author at a time"}, name) {
 				w.until("all have offered", func() bool { return w.offers() == 5 })
 			}
 			free()
@@ -373,6 +406,20 @@ func TestBatch_servers(t *testing.T) {
 			}
 			if name != "keeps deleted refs" && name != "refuses one change" {
 				w.wantNothingLeft()
+			}
+			if useless := name != "refuses one change" && name != "only fast-forwards" && name != "refuses batch refs"; useless != w.paused() {
+				t.Errorf("nobody offers for a while: %t, want %t", !useless, useless)
+			}
+			if w.paused() { // the next one asks the server for nothing, and says why in one line
+				w.must(".", "rm -rf turn work5 && git clone -q srv/org/repo.git work5 && cd work5 && git commit -q --allow-empty -m 'change 5'")
+				free, p := w.takeTurn(), w.with("GIT_TRACE="+w.path("trace")).push(5)
+				w.until("it waits", func() bool { return strings.Contains(p.stderr.String(), "not pushing together") })
+				free()
+				r := p.wait()
+				wantCode(t, r, 0)
+				if n := strings.Count(r.ours(), "together"); n != 1 || strings.Contains(w.read("trace"), "refs/gitops/batch") {
+					t.Errorf("%d lines about batches, and the server was asked:\n%s", n, r)
+				}
 			}
 		})
 	}
@@ -435,4 +482,162 @@ func TestBatch_secret(t *testing.T) {
 		}
 	}
 	w.wantOnce(4)
+}
+
+// TestBatch_deletedRefs: when an administrator deletes the batch refs, nothing is lost, nothing lands twice, and nobody
+// is told that it landed when it did not.
+func TestBatch_deletedRefs(t *testing.T) {
+	t.Parallel()
+	const deleteAll = `git -C DIR/srv/org/repo.git for-each-ref --format='delete %(refname)' refs/gitops | git -C DIR/srv/org/repo.git update-ref --stdin`
+	t.Run("while all wait", func(t *testing.T) {
+		t.Parallel()
+		w := batching(t)
+		w.cloned(w.path(bare), 4, ownFile)
+		all, free := w.pushes(4)
+		w.until("all have offered", func() bool { return w.offers() == 4 })
+		w.must(".", strings.ReplaceAll(deleteAll, "DIR", w.dir))
+		free()
+		for i, p := range all {
+			if r := p.wait(); r.code != 0 {
+				t.Errorf("pipeline %d: %s", i, r)
+			}
+		}
+		w.wantOnce(4)
+		if w.paused() {
+			t.Error("nobody offers any more, as if the server hid the refs")
+		}
+	})
+	t.Run("when the answer is lost as well", func(t *testing.T) {
+		t.Parallel()
+		w := batching(t)
+		w.cloned(w.path(bare), 4, ownFile)
+		w = w.striking("' push '*:refs/heads/main*", "after", `cd DIR/srv; unset GIT_DIR GIT_INDEX_FILE; (`+deleteAll+`); exit 128`)
+		all, free := w.pushes(4)
+		w.until("all have offered", func() bool { return w.offers() == 4 })
+		free()
+		unknown := 0
+		for i, p := range all {
+			r := p.wait()
+			if r.code != 0 && (r.code != 73 || !strings.Contains(r.stderr, "unknown")) {
+				t.Errorf("pipeline %d: %s", i, r)
+			}
+			if r.code != 0 {
+				unknown++
+				w.must(fmt.Sprint("work", i), "git gitops unlock")
+			}
+		}
+		if unknown > 3 {
+			t.Error("the leader knows what it has pushed itself, and says that it does not")
+		}
+		w.wantOnce(4)
+	})
+}
+
+// TestBatch_aloneBecause: what a batch cannot do as git does goes in a turn of its own, and does it.
+func TestBatch_aloneBecause(t *testing.T) {
+	t.Parallel()
+	const hook = `printf '#!/bin/sh\necho ran-NAME >&2\n' >.git/hooks/NAME && chmod +x .git/hooks/NAME`
+	for name, c := range map[string]struct{ prepare, words, ran string }{
+		"pre-push":       {strings.ReplaceAll(hook, "NAME", "pre-push"), "", "ran-pre-push"},
+		"pre-rebase":     {strings.ReplaceAll(hook, "NAME", "pre-rebase"), "", ""},
+		"post-rewrite":   {strings.ReplaceAll(hook, "NAME", "post-rewrite"), "", ""},
+		"hooks path":     {`git config core.hooksPath h && mkdir h && ` + strings.ReplaceAll(strings.ReplaceAll(hook, ".git/hooks", "h"), "NAME", "pre-push") + ` && echo h >>.git/info/exclude`, "", "ran-pre-push"},
+		"signing":        {`git config commit.gpgSign true`, "", ""},
+		"signed push":    {`git config push.gpgSign if-asked`, "", ""},
+		"signed commit":  {`git cat-file commit HEAD | sed 's/^committer.*/&\ngpgsig -----BEGIN\n x/' | git hash-object -t commit -w --stdin | xargs git reset -q --hard`, "", ""},
+		"merge":          {`git checkout -q -b side HEAD^ && git commit -q --allow-empty -m side && git checkout -q main && git merge -q -m merged side`, "", ""},
+		"merge driver":   {`git config merge.ours.driver true`, "", ""},
+		"work tree":      {`echo edited >>many`, "", ""},
+		"half a rebase":  {`mkdir .git/rebase-merge`, "", ""},
+		"LFS":            {`mkdir .git/lfs`, "", ""},
+		"submodules":     {`git config submodule.recurse true`, "", ""},
+		"shallow":        {`git fetch -q --depth=1 "$URL" main && git rev-parse HEAD^ >.git/shallow`, "", ""},
+		"porcelain":      {``, "--porcelain", ""},
+		"force":          {``, "--force", ""},
+		"forced refspec": {``, "origin +HEAD:main", ""},
+		"atomic":         {``, "--atomic", ""},
+		"lease":          {``, "--force-with-lease", ""},
+		"tags":           {`git tag -m v1 v1`, "--follow-tags", ""},
+		"two branches":   {``, "origin HEAD:main HEAD:other", ""},
+		"a tag as well":  {`git tag v1`, "origin HEAD:main v1", ""},
+		"push option":    {`git config push.pushOption x`, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := batching(t)
+			w.must(bare, "git config receive.advertisePushOptions true")
+			w.cloned("file://"+w.path(bare), 1, ownFile)
+			w.with("URL=file://"+w.path(bare)).must("work0", c.prepare)
+			w.write(bare+"/hooks/pre-receive", "#!/bin/sh\ncat >>../../../received\n")
+			free := w.takeTurn()
+			p := w.with("GITOPS_LOCK_NAME=svc").start("work0", "bash", "-c", "git gitops push "+c.words+"; exit $?")
+			w.until("it waits, alone", func() bool { return strings.Contains(p.stderr.String(), "not pushing together: ") && w.queued() == 1 })
+			free()
+			r := p.wait()
+			wantCode(t, r, 0)
+			wantText(t, r.stderr, c.ran)
+			if got := w.read("received"); strings.Contains(got, "refs/gitops") || strings.Count(got, "refs/heads/main") != 1 {
+				t.Errorf("received:\n%s", got)
+			}
+		})
+	}
+}
+
+// TestBatch_seen: after a push that went together with others, a clone has seen what it pushed: who was the last may
+// amend and force it, the others may not, because somebody's commits came after theirs.
+func TestBatch_seen(t *testing.T) {
+	t.Parallel()
+	w := batching(t)
+	w.cloned(w.path(bare), 4, ownFile)
+	all, free := w.pushes(4)
+	w.until("all have offered", func() bool { return w.offers() == 4 })
+	free()
+	for _, p := range all {
+		wantCode(t, p.wait(), 0)
+	}
+	tip := w.must(bare, "git rev-parse main")
+	for i := range all {
+		dir := fmt.Sprint("work", i)
+		head := w.must(dir, "git rev-parse HEAD")
+		wantText(t, w.must(dir, "cat .git/gitops/seen/*"), head)
+		if head == tip {
+			continue
+		}
+		r := w.with(fmt.Sprint("GITOPS_LOCK_NAME=svc", i)).bash(dir, "git commit -q --amend -m amended && git gitops push --force origin main")
+		wantCode(t, r, 1)
+		wantText(t, r.stderr, "which this clone has not seen")
+		w.with(fmt.Sprint("GITOPS_LOCK_NAME=svc", i)).must(dir, "git gitops unlock")
+	}
+	for i := range all {
+		dir := fmt.Sprint("work", i)
+		if w.must(dir, "git rev-parse HEAD") == tip {
+			w.with(fmt.Sprint("GITOPS_LOCK_NAME=svc", i)).must(dir, "git commit -q --amend -m amended && git gitops push -q --force origin main")
+		}
+	}
+	if got := w.must(bare, "git rev-list --count main; git log -1 --format=%s main"); got != "6\namended" {
+		t.Errorf("commits, the last: %s", got)
+	}
+}
+
+// TestBatch_fence: a server that lets in only what is declared lets a batch in.
+func TestBatch_fence(t *testing.T) {
+	t.Parallel()
+	w := batching(t)
+	w.must(bare, "git gitops install --server && git config gitops.protect main && git config gitops.lockRepo git.example.com/org/repo")
+	w.cloned(w.path(bare), 5, ownFile)
+	all, free := w.pushes(5)
+	w.until("all have offered", func() bool { return w.offers() == 5 })
+	free()
+	together := 0
+	for i, p := range all {
+		r := p.wait()
+		if r.code != 0 {
+			t.Errorf("pipeline %d: %s", i, r)
+		}
+		together += strings.Count(r.stderr, "together with")
+	}
+	w.wantOnce(5)
+	if together < 2 {
+		t.Errorf("%d went together", together)
+	}
 }

@@ -60,16 +60,31 @@ func (g Git) SameCommit(ctx context.Context, a, b string) bool {
 	if err != nil {
 		return false
 	}
-	rest := func(text string) string {
-		kept := text
-		for _, name := range []string{"tree ", "parent "} {
-			if line, after, ok := strings.Cut(kept, "\n"); ok && strings.HasPrefix(line, name) {
-				kept = after
-			}
+	return replayable(raw[0]) == replayable(raw[1])
+}
+
+// replayable is what a replay keeps of a commit as it is stored: all but tree and parent.
+func replayable(text string) string {
+	for _, name := range []string{"tree ", "parent "} {
+		if line, after, ok := strings.Cut(text, "\n"); ok && strings.HasPrefix(line, name) {
+			text = after
 		}
-		return kept
 	}
-	return rest(raw[0]) == rest(raw[1])
+	return text
+}
+
+// HasLike reports whether the commits from base to tip have one that is this one replayed. When that
+// cannot be told, it says so as well.
+func (g Git) HasLike(ctx context.Context, base, tip, commit string) bool {
+	out, err := g.Output(ctx, "rev-list", base+".."+tip)
+	if err != nil {
+		return true
+	}
+	raw, err := g.rawCommits(ctx, append([]string{commit}, lines(out)...))
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(raw[1:], func(text string) bool { return replayable(text) == replayable(raw[0]) })
 }
 
 // Offerable makes sure that the commits from base to tip are such as a leader takes. The error is a
@@ -115,7 +130,7 @@ func (g Git) FetchBatch(ctx context.Context, url, branch, prefix string) (map[st
 // LeasedRef is one ref that a push moves, if it still is what we know. "" is no ref: made or deleted.
 type LeasedRef struct{ Ref, Old, New string }
 
-// PushResult is what a push with leases came to. Only Pushed and Stale are certain.
+// PushResult is what a push with leases came to. All but Unknown are certain.
 type PushResult int
 
 const (
@@ -125,7 +140,7 @@ const (
 	Pushed
 	// Stale has moved none: one of them was something else, or another process had it locked.
 	Stale
-	// Refused has moved none: the server does not want it.
+	// Refused has moved none: the server does not want it, or cannot do it.
 	Refused
 )
 
@@ -133,8 +148,9 @@ func (r PushResult) String() string {
 	return [...]string{"unknown", "pushed", "stale", "refused"}[r]
 }
 
-// PushLeased moves refs of a remote, all or none. stderr is what git said of it.
-func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (result PushResult, stderr string) {
+// PushLeased moves refs of a remote, all or none. said is what git says of it: the lines of those that
+// were not moved, and its stderr.
+func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (result PushResult, said string) {
 	from, remote := g.quietly().withRemoteAlias(url)
 	words := []string{"push", "--atomic", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"}
 	for _, r := range refs {
@@ -152,7 +168,12 @@ func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (res
 	if !errors.As(err, &refused) {
 		return Unknown, err.Error()
 	}
-	return leasedResult(out, refused.Stderr), refused.Stderr
+	for _, line := range lines(out) {
+		if strings.HasPrefix(line, "!\t") {
+			said += line + "\n"
+		}
+	}
+	return leasedResult(out, refused.Stderr), said + refused.Stderr
 }
 
 // notNow are in refusals of a server where somebody else was faster.
@@ -179,8 +200,12 @@ func leasedResult(out, stderr string) PushResult {
 			result = Refused
 		}
 	}
-	if result == Unknown && strings.Contains(stderr, deletedWords) {
+	switch {
+	case result != Unknown:
+	case strings.Contains(stderr, deletedWords):
 		return Stale
+	case strings.Contains(stderr, "does not support") && strings.Contains(stderr, "atomic"):
+		return Refused
 	}
 	return result
 }

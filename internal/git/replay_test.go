@@ -263,16 +263,16 @@ func TestPushLeased(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("both", Pushed, branch(one, two), LeasedRef{ref, marker, two})
+	want("delete as if it was not there", Stale, LeasedRef{ref, "", ""})
 	want("delete with another lease", Stale, LeasedRef{ref, marker, ""})
 	want("delete", Pushed, LeasedRef{ref, two, ""})
 	want("delete again", Stale, LeasedRef{ref, two, ""})
+	want("delete what is not there", Pushed, LeasedRef{ref, "", ""})
 	if refs, err = g.FetchBatch(ctx, remote, "main", ""); err != nil || len(refs) != 1 || refs["refs/heads/main"] != two {
 		t.Errorf("fetched %v, %v", refs, err)
 	}
 	must(t, Git{Path: g.Path, Globals: []string{"-C", remote}}, "config", "receive.advertiseAtomic", "false")
-	if got, said := g.PushLeased(ctx, remote, LeasedRef{ref, "", marker}); got == Pushed {
-		t.Errorf("pushed to a server that knows no atomic push: %s", said)
-	}
+	want("a server that knows no atomic push", Refused, LeasedRef{ref, "", marker})
 	if !g.SameCommit(ctx, two, two) || g.SameCommit(ctx, one, two) {
 		t.Error("SameCommit")
 	}

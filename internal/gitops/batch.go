@@ -22,8 +22,12 @@ const (
 	leaderTries = 3
 	// offersPause is for how long nobody offers after a server has shown that it is no use.
 	offersPause = time.Hour
-	// batchRefLife is after how long a batch ref may be deleted by others than its owner.
+	// batchRefLife is for how long a batch ref counts: then others than its owner may delete it.
 	batchRefLife = 24 * time.Hour
+	// dropPatience is the longest pause before the deletion of a batch ref is tried again.
+	dropPatience = 2 * time.Second
+	// mostOld is how many batch refs of others one push deletes at most.
+	mostOld      = 50
 	batchRefTime = "20060102T150405Z"
 )
 
@@ -48,9 +52,10 @@ func (e *UnknownError) Error() string {
 // pushes in any other way, or ends, it deletes the batch ref with the same lease.
 type batch struct {
 	p      *pushing
-	branch string // short name
-	tip    string // HEAD: what is offered
-	base   string // what it is built on and the remote has
+	git    git.Git // of its own: it asks beside the wait
+	branch string  // short name
+	tip    string  // HEAD: what is offered
+	base   string  // what it is built on and the remote has
 	ref    string
 	marker string
 
@@ -59,14 +64,23 @@ type batch struct {
 	tried   bool          // a batch ref may be there; these two are read when decided is closed
 	made    bool          // it surely is
 
-	own    string // replayed tip, when it landed
-	tipNow string // of the branch, when it landed
-	others int    // went in the same push; -1: not known
+	attempts []string // own replayed tips that were pushed as the leader, without a certain answer
+	hidden   bool     // the server did not show the batch ref
+
+	own    string   // replayed tip, when it landed
+	tipNow string   // of the branch, when it landed
+	led    bool     // it was pushed by this one
+	riders []string // who went along, when led
 	old    []git.LeasedRef
 }
 
 // allowedWords are the options of push that a batch knows to do the same.
 var allowedWords = []string{"-u", "--set-upstream", "-q", "--quiet", "-v", "--verbose", "--progress", "--no-progress", "--"}
+
+// missedHooks are those that a rebase or a push would run, and a batch does not.
+var missedHooks = []string{
+	"pre-push", "pre-rebase", "post-rewrite", "post-checkout", "post-commit", "prepare-commit-msg", "reference-transaction",
+}
 
 // plainRemote are the settings of a remote with which its URL says all.
 var plainRemote = []string{"url", "pushurl", "fetch", "tagopt", "prune", "prunetags", "followremotehead"}
@@ -85,7 +99,7 @@ func (p *pushing) newBatch(words []string) *batch {
 		p.f.Notes.Debug("not pushing together: %s", why)
 		return nil
 	}
-	return &batch{p: p, branch: strings.TrimPrefix(p.target.Branches[0], "refs/heads/")}
+	return &batch{p: p, git: p.f.Git, branch: strings.TrimPrefix(p.target.Branches[0], "refs/heads/")}
 }
 
 // aloneByConfig says why words and configuration ask for more than a batch does.
@@ -105,6 +119,8 @@ func (p *pushing) aloneByConfig(words []string) string {
 		return "it is not the checked-out branch that goes to one branch of one repository"
 	case len(config["remote."+p.target.Remote+".fetch"]) == 0:
 		return "the remote has no remote-tracking branches"
+	case on("commit.gpgsign"):
+		return "commit.gpgSign: a rebase would sign"
 	case on("push.gpgsign") || on("push.followtags") || on("push.recursesubmodules") || on("submodule.recurse") || on("push.autosetupremote"):
 		return "a push.* setting"
 	case len(config["push.pushoption"]) > 0:
@@ -127,7 +143,7 @@ func (p *pushing) aloneByConfig(words []string) string {
 
 // aloneByClone says why the clone cannot take part. It finds out what is offered.
 func (b *batch) aloneByClone(ctx context.Context) string {
-	g := b.p.f.Git
+	g := b.git
 	if !g.AtLeast(ctx, 2, 32) {
 		return "git is older than 2.32"
 	}
@@ -139,8 +155,11 @@ func (b *batch) aloneByClone(ctx context.Context) string {
 	if err != nil {
 		return err.Error()
 	}
-	if info, err := os.Stat(filepath.Join(hooks, "pre-push")); err == nil && info.Mode()&0o111 != 0 && !b.p.f.OwnHook(hooks) {
-		return "there is a pre-push hook"
+	for _, name := range missedHooks {
+		info, err := os.Stat(filepath.Join(hooks, name))
+		if err == nil && info.Mode()&0o111 != 0 && (name != "pre-push" || !b.p.f.OwnHook(hooks)) {
+			return "there is a hook " + name
+		}
 	}
 	if _, err := os.Stat(filepath.Join(b.p.repo.CommonDir, "lfs")); err == nil {
 		return "the clone has content of Git LFS"
@@ -174,7 +193,7 @@ func (b *batch) turn(ctx context.Context, k lock.Key) (*lock.Lease, error) {
 		if !errors.Is(err, errWoken) {
 			return lease, err
 		}
-		landed, err := b.outcome(ctx)
+		landed, _, err := b.outcome(ctx)
 		if landed {
 			return nil, errLanded
 		}
@@ -192,6 +211,8 @@ func (b *batch) begin(ctx context.Context) {
 	b.decided = make(chan struct{})
 	go func() {
 		defer close(b.decided)
+		ctx, cancel := context.WithTimeout(ctx, afterwards) // the turn does not wait for it any longer
+		defer cancel()
 		if err := b.offer(ctx); err != nil {
 			b.p.f.Notes.Debug("not pushing together: %v", err)
 		}
@@ -210,13 +231,18 @@ func (b *batch) offer(ctx context.Context) error {
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	b.ref = git.BatchRef(b.branch, time.Now().UTC().Format(batchRefTime)+"-"+hex.EncodeToString(id[:]))
 	var err error
-	if b.marker, err = f.Git.Marker(ctx, b.tip, b.ref); err != nil {
+	if b.marker, err = b.git.Marker(ctx, b.tip, b.ref); err != nil {
 		return err
 	}
 	b.tried = true
-	result, stderr := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
+	result, said := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
+	b.tried = result != git.Refused
+	if result == git.Refused && neverTakes(said) {
+		b.pause(ctx, "the server takes no batch refs: "+strings.TrimSpace(said))
+		return nil
+	}
 	if result != git.Pushed {
-		return fmt.Errorf("the batch ref was %v: %s", result, strings.TrimSpace(stderr))
+		return fmt.Errorf("the batch ref was %v: %s", result, strings.TrimSpace(said))
 	}
 	b.made = true
 	_, err = f.Offers.Offer(ctx, b.asks, b.record())
@@ -224,9 +250,14 @@ func (b *batch) offer(ctx context.Context) error {
 }
 
 func (b *batch) record() lock.Offer {
-	o := lock.Offer{Ref: b.ref, Marker: b.marker, Base: b.base, Who: b.asks.Record.User + "@" + b.asks.Record.Host}
+	o := lock.Offer{Ref: b.ref, Marker: b.marker, Base: b.base, Who: b.who()}
 	o.Sign(b.asks.Key, b.p.f.Config.Push.BatchSecret.Reveal())
 	return o
+}
+
+// who is this pipeline, for the others.
+func (b *batch) who() string {
+	return fmt.Sprintf("%s (%s@%s)", b.p.f.Config.Lock.Name, b.asks.Record.User, b.asks.Record.Host)
 }
 
 // woken is asked at each wake of a wait.
@@ -282,30 +313,26 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 	if err != nil {
 		f.Notes.Debug("cannot ask for the commits of others: %v", err)
 	}
-	offers = slices.DeleteFunc(offers, func(o lock.Offer) bool {
-		return o.Token == b.asks.Token || !isOID(o.Marker) || !isOID(o.Base) || !o.Signed(k, f.Config.Push.BatchSecret.Reveal())
-	})
-	var sent map[lock.Token]git.LeasedRef
+	offers = slices.DeleteFunc(offers, func(o lock.Offer) bool { return o.Token == b.asks.Token || !b.takes(o) })
 	for range leaderTries {
-		refs, err := f.Git.FetchBatch(ctx, b.p.url, b.branch, "")
+		refs, err := b.git.FetchBatch(ctx, b.p.url, b.branch, "")
 		if err != nil {
 			f.Notes.Debug("%v", err)
 			return false, nil
 		}
 		b.noteOld(refs)
-		tip := refs["refs/heads/"+b.branch]
-		if refs[b.ref] == "" {
-			b.pause(ctx, "the server does not show batch refs")
-			return false, nil
-		}
-		if refs[b.ref] != b.marker { // a push without an answer has landed, of ours or of another leader
-			if landed, err := b.readOutcome(ctx, refs); !landed {
-				return false, err
+		if refs[b.ref] != b.marker { // hidden or deleted; or a push without an answer has landed, of ours or of another leader
+			landed, err := b.readOutcome(ctx, refs)
+			if landed {
+				b.wake(ctx, offers, refs)
+				return true, nil
 			}
-			b.wake(ctx, sent, refs)
-			return true, nil
+			if b.hidden = refs[b.ref] == ""; b.hidden {
+				err = nil // the deletion tells more
+			}
+			return false, err
 		}
-		moves, riders, err := b.replay(ctx, tip, refs, offers)
+		moves, riders, err := b.replay(ctx, refs, offers)
 		if err != nil {
 			f.Notes.Debug("not pushing together: %v", err)
 			return false, nil
@@ -313,33 +340,40 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 		if err := b.p.held.declare(ctx, updateOf(moves[0])); err != nil { // never push without the turn
 			return false, err
 		}
-		b.others, sent = len(riders), riders
-		result, stderr := f.Git.PushLeased(ctx, b.p.url, moves...)
+		b.riders, b.attempts = riders, append(b.attempts, moves[1].New)
+		result, said := b.git.PushLeased(ctx, b.p.url, moves...)
 		switch result {
 		case git.Pushed:
-			b.own, b.tipNow = moves[1].New, moves[0].New
-			for _, r := range riders {
-				refs[r.Ref] = r.New
+			b.own, b.tipNow, b.led = moves[1].New, moves[0].New, true
+			for _, m := range moves {
+				refs[m.Ref] = m.New
 			}
-			b.wake(ctx, riders, refs)
+			b.wake(ctx, offers, refs)
 			return true, nil
 		case git.Refused:
-			if refusesBatches(stderr) {
+			if refusesBatches(said) {
 				b.pause(ctx, "the server refuses to move batch refs, or commits of others")
 			}
-			f.Notes.Debug("the server refused to take %d pushes together: %s", len(riders)+1, strings.TrimSpace(stderr))
+			f.Notes.Debug("the server refused to take %d pushes together: %s", len(riders)+1, strings.TrimSpace(said))
 			return false, nil
 		default: // read again what is there
-			f.Notes.Debug("the push of %d together was %v: %s", len(riders)+1, result, strings.TrimSpace(stderr))
+			f.Notes.Debug("the push of %d together was %v: %s", len(riders)+1, result, strings.TrimSpace(said))
 		}
 	}
 	return false, nil
 }
 
-// replay puts all commits on the tip. moves begin with the branch and the own batch ref.
-func (b *batch) replay(ctx context.Context, tip string, refs map[string]string, offers []lock.Offer) (moves []git.LeasedRef, riders map[lock.Token]git.LeasedRef, err error) {
+// takes reports whether an offer is one to take along. That of a day ago is over, whoever shows it again.
+func (b *batch) takes(o lock.Offer) bool {
+	return isOID(o.Marker) && isOID(o.Base) && time.Since(b.madeAt(o.Ref)) < batchRefLife && o.Signed(b.asks.Key, b.p.f.Config.Push.BatchSecret.Reveal())
+}
+
+// replay puts all commits on the tip. moves begin with the branch and the own batch ref; riders are
+// who goes along.
+func (b *batch) replay(ctx context.Context, refs map[string]string, offers []lock.Offer) (moves []git.LeasedRef, riders []string, err error) {
 	f := b.p.f
-	r, err := f.Git.NewReplay(ctx, tip)
+	tip := refs["refs/heads/"+b.branch]
+	r, err := b.git.NewReplay(ctx, tip)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -348,43 +382,47 @@ func (b *batch) replay(ctx context.Context, tip string, refs map[string]string, 
 		return nil, nil, err
 	}
 	moves = []git.LeasedRef{{Ref: "refs/heads/" + b.branch, Old: tip}, {Ref: b.ref, Old: b.marker, New: r.Tip}}
-	riders = map[lock.Token]git.LeasedRef{}
 	for _, o := range offers {
 		if refs[o.Ref] != o.Marker || slices.ContainsFunc(moves, func(m git.LeasedRef) bool { return m.Ref == o.Ref }) {
 			continue
 		}
-		if err := r.Add(ctx, o.Base, f.Git.Tip(ctx, o.Marker+"^")); err != nil {
+		if err := r.Add(ctx, o.Base, b.git.Tip(ctx, o.Marker+"^")); err != nil {
 			if ctx.Err() != nil {
 				return nil, nil, ctx.Err()
 			}
 			f.Notes.Debug("the commits of %s go in a turn of their own: %v", o.Who, err)
 			continue
 		}
-		move := git.LeasedRef{Ref: o.Ref, Old: o.Marker, New: r.Tip}
-		moves, riders[o.Token] = append(moves, move), move
+		moves, riders = append(moves, git.LeasedRef{Ref: o.Ref, Old: o.Marker, New: r.Tip}), append(riders, o.Who)
 	}
 	moves[0].New = r.Tip
-	if !f.Git.Contains(ctx, r.Tip, tip) {
+	if !b.git.Contains(ctx, r.Tip, tip) {
 		return nil, nil, fmt.Errorf("%s would not be in the history of %s", short(tip), short(r.Tip))
 	}
 	return moves, riders, nil
 }
 
-// wake has those go on whose commits have landed.
-func (b *batch) wake(ctx context.Context, sent map[lock.Token]git.LeasedRef, refs map[string]string) {
+// wake has those go on whose commits have landed, with this push or with that of a leader who was
+// killed before it could wake them.
+func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]string) {
+	ctx = context.WithoutCancel(ctx)
+	tip := refs["refs/heads/"+b.branch]
 	var landed []lock.Token
-	for t, move := range sent {
-		if refs[move.Ref] == move.New {
-			landed = append(landed, t)
+	for _, o := range offers {
+		if is := refs[o.Ref]; is != "" && is != o.Marker && b.git.Contains(ctx, tip, is) {
+			landed = append(landed, o.Token)
 		}
 	}
 	if len(landed) == 0 {
 		return
 	}
-	slices.Sort(landed)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+	leader := ""
+	if b.led {
+		leader = b.who()
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseBudget)
 	defer cancel()
-	if err := b.p.f.Offers.Landed(ctx, b.asks, landed); err != nil {
+	if err := b.p.f.Offers.Landed(ctx, b.asks, leader, landed); err != nil {
 		b.p.f.Notes.Debug("cannot wake those whose commits were pushed: %v", err) // they look for themselves at their turn
 	}
 }
@@ -393,11 +431,17 @@ func (b *batch) wake(ctx context.Context, sent map[lock.Token]git.LeasedRef, ref
 func (b *batch) readOutcome(ctx context.Context, refs map[string]string) (landed bool, err error) {
 	ctx = context.WithoutCancel(ctx)
 	own, tip := refs[b.ref], refs["refs/heads/"+b.branch]
+	if own == "" { // it never means landed; but what we have pushed ourselves we know
+		i := slices.IndexFunc(b.attempts, func(c string) bool { return b.git.Contains(ctx, tip, c) })
+		if i >= 0 {
+			own = b.attempts[i]
+		}
+	}
 	switch {
 	case own == b.marker:
 		return false, nil
-	case own != "" && b.p.f.Git.Contains(ctx, tip, own) && b.p.f.Git.SameCommit(ctx, own, b.tip):
-		b.own, b.tipNow = own, tip
+	case own != "" && b.git.Contains(ctx, tip, own) && b.git.SameCommit(ctx, own, b.tip):
+		b.own, b.tipNow, b.led = own, tip, slices.Contains(b.attempts, own)
 		return true, nil
 	default:
 		return false, &UnknownError{Branch: b.branch}
@@ -405,13 +449,13 @@ func (b *batch) readOutcome(ctx context.Context, refs map[string]string) (landed
 }
 
 // outcome asks the remote what has become of the offer.
-func (b *batch) outcome(ctx context.Context) (landed bool, err error) {
-	b.others = -1
-	refs, err := b.p.f.Git.FetchBatch(ctx, b.p.url, b.branch, b.name())
+func (b *batch) outcome(ctx context.Context) (landed bool, refs map[string]string, err error) {
+	refs, err = b.git.FetchBatch(ctx, b.p.url, b.branch, b.name())
 	if err != nil {
-		return false, err
+		return false, refs, err
 	}
-	return b.readOutcome(ctx, refs)
+	landed, err = b.readOutcome(ctx, refs)
+	return landed, refs, err
 }
 
 func (b *batch) name() string { return strings.TrimPrefix(b.ref, git.BatchRef(b.branch, "")) }
@@ -422,29 +466,44 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 	if !b.tried {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
-	defer cancel()
 	f := b.p.f
-	defer func() { _ = f.Offers.Withdraw(ctx, b.asks.Key, b.asks.Token) }() // else it expires
-	if !b.made {                                                            // no leader knows of it
-		result, stderr := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: b.marker})
-		f.Notes.Debug("deleting what may be the batch ref: %v: %s", result, strings.TrimSpace(stderr))
+	ctx = context.WithoutCancel(ctx)
+	defer b.withdraw(ctx)
+	ctx, cancel := context.WithTimeout(ctx, afterwards)
+	defer cancel()
+	if !b.made { // no leader knows of it
+		b.drop(ctx, b.marker)
 		return false, nil
 	}
 	drop := git.LeasedRef{Ref: b.ref, Old: b.marker}
 	for pause := 100 * time.Millisecond; ; pause *= 2 {
-		result, stderr := f.Git.PushLeased(ctx, b.p.url, drop)
+		result, said := b.git.PushLeased(ctx, b.p.url, drop)
 		if result == git.Pushed {
+			if b.hidden {
+				b.pause(ctx, "the server does not show batch refs")
+			}
 			return false, nil
 		}
-		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(stderr))
-		landed, err := b.outcome(ctx)
-		var gone *UnknownError
-		if landed || errors.As(err, &gone) {
-			return landed, err
+		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(said))
+		gone := result != git.Refused && b.gone(ctx) // before the look: then nothing can land after it
+		landed, refs, err := b.outcome(ctx)
+		var unsure *UnknownError
+		switch {
+		case landed:
+			return true, nil
+		case !errors.As(err, &unsure):
+		case refs[b.ref] != "":
+			return false, err // it was moved to what is not in the branch
+		case gone:
+			// Nobody can push the commits any more. A deletion of ours without an answer has come through,
+			// or somebody else has deleted the ref: they have landed before only if the branch has their like.
+			if b.git.HasLike(ctx, b.base, refs["refs/heads/"+b.branch], b.tip) {
+				return false, err
+			}
+			return false, nil
 		}
 		if result == git.Refused && drop.New == "" { // a server that keeps all refs: what is offered is then no marker any more
-			if drop.New, err = f.Git.Marker(ctx, b.marker, b.ref); err != nil {
+			if drop.New, err = b.git.Marker(ctx, b.marker, b.ref); err != nil {
 				drop.New = ""
 			}
 			b.pause(ctx, "the server does not let batch refs be deleted")
@@ -484,18 +543,22 @@ func (b *batch) finish(ctx context.Context) {
 	}
 	ctx = context.WithoutCancel(ctx)
 	f := b.p.f
+	landing := b.withdraw(ctx)
 	switch {
-	case b.others > 0:
-		f.Notes.Say("pushed to %s together with %d others, in one push", b.branch, b.others)
-	case b.others < 0:
+	case b.led && len(b.riders) > 0:
+		f.Notes.Say("pushed to %s together with %s, in one push: %s", b.branch, others(len(b.riders)), some(b.riders))
+	case b.led:
+	case landing.By != "":
+		f.Notes.Say("pushed to %s together with %s, in one push, by %s", b.branch, others(landing.Together-1), landing.By)
+	default:
 		f.Notes.Say("pushed to %s together with others, by one of them", b.branch)
 	}
 	if b.own == b.tip {
 		b.p.sight.see(b.branch, b.own)
 	} else {
 		err := errors.New("something was edited or committed meanwhile")
-		if f.Git.Tip(ctx, "HEAD") == b.tip && f.Git.Untouched(ctx) {
-			err = f.Git.MoveTo(ctx, b.own)
+		if b.git.Tip(ctx, "HEAD") == b.tip && b.git.Untouched(ctx) {
+			err = b.git.MoveTo(ctx, b.own)
 		}
 		if err == nil {
 			b.p.sight.see(b.branch, b.own)
@@ -504,7 +567,7 @@ func (b *batch) finish(ctx context.Context) {
 		}
 	}
 	upstream := b.p.args.SetUpstream && b.p.repo.Head != ""
-	stdout, err := f.Git.Track(ctx, b.p.target.Remote, b.branch, b.tipNow, upstream)
+	stdout, err := b.git.Track(ctx, b.p.target.Remote, b.branch, b.tipNow, upstream)
 	if err != nil {
 		f.Notes.Warn("the push has landed, but its remote-tracking branch could not be updated: %v", err)
 	}
@@ -513,21 +576,84 @@ func (b *batch) finish(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, afterwards)
 	defer cancel()
-	_ = f.Offers.Withdraw(ctx, b.asks.Key, b.asks.Token)
-	if result, stderr := f.Git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: b.own}); result != git.Pushed {
-		f.Notes.Debug("the batch ref stays behind: %s", strings.TrimSpace(stderr))
+	b.drop(ctx, b.own)
+	if len(b.old) > 0 {
+		_, _ = b.git.PushLeased(ctx, b.p.url, b.old...) // another may be faster
 	}
-	for _, ref := range b.old {
-		_, _ = f.Git.PushLeased(ctx, b.p.url, ref) // another may be faster
+}
+
+// withdraw has Redis forget the offer, which else expires there.
+func (b *batch) withdraw(ctx context.Context) lock.Landing {
+	ctx, cancel := context.WithTimeout(ctx, releaseBudget)
+	defer cancel()
+	landing, err := b.p.f.Offers.Withdraw(ctx, b.asks.Key, b.asks.Token)
+	if err != nil {
+		b.p.f.Notes.Debug("%v", err)
 	}
+	return landing
+}
+
+// drop deletes the own batch ref, on which nothing depends any more. A server that has some trouble
+// is asked again for a while: nobody else deletes it for a day.
+func (b *batch) drop(ctx context.Context, is string) {
+	for pause := 100 * time.Millisecond; ; pause *= 2 {
+		result, said := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: is})
+		if result == git.Pushed || result == git.Stale && b.gone(ctx) {
+			return
+		}
+		if result == git.Refused {
+			b.pause(ctx, "the server does not let batch refs be deleted")
+			return
+		}
+		if pause > dropPatience {
+			b.p.f.Notes.Debug("the batch ref stays behind: %v: %s", result, strings.TrimSpace(said))
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// gone makes sure that the own batch ref is not there, by a deletion of what is not there. A fetch would
+// not tell a ref that is hidden, nor one that a copy of the server does not have yet.
+func (b *batch) gone(ctx context.Context) bool {
+	result, _ := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref})
+	return result == git.Pushed
+}
+
+func others(n int) string {
+	if n == 1 {
+		return "1 other"
+	}
+	return fmt.Sprintf("%d others", n)
+}
+
+// some of many names.
+func some(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// madeAt is when a batch ref of this branch was made, by its name; zero for any other ref.
+func (b *batch) madeAt(ref string) time.Time {
+	name, _ := strings.CutPrefix(ref, git.BatchRef(b.branch, ""))
+	date, _, _ := strings.Cut(name, "-")
+	made, _ := time.Parse(batchRefTime, date)
+	return made
 }
 
 // noteOld remembers the batch refs of pipelines that have ended without deleting theirs.
 func (b *batch) noteOld(refs map[string]string) {
 	b.old = nil
 	for ref, oid := range refs {
-		date, _, _ := strings.Cut(strings.TrimPrefix(ref, git.BatchRef(b.branch, "")), "-")
-		if made, err := time.Parse(batchRefTime, date); err == nil && time.Since(made) > batchRefLife && ref != b.ref {
+		made := b.madeAt(ref)
+		if !made.IsZero() && time.Since(made) > batchRefLife && ref != b.ref && len(b.old) < mostOld {
 			b.old = append(b.old, git.LeasedRef{Ref: ref, Old: oid})
 		}
 	}
@@ -539,19 +665,27 @@ func (b *batch) pause(ctx context.Context, why string) {
 	_ = b.p.f.Offers.PauseOffers(ctx, b.asks.Key, b.asks.Token, offersPause) // the next one finds out as well
 }
 
-// refusesBatches reports whether a refusal would meet every batch: of batch refs, or of commits that
-// another than their committer pushes.
-func refusesBatches(stderr string) bool {
-	for line := range strings.Lines(stderr) {
-		if strings.Contains(line, "[remote rejected]") && strings.Contains(line, "refs/gitops/") && !strings.Contains(line, "atomic") {
-			return true
-		}
+// neverTakes reports whether the refusal of an offer would meet every other: that of a hook or a policy
+// may be about these very commits.
+func neverTakes(said string) bool {
+	return strings.Contains(said, "hidden ref") || strings.Contains(said, "does not support") && strings.Contains(said, "atomic")
+}
+
+// refusesBatches reports whether a refusal would meet every batch: of batch refs, and not of what goes
+// to the branch with them; or of commits that another than their committer pushes.
+func refusesBatches(said string) bool {
+	var batchRefs, branch bool
+	for line := range strings.Lines(said) {
 		lower := strings.ToLower(line)
 		if strings.HasPrefix(line, "remote:") && (strings.Contains(lower, "committer") || strings.Contains(lower, "author")) {
 			return true
 		}
+		if strings.Contains(line, "[remote rejected]") && !strings.Contains(line, "atomic") { // not for another's sake
+			batchRefs = batchRefs || strings.Contains(line, ":refs/gitops/")
+			branch = branch || strings.Contains(line, ":refs/heads/")
+		}
 	}
-	return false
+	return batchRefs && !branch
 }
 
 var oidForm = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)

@@ -34,6 +34,12 @@ func (o *Offer) sign(k Key, secret string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
+// Landing is who has pushed an offer, for people; the zero value when nobody did, or it is forgotten.
+type Landing struct {
+	By       string
+	Together int // pushes that went out in one
+}
+
 // OfferStatus is what became of an offer.
 type OfferStatus int
 
@@ -50,12 +56,13 @@ const (
 type Offers interface {
 	// Offer writes an offer of the waiter, or writes it again; the zero Offer only asks.
 	Offer(ctx context.Context, r Request, o Offer) (OfferStatus, error)
-	// Withdraw forgets the offer of a token.
-	Withdraw(ctx context.Context, k Key, t Token) error
+	// Withdraw forgets the offer of a token, and says what is known of its landing.
+	Withdraw(ctx context.Context, k Key, t Token) (Landing, error)
 	// ClaimOffers are the offers of those in line, in their order, for the holder of the lock.
 	ClaimOffers(ctx context.Context, k Key, t Token, most int) ([]Offer, error)
-	// Landed takes those whose commits were pushed out of the line and wakes them.
-	Landed(ctx context.Context, r Request, landed []Token) error
+	// Landed takes those whose commits were pushed out of the line and wakes them. leader is who
+	// pushed them, for people.
+	Landed(ctx context.Context, r Request, leader string, landed []Token) error
 	// PauseOffers has nobody offer for a time.
 	PauseOffers(ctx context.Context, k Key, t Token, d time.Duration) error
 }

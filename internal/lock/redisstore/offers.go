@@ -37,9 +37,13 @@ func (s *Store) Offer(ctx context.Context, r lock.Request, o lock.Offer) (lock.O
 }
 
 // Withdraw implements lock.Offers.
-func (s *Store) Withdraw(ctx context.Context, k lock.Key, t lock.Token) error {
-	_, err := s.offers(ctx, k, t, nil, "withdraw")
-	return err
+func (s *Store) Withdraw(ctx context.Context, k lock.Key, t lock.Token) (lock.Landing, error) {
+	reply, err := s.offers(ctx, k, t, nil, "withdraw")
+	if err != nil {
+		return lock.Landing{}, err
+	}
+	p := parser{reply: reply}
+	return lock.Landing{Together: int(p.int()), By: p.text()}, nil
 }
 
 // ClaimOffers implements lock.Offers.
@@ -61,8 +65,8 @@ func (s *Store) ClaimOffers(ctx context.Context, k lock.Key, t lock.Token, most 
 }
 
 // Landed implements lock.Offers.
-func (s *Store) Landed(ctx context.Context, r lock.Request, landed []lock.Token) error {
-	more := []any{encode(r.Record)}
+func (s *Store) Landed(ctx context.Context, r lock.Request, leader string, landed []lock.Token) error {
+	more := []any{encode(r.Record), leader}
 	for _, t := range landed {
 		more = append(more, string(t))
 	}

@@ -1,9 +1,11 @@
 -- Keeps what followers offer to the holder of the lock.
--- KEYS: 9 offers, a hash: TOKEN its offer (JSON), landed:TOKEN when it was pushed, paused until when (µs);
--- from 10 on, the wake lists of the tokens that have landed
+-- KEYS: 9 offers, a hash: TOKEN its offer (JSON), landed:TOKEN when it was pushed, how many together and by
+-- whom, paused until when (µs); from 10 on, the wake lists of the tokens that have landed
 -- ARGV: 7 what to do  8 and 9 by what is done
 local OFFERS, DO = KEYS[9], ARGV[7]
-local function time(field) return tonumber(redis.call('HGET', OFFERS, field) or '') or 0 end
+local function time(field)
+	return tonumber(string.match(redis.call('HGET', OFFERS, field) or '', '^%d+') or '') or 0
+end
 
 if DO == 'offer' then -- 8 offer or empty  9 record. Returns 0 paused, 1 offered, 2 landed
 	if time('landed:' .. TOKEN) > 0 then return 2 end
@@ -14,9 +16,10 @@ if DO == 'offer' then -- 8 offer or empty  9 record. Returns 0 paused, 1 offered
 	return 1
 end
 
-if DO == 'withdraw' then
+if DO == 'withdraw' then -- Returns how many were pushed together, and by whom
+	local together, by = string.match(redis.call('HGET', OFFERS, 'landed:' .. TOKEN) or '', '^%d+ (%d+) (.*)$')
 	redis.call('HDEL', OFFERS, TOKEN, 'landed:' .. TOKEN)
-	return 0
+	return {tonumber(together or '0'), by or ''}
 end
 
 if DO == 'pause' then -- 8 ms
@@ -45,13 +48,14 @@ if DO == 'claim' then -- 8 at most. Returns {token, offer, …} in line order
 	return claimed
 end
 
-if DO == 'landed' then -- 8 record of the leader  9… tokens
-	event('batch_pushed', ARGV[8], 'batch', #ARGV - 7)
-	for i = 9, #ARGV do
+if DO == 'landed' then -- 8 record of the leader  9 its name  10… tokens
+	local together = #ARGV - 8
+	event('batch_pushed', ARGV[8], 'batch', together)
+	for i = 10, #ARGV do
 		local token = ARGV[i]
 		event('batch_landed', alive(token) or '')
 		redis.call('HDEL', OFFERS, token)
-		redis.call('HSET', OFFERS, 'landed:' .. token, int(NOW))
+		redis.call('HSET', OFFERS, 'landed:' .. token, int(NOW) .. ' ' .. together .. ' ' .. string.sub(ARGV[9], 1, 200))
 		leave_queue(token)
 		wake(token)
 	end
