@@ -36,8 +36,8 @@ type move struct {
 	subject  string   // of the new tip
 }
 
-// parts are the commits that one edit of a pipeline consists of.
-func parts(kind string) []string {
+// editsOf are the commits that one edit of a pipeline consists of.
+func editsOf(kind string) []string {
 	if kind == "rebase" {
 		return []string{"counter", "journal"}
 	}
@@ -222,7 +222,7 @@ func judge(h history, outcomes []outcome) (wrong []string, lost int) {
 		known[o.id] = true
 		first := -1
 		missing := false
-		for _, part := range parts(o.kind) {
+		for _, part := range editsOf(o.kind) {
 			found := places[o.id+" "+part]
 			missing = missing || len(found) == 0
 			switch {

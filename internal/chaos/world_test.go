@@ -250,6 +250,8 @@ func (w *world) start(id, kind, group string, proxy int) *pipeline {
 	switch kind {
 	case "named":
 		p.cmd.Env = append(p.cmd.Env, "GITOPS_LOCK_NAME="+group, "GITOPS_PUSH_REBASE=true")
+	case "batched":
+		p.cmd.Env = append(p.cmd.Env, "GITOPS_LOCK_NAME="+group, "GITOPS_PUSH_REBASE=true", "GITOPS_PUSH_BATCH=true", "GITOPS_PUSH_BATCH_SECRET=of all", "GITOPS_LOG=debug")
 	case "rebase":
 		p.cmd.Env = append(p.cmd.Env, "GITOPS_PUSH_REBASE=true")
 	case "impatient":

@@ -76,7 +76,7 @@ locked | impatient)
 upstream)
 	push git gitops push -u origin main || give_up 13
 	;;
-rebase | named)
+rebase | named | batched)
 	# No retry loop of its own but for Redis: GITOPS_PUSH_REBASE does the rest.
 	step push git gitops push origin HEAD || { pause; step push git gitops push; } || { pause; step push git gitops push; } || give_up 13
 	;;
