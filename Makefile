@@ -7,7 +7,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: help build test test-bare lint kits demo screenshots bench chaos git-suite git-suite-quick snapshot release-test
+.PHONY: help build test test-bare lint kits demo screenshots bench chaos git-suite git-suite-quick tool-suites snapshot release-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ git-suite: build ## git's own tests through the PATH shim
 
 git-suite-quick: build ## the part of them that CI runs
 	sh scripts/git-suite.sh --quick bin/git-gitops
+
+tool-suites: build ## the integration tests of git-lfs and git-spice through the PATH shim
+	sh scripts/tool-suites.sh bin/git-gitops
 
 snapshot: ## dist/ as a release has it, without publishing, signing or a container engine
 	@command -v goreleaser >/dev/null || go install $(GORELEASER)

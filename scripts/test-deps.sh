@@ -60,6 +60,7 @@ export DEBIAN_FRONTEND=noninteractive
 $as_root apt-get update -qq
 # shellcheck disable=SC2086 # a list of words
 $as_root apt-get install -y -qq --no-install-recommends $missing
+
 # The kit for Jenkins is run in Groovy, which is not in every release.
 if ! have groovy || ! have java; then
 	$as_root apt-get install -y -qq --no-install-recommends groovy default-jre-headless ||
