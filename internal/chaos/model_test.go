@@ -13,10 +13,12 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -51,9 +53,13 @@ func byLock(all []porcupine.Operation) [][]porcupine.Operation {
 }
 
 type mutexState struct {
-	held  bool
-	fence lock.Fence // of the holder, or of the last one
+	held     bool
+	stranger bool       // the holder has no fence
+	fence    lock.Fence // of the holder, or of the last one that had one
 }
+
+// strangers have no fence.
+const noFence lock.Fence = 0
 
 // mutexModel: nobody is granted the lock while another believes in it, and fences grow.
 var mutexModel = porcupine.Model{
@@ -62,9 +68,12 @@ var mutexModel = porcupine.Model{
 	Step: func(state, input, output any) (bool, any) {
 		s := state.(mutexState)
 		if end, ok := input.(ending); ok {
-			return s.held && end.fence == s.fence, mutexState{fence: s.fence}
+			return s.held && (s.stranger && end.fence == noFence || !s.stranger && end.fence == s.fence), mutexState{fence: s.fence}
 		}
 		fence := output.(lock.Fence)
+		if fence == noFence {
+			return !s.held, mutexState{held: true, stranger: true, fence: s.fence}
+		}
 		return !s.held && fence > s.fence, mutexState{held: true, fence: fence}
 	},
 }
@@ -75,6 +84,9 @@ var fenceModel = porcupine.Model{
 	Init:      func() any { return lock.Fence(0) },
 	Step: func(state, input, output any) (bool, any) {
 		if _, ok := input.(ending); ok {
+			return true, state
+		}
+		if output.(lock.Fence) == noFence {
 			return true, state
 		}
 		return output.(lock.Fence) > state.(lock.Fence), output
@@ -106,9 +118,18 @@ func (r *record) note(client int, input any, fence lock.Fence, call, ret time.Du
 	r.ops = append(r.ops, porcupine.Operation{ClientId: client, Input: input, Output: fence, Call: int64(call), Return: int64(ret)})
 }
 
-// TestModel has clients of the lock acquire, renew, oversleep and release, while connections are cut and
-// slow and Redis is killed, and checks the history: with the append-only file it is that of a mutex;
-// after a loss of all data the fences still grow.
+// loss is what Redis loses when it is killed.
+type loss int
+
+const (
+	nothing    loss = iota
+	everything      // all data
+	lately          // what was written since some time ago
+)
+
+// TestModel has clients of the lock acquire, renew, oversleep, share, take over, break and release, and strangers
+// take one of the locks by SET NX, while connections are cut and slow and Redis is killed, and checks the
+// history: with the append-only file it is that of a mutex; after a loss of data the fences still grow.
 func TestModel(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	seed := *seedFlag
@@ -116,14 +137,19 @@ func TestModel(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	t.Logf("-chaos.seed=%d", seed)
-	t.Run("append-only file", func(t *testing.T) { runModel(t, seed, mutexModel, false) })
-	t.Run("loss of all data", func(t *testing.T) { runModel(t, seed, fenceModel, true) })
+	t.Run("append-only file", func(t *testing.T) { runModel(t, seed, mutexModel, nothing) })
+	t.Run("loss of all data", func(t *testing.T) { runModel(t, seed, fenceModel, everything) })
+	t.Run("rollback", func(t *testing.T) { runModel(t, seed, fenceModel, lately) })
 	goleak.VerifyNone(t, leaks)
 }
 
-func runModel(t *testing.T, seed uint64, model porcupine.Model, forgetful bool) {
+func runModel(t *testing.T, seed uint64, model porcupine.Model, lost loss) {
 	const clients = 16
-	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	fsync := "always"
+	if lost == lately {
+		fsync = "everysec"
+	}
+	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", fsync)
 	proxies := []*redistest.Proxy{redistest.NewProxy(t, server.Addr()), redistest.NewProxy(t, server.Addr())}
 	// Six seconds, or as long as a busy machine needs for enough operations.
 	ctx, calm := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -138,17 +164,26 @@ func runModel(t *testing.T, seed uint64, model porcupine.Model, forgetful bool) 
 	defer enough.Stop()
 	var weather, all sync.WaitGroup
 	strikes := 0
-	weather.Go(func() { strikes = storm(ctx, t, rand.New(rand.NewPCG(seed, 100)), server, proxies, forgetful) })
+	did := make([]map[string]int, clients)
+	weather.Go(func() { strikes = storm(ctx, t, rand.New(rand.NewPCG(seed, 100)), server, proxies, lost) })
 	for id := range clients {
+		did[id] = map[string]int{}
 		all.Go(func() {
 			c := client{
-				t: t, id: id, record: r, strict: !forgetful,
+				t: t, id: id, record: r, strict: lost == nothing, did: did[id],
 				dice:  rand.New(rand.NewPCG(seed, uint64(id))),
 				store: redisstore.Open(redisstore.Options{Addrs: []string{proxies[id%len(proxies)].Addr}}),
 			}
 			defer func() { _ = c.store.Close() }()
 			for ctx.Err() == nil {
-				c.round(ctx)
+				switch id {
+				case 0:
+					c.operate(ctx)
+				case 1:
+					c.intrude(ctx, server.Addr())
+				default:
+					c.round(ctx)
+				}
 			}
 		})
 	}
@@ -160,7 +195,13 @@ func runModel(t *testing.T, seed uint64, model porcupine.Model, forgetful bool) 
 	if len(r.ops) < 100 {
 		t.Errorf("only %d operations", len(r.ops))
 	}
-	t.Logf("%d operations under %d faults", len(r.ops), strikes)
+	sum := map[string]int{}
+	for _, some := range did {
+		for what, n := range some {
+			sum[what] += n
+		}
+	}
+	t.Logf("%d operations under %d faults: %s", len(r.ops), strikes, list(sum))
 }
 
 // client is one that takes the lock again and again.
@@ -171,11 +212,55 @@ type client struct {
 	strict bool // the lock may not be lost before its lease is over
 	dice   *rand.Rand
 	store  *redisstore.Store
+	did    map[string]int
+}
+
+// breakable are the first locks, whose holds an operator breaks. Their holders may believe in them for longer.
+const breakable = 2
+
+// modelKey is one of the locks; 4 is one that strangers take as well.
+func modelKey(n int) (string, lock.Key) {
+	key := lock.Key{Repo: "model", Branch: strconv.Itoa(n)}
+	if n == 4 {
+		key.Verbatim = "model"
+	}
+	return strconv.Itoa(n), key
+}
+
+// operate breaks the hold of somebody, who notes its end.
+func (c *client) operate(ctx context.Context) {
+	c.pause(ctx, 300*time.Millisecond)
+	_, key := modelKey(c.dice.IntN(breakable))
+	state, err := c.store.Inspect(ctx, key)
+	if err != nil || state.Holder == nil || !state.Holder.Known {
+		return
+	}
+	if got, err := c.store.Break(ctx, key, state.Holder.Token, lock.Record{User: "operator"}, ""); err == nil && got != lock.NotHeld {
+		c.did["broken"]++
+	}
+}
+
+// intrude takes a lock as a script with SET NX does, for as long as it lasts.
+func (c *client) intrude(ctx context.Context, addr string) {
+	c.pause(ctx, 200*time.Millisecond)
+	name, key := modelKey(4)
+	plain := redis.NewClient(&redis.Options{Addr: addr, Protocol: 2, DisableIdentity: true, MaxRetries: -1})
+	defer func() { _ = plain.Close() }()
+	const life = 200 * time.Millisecond
+	call := c.record.now()
+	ok, err := plain.SetNX(ctx, key.Verbatim, string(lock.NewToken()), life).Result()
+	if err != nil || !ok {
+		return
+	}
+	c.did["by a stranger"]++
+	c.record.note(c.id, grant{name}, noFence, call, c.record.now())
+	c.record.note(c.id, ending{name, noFence}, 0, call+life, never)
 }
 
 func (c *client) round(ctx context.Context) {
-	key := strconv.Itoa(c.dice.IntN(5))
-	request := lock.Request{Key: lock.Key{Repo: "model", Branch: key}, Token: lock.NewToken(), TTL: time.Second}
+	n := c.dice.IntN(5)
+	key, which := modelKey(n)
+	request := lock.Request{Key: which, Token: lock.NewToken(), TTL: time.Second}
 	patience := []time.Duration{0, 20 * time.Millisecond, time.Minute, time.Minute}[c.dice.IntN(4)]
 	call := c.record.now()
 	lease, err := lock.Acquire(ctx, c.store, request, patience, nil)
@@ -186,6 +271,40 @@ func (c *client) round(ctx context.Context) {
 	fence := lease.Fence()
 	c.record.note(c.id, grant{key}, fence, call, c.record.now())
 	over := func() time.Duration { return c.record.now() + lease.Left() }
+	held := call                                   // at that time it was surely ours
+	ends := func(at time.Duration) time.Duration { // the earliest end of a hold that was over at a time
+		if n < breakable {
+			return held
+		}
+		return at
+	}
+	switch a := []lock.Action{lock.Join, lock.TakeOver, lock.Wait, lock.Wait}[c.dice.IntN(4)]; a {
+	case lock.Wait:
+	default:
+		call := c.record.now()
+		next, err := c.join(ctx, lease, a)
+		switch {
+		case err != nil && a == lock.Join: // the lease is as it was
+		case err != nil: // carried out and given back, or not at all
+			_, _ = c.store.Release(context.WithoutCancel(ctx), which, lease.Token)
+			c.record.note(c.id, ending{key, fence}, 0, held, never)
+			return
+		case next.Share != "" && next.Fence() == fence:
+			left := over()
+			got, err := lease.Release(ctx, c.store, time.Second)
+			if err == nil && got == lock.StillShared {
+				c.did["shared"]++
+			} else if c.strict && n >= breakable && err == nil && c.record.now() < left {
+				c.t.Errorf("the lock that two share is %s when one releases it", got)
+			}
+			lease = next
+		default: // taken over, or ours was over
+			c.did["taken over"]++
+			c.record.note(c.id, ending{key, fence}, 0, held, never)
+			c.record.note(c.id, grant{key}, next.Fence(), call, c.record.now())
+			lease, fence, held = next, next.Fence(), call
+		}
+	}
 
 	for range c.dice.IntN(3) {
 		c.pause(ctx, 10*time.Millisecond)
@@ -196,17 +315,24 @@ func (c *client) round(ctx context.Context) {
 		err := lease.Renew(ctx, c.store)
 		var lost *lock.LostError
 		early := c.record.now() < deadline
+		if n < breakable && errors.As(err, &lost) {
+			c.record.note(c.id, ending{key, fence}, 0, held, never)
+			return
+		}
 		if c.strict && early && (errors.As(err, &lost) || lease.Broken()) {
 			c.t.Errorf("lost before the lease was over: %v, broken %t", err, lease.Broken())
+		}
+		if err == nil {
+			held = call
 		}
 		if errors.As(err, &lost) {
 			c.record.note(c.id, ending{key, fence}, 0, min(deadline, c.record.now()), never)
 			return
 		}
 		if f := lease.Fence(); f != fence { // it was over, and nobody had taken it
-			c.record.note(c.id, ending{key, fence}, 0, deadline, never)
+			c.record.note(c.id, ending{key, fence}, 0, ends(deadline), never)
 			c.record.note(c.id, grant{key}, f, call, c.record.now())
-			fence = f
+			fence, held = f, call
 		}
 	}
 	if c.dice.IntN(12) == 0 { // as one that is paused: it comes back when its lease is over
@@ -218,15 +344,28 @@ func (c *client) round(ctx context.Context) {
 	ret := c.record.now()
 	switch {
 	case call >= deadline:
-		c.record.note(c.id, ending{key, fence}, 0, deadline, never)
+		c.record.note(c.id, ending{key, fence}, 0, ends(deadline), never)
 	case err != nil || got == lock.NotHeld:
-		if c.strict && err == nil && ret < deadline && !lease.Broken() {
+		if c.strict && n >= breakable && err == nil && ret < deadline && !lease.Broken() {
 			c.t.Error("released what was not held any more before the lease was over")
 		}
-		c.record.note(c.id, ending{key, fence}, 0, call, never)
+		c.record.note(c.id, ending{key, fence}, 0, ends(call), never)
 	default:
 		c.record.note(c.id, ending{key, fence}, 0, call, ret)
 	}
+}
+
+// join makes the lock of a lease a new token's as well, or instead: as a command below the holder, or of the same
+// script, does. When the lease is over, it may be granted as to anybody.
+func (c *client) join(ctx context.Context, lease *lock.Lease, a lock.Action) (*lock.Lease, error) {
+	r := lock.Request{Key: lease.Key, Token: lock.NewToken(), TTL: lease.TTL}
+	r.Policy = func(_ context.Context, got lock.Attempt) (lock.Decision, error) {
+		if got.Holder.Token != lease.Token {
+			return lock.Decision{}, nil
+		}
+		return lock.Decision{Action: a}, nil
+	}
+	return lock.Acquire(ctx, c.store, r, 0, nil)
 }
 
 func (c *client) pause(ctx context.Context, most time.Duration) {
@@ -237,7 +376,9 @@ func (c *client) pause(ctx context.Context, most time.Duration) {
 }
 
 // storm strikes until ctx ends.
-func storm(ctx context.Context, t *testing.T, dice *rand.Rand, server *redistest.Server, proxies []*redistest.Proxy, forgetful bool) int {
+func storm(ctx context.Context, t *testing.T, dice *rand.Rand, server *redistest.Server, proxies []*redistest.Proxy, lost loss) int {
+	written := filepath.Join(server.Dir, "appendonlydir")
+	older := filepath.Join(t.TempDir(), "older")
 	for n := 0; ; n++ {
 		p := proxies[dice.IntN(len(proxies))]
 		some := 10*time.Millisecond + time.Duration(dice.Int64N(int64(150*time.Millisecond)))
@@ -263,15 +404,29 @@ func storm(ctx context.Context, t *testing.T, dice *rand.Rand, server *redistest
 			p.Delay(-some)
 		default:
 			server.Kill()
-			if forgetful {
-				if err := os.RemoveAll(filepath.Join(server.Dir, "appendonlydir")); err != nil {
-					t.Error(err)
-				}
+			if err := lose(lost, written, older); err != nil {
+				t.Error(err)
 			}
 			if err := server.Resume(); err != nil {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// lose takes from a server that is down what it loses. A rollback is to what was written when it was down the last time
+// but one.
+func lose(lost loss, written, older string) error {
+	switch lost {
+	case everything:
+		return os.RemoveAll(written)
+	case lately:
+		if _, err := os.Stat(older); err != nil {
+			return os.CopyFS(older, os.DirFS(written))
+		}
+		return errors.Join(os.RemoveAll(written), os.Rename(older, written))
+	default:
+		return nil
 	}
 }
 
@@ -305,5 +460,84 @@ func TestModel_detects(t *testing.T) {
 		if got := porcupine.CheckOperations(test.model, test.history); got != test.fits {
 			t.Errorf("%s: fits %t, want %t", test.name, got, test.fits)
 		}
+	}
+}
+
+// TestModel_presence: holders that live are granted the lock one after the other as ever, while half of them die without
+// a word, and connections are cut and Redis is killed. Only their presence frees the locks of the dead.
+func TestModel_presence(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-chaos.seed=%d", seed)
+	const locks, clients = 3, 9
+	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	proxies := []*redistest.Proxy{redistest.NewProxy(t, server.Addr()), redistest.NewProxy(t, server.Addr())}
+	// Thirty seconds, or as long as a busy machine needs for enough deaths.
+	ctx, calm := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer calm()
+	var died atomic.Int32
+	enough := time.AfterFunc(30*time.Second, func() {
+		for died.Load() < locks && ctx.Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+		calm()
+	})
+	defer enough.Stop()
+	r := &record{started: time.Now()}
+	var weather, all sync.WaitGroup
+	dice := rand.New(rand.NewPCG(seed, 100))
+	weather.Go(func() {
+		for ctx.Err() == nil { // one fault at a time, so that those who judge have time to look
+			limit, stop := context.WithTimeout(ctx, 500*time.Millisecond)
+			storm(limit, t, dice, server, proxies, nothing)
+			stop()
+			select {
+			case <-time.After(4 * time.Second):
+			case <-ctx.Done():
+			}
+		}
+	})
+	for id := range clients {
+		all.Go(func() {
+			dice := rand.New(rand.NewPCG(seed, uint64(id)))
+			store := redisstore.Open(redisstore.Options{Addrs: []string{proxies[id%len(proxies)].Addr}})
+			defer func() { _ = store.Close() }()
+			for ctx.Err() == nil {
+				key, which := modelKey(dice.IntN(locks))
+				request := lock.Request{Key: which, Token: lock.NewToken(), TTL: time.Hour, Present: true}
+				call := r.now()
+				lease, err := lock.Acquire(ctx, store, request, time.Hour, nil)
+				if err != nil {
+					continue
+				}
+				fence := lease.Fence()
+				r.note(id, grant{key}, fence, call, r.now())
+				stop := lease.Keep(ctx, store, 0, func(err error) { t.Errorf("a holder that lives has lost its lock: %v", err) })
+				for until := r.now() + time.Duration(dice.Int64N(int64(time.Second))); ctx.Err() == nil && (r.now() < until || !lease.Claimed()); {
+					time.Sleep(10 * time.Millisecond)
+				}
+				stop()
+				end := r.now()
+				if dice.IntN(2) == 0 {
+					lease.Leave()
+					died.Add(1)
+				} else if _, err := lease.Release(ctx, store, 5*time.Second); err == nil {
+					r.note(id, ending{key, fence}, 0, end, r.now())
+					continue
+				}
+				r.note(id, ending{key, fence}, 0, end, never)
+			}
+		})
+	}
+	all.Wait()
+	weather.Wait()
+	if got := porcupine.CheckOperationsTimeout(mutexModel, r.ops, time.Minute); got != porcupine.Ok {
+		t.Errorf("the history of %d operations does not fit the model: %s", len(r.ops), got)
+	}
+	t.Logf("%d operations, %d holders died", len(r.ops), died.Load())
+	if died.Load() < locks {
+		t.Errorf("only %d holders died", died.Load())
 	}
 }
