@@ -385,7 +385,7 @@ func wholeLife(t *testing.T, s *redisstore.Store) error {
 	errs[len(errs)-1] = nil
 	waiting := request()
 	try(waiting)
-	errs = append(errs, s.GiveUp(ctx, waiting, lock.GaveUpTimeout), s.Note(ctx, key, "push_rejected", late.Record, "why"))
+	errs = append(errs, s.GiveUp(ctx, waiting, lock.EventTimedOut), s.Note(ctx, key, "push_rejected", late.Record, "why"))
 	lost := request() // a ticket of a server that lost its data since
 	lost.Key.Branch, lost.Ticket, lost.HeldUntil = "other", 1, time.Now().Add(time.Minute)
 	try(lost)

@@ -155,13 +155,14 @@ func TestReference_keys(t *testing.T) {
 }
 
 func TestReference_events(t *testing.T) {
-	types := found(read(t, "../lock/redisstore/lua/*.lua"), `\b(?:event\(|grant\([^')]*)'(\w+)'`)
-	types = append(types, found(read(t, "../gitops/*.go"), `\.note\(ctx, "(\w+)"`)...)
-	types = append(types, lock.GaveUpTimeout, lock.GaveUpCancelled)
+	var types []string
+	for _, e := range lock.EventTypes() {
+		types = append(types, string(e))
+	}
 	same(t, "events", found(section(t, "Events"), "(?m)^\\| `(\\w+)`"), types)
 	m := newMetrics(nil)
 	for _, name := range types {
-		if m.count(redisstore.Event{Type: name}); m.events[name] == 0 {
+		if m.count(redisstore.Event{Type: lock.EventType(name)}); m.events[name] == 0 {
 			t.Errorf("metrics count %s as another", name)
 		}
 	}

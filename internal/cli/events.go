@@ -13,6 +13,7 @@ import (
 	ucli "github.com/urfave/cli/v2"
 
 	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/term"
 )
@@ -115,7 +116,7 @@ func eventsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 	if asJSON {
 		err := json.NewEncoder(w).Encode(eventJSON{
-			Time: e.Time.UTC(), Lock: term.Clean(e.Key.String()), Key: term.Clean(e.Lock), Type: term.Clean(e.Type), Who: term.Clean(e.Who), Run: term.Clean(e.Run),
+			Time: e.Time.UTC(), Lock: term.Clean(e.Key.String()), Key: term.Clean(e.Lock), Type: term.Clean(string(e.Type)), Who: term.Clean(e.Who), Run: term.Clean(e.Run),
 			Fence: term.Clean(e.Fence), Wait: e.Wait.Seconds(), Hold: e.Hold.Seconds(), Position: e.Position, Queue: e.Queue, Batch: e.Batch,
 			By: term.Clean(e.By), Reason: term.Clean(e.Reason),
 		})
@@ -125,7 +126,7 @@ func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 		return nil
 	}
 	text := fmt.Sprintf("%s  %-13s %s  %s", e.Time.UTC().Format("2006-01-02T15:04:05.000Z"), e.Type, e.Key, e.Who)
-	if e.Type == "acquired" || e.Wait > 0 {
+	if e.Type == lock.EventAcquired || e.Wait > 0 {
 		text += "  waited " + term.Duration(e.Wait)
 	}
 	if e.Hold > 0 {
@@ -174,18 +175,18 @@ func summarize(events []redisstore.Event) []*lockStats {
 			byLock[e.Lock] = s
 		}
 		s.Queue = max(s.Queue, e.Queue)
-		switch e.Type {
-		case "acquired":
+		switch {
+		case e.Type == lock.EventAcquired:
 			s.Acquired++
 			s.waits = append(s.waits, e.Wait)
-		case "released":
+		case e.Type == lock.EventReleased:
 			s.Released++
 			s.holds = append(s.holds, e.Hold)
-		case "batch_pushed":
+		case e.Type == lock.EventBatchPushed:
 			s.Batches++
 			s.Largest = max(s.Largest, e.Batch)
 			s.Saved += max(0, e.Batch-1)
-		case "lost", "expired", "gone", "broken", "timed_out", "push_rejected":
+		case e.Type.Bad():
 			s.Failures++
 		}
 	}

@@ -193,7 +193,7 @@ func sendGone(store *redisstore.Store, hook *webhook.Hook, e workspace.Entry, fe
 	}
 	gone, _ := strconv.ParseInt(before.Fence, 10, 64)
 	hook.Send(webhook.Event{
-		Type: before.Type, Time: before.Time.UTC(), Lock: term.Clean(e.Key.String()), Repo: e.Key.Repo, Branch: e.Key.Branch, Name: e.Key.Name,
+		Type: string(before.Type), Time: before.Time.UTC(), Lock: term.Clean(e.Key.String()), Repo: e.Key.Repo, Branch: e.Key.Branch, Name: e.Key.Name,
 		RunURL: term.Clean(before.Run), Fence: gone, Hold: before.Hold.Seconds(),
 		Reason: "none of the processes of " + term.Clean(before.Who) + " was there any more",
 	})

@@ -190,17 +190,15 @@ func (m *metrics) readEvents(ctx context.Context) (time.Time, error) {
 
 // count adds one event to the sums. Anybody may have written it, so that its type is not any text.
 func (m *metrics) count(e redisstore.Event) {
-	switch e.Type {
-	case "acquired":
+	switch {
+	case e.Type == lock.EventAcquired:
 		m.waits.observe(e.Wait.Seconds())
-	case "released", "expired", "gone", "broken":
+	case e.Type.EndsHold():
 		m.holds.observe(e.Hold.Seconds())
-	case "handed_over", "taken_over", "reasserted", "lost", "timed_out", "cancelled", "push_rejected",
-		"batch_joined", "batch_pushed", "batch_landed":
-	default:
+	case !slices.Contains(lock.EventTypes(), e.Type):
 		e.Type = "other"
 	}
-	m.events[e.Type]++
+	m.events[string(e.Type)]++
 }
 
 // tellLocks writes the metrics of the locks as they are.

@@ -106,7 +106,7 @@ func (h *holds) again(ctx context.Context) error {
 }
 
 // note adds an event to those of each lock.
-func (h *holds) note(ctx context.Context, event, why string) {
+func (h *holds) note(ctx context.Context, event lock.EventType, why string) {
 	for _, one := range h.list {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
 		_ = h.f.Store.Note(ctx, one.lease.Key, event, one.lease.Record, why) // for the operators only

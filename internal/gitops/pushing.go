@@ -97,7 +97,7 @@ func (p *pushing) run(ctx context.Context, words []string) (process.Exit, error)
 			return exit, nil // nobody to ask: it was interrupted, or could not reach the remote
 		}
 		if word := fence.Word(stderr); word != "" {
-			p.held.note(ctx, "push_rejected", "by the server: "+string(word))
+			p.held.note(ctx, lock.EventPushRejected, "by the server: "+string(word))
 			if slices.Contains(p.heeded, word) || p.onlyTry() || ctx.Err() != nil {
 				return exit, &FencedError{Branch: strings.Join(shortNames(p.target.Branches), ", "), Word: word}
 			}
@@ -109,7 +109,7 @@ func (p *pushing) run(ctx context.Context, words []string) (process.Exit, error)
 		}
 		next := p.diagnose(ctx, words, exit, stderr)
 		if next != pushLanded {
-			p.held.note(ctx, "push_rejected", fmt.Sprintf("git exit code %d", exit.Code))
+			p.held.note(ctx, lock.EventPushRejected, fmt.Sprintf("git exit code %d", exit.Code))
 		}
 		switch {
 		case next == pushLanded:

@@ -277,7 +277,7 @@ func (k *Keeper) loss(lease *lock.Lease, err error) {
 	k.Log("lost: %v", err)
 	k.tell(lease, "lost", lost.Reason())
 	k.note(func(e *workspace.Entry) { e.Lost = lost.Reason() })
-	if k.Lost != nil && lost.Ended != "taken over" { // by a sibling: the script itself still has it
+	if k.Lost != nil && lost.Ended != lock.EndedByTakeOver { // by a sibling: the script itself still has it
 		k.Lost(err)
 	}
 }

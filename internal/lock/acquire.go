@@ -102,14 +102,14 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 				if contacted || attempt.Granted { // for certain, so it must be given back
 					budget = max(budget, releaseBudget)
 				}
-				giveUpWait(ctx, s, r, GaveUpCancelled, budget)
+				giveUpWait(ctx, s, r, EventCancelled, budget)
 			}
 			return nil, err
 		}
 
 		left := time.Until(giveUp)
 		if left <= 0 {
-			giveUpWait(ctx, s, r, GaveUpTimeout, max(releaseBudget, 2*slowest))
+			giveUpWait(ctx, s, r, EventTimedOut, max(releaseBudget, 2*slowest))
 			return nil, &TimeoutError{Key: r.Key, Position: last.Position, Holder: last.Holder, Waited: time.Since(started), Err: err}
 		}
 		if news != nil {
@@ -221,10 +221,10 @@ func spread(d time.Duration) time.Duration {
 // When the store cannot be told, the ticket dies with the waiter's sign of life, and the grant
 // with its TTL. It may take as long as the store's answers do.
 func abandon(ctx context.Context, s Store, r Request, slowest time.Duration) {
-	giveUpWait(ctx, s, r, GaveUpCancelled, max(releaseBudget, 2*slowest))
+	giveUpWait(ctx, s, r, EventCancelled, max(releaseBudget, 2*slowest))
 }
 
-func giveUpWait(ctx context.Context, s Store, r Request, why string, budget time.Duration) {
+func giveUpWait(ctx context.Context, s Store, r Request, why EventType, budget time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
 	defer cancel()
 	var retry backoff

@@ -99,12 +99,6 @@ const EndedByAbsence = "gone"
 // EndedByBreak begins how a store remembers that an operator ended a hold.
 const EndedByBreak = "broken"
 
-// Why a wait was given up.
-const (
-	GaveUpTimeout   = "timed_out"
-	GaveUpCancelled = "cancelled"
-)
-
 // LostError says that a lock which was ours is not any more.
 type LostError struct {
 	Key    Key

@@ -350,10 +350,10 @@ type Store interface {
 	Release(ctx context.Context, k Key, t Token) (ReleaseResult, error)
 	// ReleaseBecause is Release, and the reason is remembered for whoever asks for this hold later.
 	ReleaseBecause(ctx context.Context, k Key, t Token, why string) (ReleaseResult, error)
-	// GiveUp ends a wait like Release, and notes why: GaveUpTimeout or GaveUpCancelled.
-	GiveUp(ctx context.Context, r Request, why string) error
+	// GiveUp ends a wait like Release, and notes why: EventTimedOut or EventCancelled.
+	GiveUp(ctx context.Context, r Request, why EventType) error
 	// Note adds an event to those of a lock.
-	Note(ctx context.Context, k Key, event string, by Record, why string) error
+	Note(ctx context.Context, k Key, event EventType, by Record, why string) error
 	// Subscribe shows the others that the process of a holder lives, until it ends or closes what is
 	// returned.
 	Subscribe(ctx context.Context, k Key, holder Token) (Subscription, error)

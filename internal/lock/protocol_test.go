@@ -282,7 +282,7 @@ func TestProtocol_newer(t *testing.T) {
 	_, listed := store.List(ctx)
 	for what, err := range map[string]error{
 		"acquire": err, "join": joined, "release": released, "break": broken, "list": listed,
-		"renew": lease.Renew(ctx, store), "give up": store.GiveUp(ctx, w, lock.GaveUpCancelled),
+		"renew": lease.Renew(ctx, store), "give up": store.GiveUp(ctx, w, lock.EventCancelled),
 	} {
 		if failure(err) != lock.Newer {
 			t.Errorf("%s: %v", what, err)
@@ -323,7 +323,7 @@ func TestQueue_farBack(t *testing.T) {
 		if client.LLen(t.Context(), rkey("wake")+":"+string(last.Token)).Val() > 0 {
 			t.Fatal("woken before it is the first")
 		}
-		if err := store.GiveUp(t.Context(), w, lock.GaveUpTimeout); err != nil {
+		if err := store.GiveUp(t.Context(), w, lock.EventTimedOut); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -338,7 +338,7 @@ func TestQueue_restartedEmptyStaleGuess(t *testing.T) {
 		t.Fatalf("got %+v, %v", seen, err)
 	}
 	w.Ticket, w.HeldBy, w.HeldUntil = seen.Ticket, first.Token, time.Now().Add(time.Minute)
-	if err := store.GiveUp(t.Context(), request(), lock.GaveUpCancelled); err != nil {
+	if err := store.GiveUp(t.Context(), request(), lock.EventCancelled); err != nil {
 		t.Fatal(err)
 	}
 	client.FlushAll(t.Context())

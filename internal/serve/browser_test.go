@@ -191,7 +191,7 @@ func newFleet(n, each int) *fleet {
 			person := w.User + "@" + w.Host + " (clone)"
 			fence := fmt.Sprint(1000000 - j)
 			f.events = append(f.events,
-				redisstore.Event{ID: fmt.Sprintf("%d-%d", end.UnixMilli(), i), Time: end, Key: k, Lock: s.Name, Type: kind, Who: person, Run: w.RunURL, Fence: fence, Hold: hold, By: by, Reason: why},
+				redisstore.Event{ID: fmt.Sprintf("%d-%d", end.UnixMilli(), i), Time: end, Key: k, Lock: s.Name, Type: lock.EventType(kind), Who: person, Run: w.RunURL, Fence: fence, Hold: hold, By: by, Reason: why},
 				redisstore.Event{ID: fmt.Sprintf("%d-%d", end.Add(-hold).UnixMilli(), i), Time: end.Add(-hold), Key: k, Lock: s.Name, Type: "acquired", Who: person, Run: w.RunURL, Fence: fence, Wait: time.Duration(r.Int64N(int64(3 * typical)))},
 			)
 			end = end.Add(-hold - time.Duration(r.Int64N(int64(8*typical))))

@@ -316,7 +316,7 @@ func (r *reader) readEvents(ctx context.Context) error {
 
 // shorten makes an event whose texts are no longer than a page shows them: anybody may have written it.
 func shorten(e redisstore.Event) redisstore.Event {
-	for _, text := range []*string{&e.Type, &e.Who, &e.Run, &e.Fence, &e.By, &e.Reason} {
+	for _, text := range []*string{(*string)(&e.Type), &e.Who, &e.Run, &e.Fence, &e.By, &e.Reason} {
 		*text = term.Clean(*text)
 	}
 	return e

@@ -348,7 +348,7 @@ func (s *Server) parts(snap *snapshot, id string) ([]part, error) {
 func holdsOf(events []redisstore.Event) int {
 	n := 0
 	for _, e := range events {
-		if endsHold(e.Type) {
+		if e.Type.EndsHold() {
 			n++
 		}
 	}

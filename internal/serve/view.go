@@ -140,7 +140,7 @@ func newLock(l *lockState, now time.Time, span time.Duration) lockView {
 func typical(events []redisstore.Event) time.Duration {
 	var holds []time.Duration
 	for _, e := range slices.Backward(events) {
-		if endsHold(e.Type) && len(holds) < estimated {
+		if e.Type.EndsHold() && len(holds) < estimated {
 			holds = append(holds, e.Hold)
 		}
 	}
@@ -165,24 +165,6 @@ func rough(d time.Duration) string {
 	}
 }
 
-func endsHold(kind string) bool {
-	switch kind {
-	case "released", "expired", "broken", "gone":
-		return true
-	default:
-		return false
-	}
-}
-
-func bad(kind string) bool {
-	switch kind {
-	case "expired", "broken", "gone", "lost", "timed_out", "push_rejected":
-		return true
-	default:
-		return false
-	}
-}
-
 // newEvents are the last events, the newest first. Who is handed a lock acquires it in the next moment: that is shown once.
 func newEvents(events []redisstore.Event) []eventView {
 	var all []eventView
@@ -191,15 +173,15 @@ func newEvents(events []redisstore.Event) []eventView {
 		if len(all) == shownEvents {
 			break
 		}
-		if e.Type == "acquired" {
+		if e.Type == lock.EventAcquired {
 			acquired[e.Fence] = true
 		}
-		if e.Type == "handed_over" && acquired[e.Fence] {
+		if e.Type == lock.EventHandedOver && acquired[e.Fence] {
 			continue
 		}
 		v := eventView{
-			At: e.Time, Type: strings.ReplaceAll(term.Clean(e.Type), "_", " "), Who: term.Clean(e.Who), Run: webPage(e.Run),
-			By: term.Clean(e.By), Bad: bad(e.Type), Detail: term.Clean(e.Reason),
+			At: e.Time, Type: strings.ReplaceAll(term.Clean(string(e.Type)), "_", " "), Who: term.Clean(e.Who), Run: webPage(e.Run),
+			By: term.Clean(e.By), Bad: e.Type.Bad(), Detail: term.Clean(e.Reason),
 		}
 		switch {
 		case e.Wait > 0:
@@ -242,18 +224,18 @@ func newStrip(l *lockState, now time.Time, span time.Duration) strip {
 	s := strip{Base: now.Truncate(24 * time.Hour).Unix(), Span: seconds}
 	least := seconds / 500 // that can be seen
 	for _, e := range l.events {
-		if !endsHold(e.Type) || now.Sub(e.Time) > span {
+		if !e.Type.EndsHold() || now.Sub(e.Time) > span {
 			continue
 		}
 		class := [...]string{"held", "other"}[len(s.Bars)%2]
-		if bad(e.Type) {
+		if e.Type.Bad() {
 			class = "bad"
 		}
 		who, _, _ := strings.Cut(term.Clean(e.Who), " (")
 		hold := min(e.Hold, span)
 		s.Bars = append(s.Bars, bar{
 			X: e.Time.Add(-hold).Unix() - s.Base, Width: max(least, int64(hold/time.Second)), Class: class, who: who,
-			Title: fmt.Sprintf("%s, %s, %s", who, term.Duration(e.Hold.Round(time.Second)), strings.ReplaceAll(term.Clean(e.Type), "_", " ")),
+			Title: fmt.Sprintf("%s, %s, %s", who, term.Duration(e.Hold.Round(time.Second)), strings.ReplaceAll(term.Clean(string(e.Type)), "_", " ")),
 		})
 	}
 	s.Text = fmt.Sprintf("%d holds ended in the last %s", len(s.Bars), rough(span))
@@ -381,9 +363,9 @@ func newCharts(events []redisstore.Event) []chart {
 	var waits, holds []time.Duration
 	for _, e := range events {
 		switch {
-		case e.Type == "acquired":
+		case e.Type == lock.EventAcquired:
 			waits = append(waits, e.Wait)
-		case endsHold(e.Type):
+		case e.Type.EndsHold():
 			holds = append(holds, e.Hold)
 		}
 	}

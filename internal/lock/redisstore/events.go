@@ -14,15 +14,13 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-// Event is something that happened to a lock. The types are acquired, released, handed_over,
-// joined, taken_over, reasserted, expired, gone, lost, broken, timed_out, cancelled, push_rejected,
-// batch_joined, batch_pushed, batch_landed.
+// Event is something that happened to a lock. Anybody may have written it, so its type may be any text.
 type Event struct {
 	ID       string    // of the stream entry: milliseconds of the server's clock, and a number
 	Time     time.Time // by the server's clock
 	Key      lock.Key
 	Lock     string // the lock's key on Redis
-	Type     string
+	Type     lock.EventType
 	Who      string        // the holder or waiter that it is about
 	Run      string        // URL of its CI run, "" for none
 	Fence    string        // "" for events of a wait
@@ -90,9 +88,9 @@ func (s *Store) GoneBefore(ctx context.Context, k lock.Key, f lock.Fence) (e Eve
 	}
 	for i := range entries {
 		e := parseEvent(entries[i])
-		if e.Type == "handed_over" && e.Fence == strconv.FormatInt(int64(f), 10) && i+1 < len(entries) {
+		if e.Type == lock.EventHandedOver && e.Fence == strconv.FormatInt(int64(f), 10) && i+1 < len(entries) {
 			e = parseEvent(entries[i+1]) // of the same script
-			return e, e.Type == "gone", nil
+			return e, e.Type == lock.EventGone, nil
 		}
 	}
 	return Event{}, false, nil
@@ -110,7 +108,7 @@ func parseEvent(m redis.XMessage) Event {
 	stamp, _, _ := strings.Cut(m.ID, "-")
 	millis, _ := strconv.ParseInt(stamp, 10, 64)
 	return Event{
-		ID: m.ID, Time: time.UnixMilli(millis), Lock: text("lock"), Type: text("type"),
+		ID: m.ID, Time: time.UnixMilli(millis), Lock: text("lock"), Type: lock.EventType(text("type")),
 		Who: text("who"), Run: text("run"), Fence: text("fence"),
 		Wait: time.Duration(number("wait_ms")) * time.Millisecond, Position: int(number("position")),
 		Hold: time.Duration(number("hold_ms")) * time.Millisecond, Queue: int(number("queue")),

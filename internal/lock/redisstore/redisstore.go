@@ -329,8 +329,8 @@ func (s *Store) ReleaseBecause(ctx context.Context, k lock.Key, t lock.Token, wh
 }
 
 // GiveUp implements lock.Store.
-func (s *Store) GiveUp(ctx context.Context, r lock.Request, why string) error {
-	_, err := s.release(ctx, r.Key, r.Token, why, encode(r.Record))
+func (s *Store) GiveUp(ctx context.Context, r lock.Request, why lock.EventType) error {
+	_, err := s.release(ctx, r.Key, r.Token, string(why), encode(r.Record))
 	return err
 }
 
@@ -359,8 +359,8 @@ func (s *Store) Break(ctx context.Context, k lock.Key, holder lock.Token, by loc
 }
 
 // Note adds an event that only the holder knows of to those of a lock.
-func (s *Store) Note(ctx context.Context, k lock.Key, event string, by lock.Record, why string) error {
-	_, err := s.run(ctx, noteScript, k, "", 0, event, encode(by), why)
+func (s *Store) Note(ctx context.Context, k lock.Key, event lock.EventType, by lock.Record, why string) error {
+	_, err := s.run(ctx, noteScript, k, "", 0, string(event), encode(by), why)
 	return err
 }
 
