@@ -11,10 +11,19 @@ import (
 // ServerHook is the name of the hook that guards a server's repository.
 const ServerHook = "pre-receive"
 
+// serverFile is the hook in a folder of hooks. A folder all of whose hooks the server runs, as hooks/pre-receive.d of Gitea,
+// has it under our own name, beside the others.
+func serverFile(dir string) string {
+	if filepath.Base(dir) == ServerHook+".d" {
+		return filepath.Join(dir, "git-gitops")
+	}
+	return filepath.Join(dir, ServerHook)
+}
+
 // InstallServer writes the pre-receive hook into a folder of hooks. A hook that is there already is kept under another
 // name and called first. It reports whether anything was changed.
 func InstallServer(dir string) (changed bool, err error) {
-	path := filepath.Join(dir, ServerHook)
+	path := serverFile(dir)
 	old, err := os.ReadFile(path) //nolint:gosec // the server's own hook
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -23,6 +32,8 @@ func InstallServer(dir string) (changed bool, err error) {
 	case string(old) == string(script(ServerHook)):
 		return false, nil
 	case ours(old): // of another version
+	case filepath.Base(path) != ServerHook:
+		return false, fmt.Errorf("%s was not written by git-gitops", path)
 	default:
 		if _, err := os.Lstat(path + Chained); err == nil {
 			return false, fmt.Errorf("%s: both it and %s exist, and neither was written by git-gitops", path, path+Chained)
@@ -36,7 +47,7 @@ func InstallServer(dir string) (changed bool, err error) {
 
 // UninstallServer removes the pre-receive hook from a folder, and puts the one that was there before back.
 func UninstallServer(dir string) (changed bool, err error) {
-	path := filepath.Join(dir, ServerHook)
+	path := serverFile(dir)
 	if !ServerInstalled(dir) {
 		return false, nil
 	}
@@ -48,5 +59,13 @@ func UninstallServer(dir string) (changed bool, err error) {
 
 // ServerInstalled reports whether a folder has our pre-receive hook.
 func ServerInstalled(dir string) bool {
-	return isOurs(filepath.Join(dir, ServerHook))
+	return isOurs(serverFile(dir))
+}
+
+// ServerPlaces are the folders where the servers that we know of look for a pre-receive hook of a bare repository:
+// git's own folder of hooks, and those of Gitea, Forgejo and GitLab.
+func ServerPlaces(gitDir, hooksDir string) []string {
+	all := filepath.Join(hooksDir, ServerHook+".d")
+	custom := filepath.Join(gitDir, "custom_hooks")
+	return []string{hooksDir, all, custom, filepath.Join(custom, ServerHook+".d")}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -26,17 +27,22 @@ func (c *command) doctorCommand(out *term.Printer) *ucli.Command {
 		Name:  "doctor",
 		Usage: "look at everything that a lock depends on, and say what is wrong",
 		UsageText: `git gitops doctor [--json]
-git gitops doctor --acl USER`,
+git gitops doctor --acl USER [--for ROLE]`,
 		Flags: []ucli.Flag{
 			&ucli.BoolFlag{Name: "json", Usage: "one JSON document"},
 			&ucli.StringFlag{Name: "acl", Usage: "only print the Redis command that lets `USER` do what locks need, and no more"},
+			&ucli.StringFlag{Name: "for", Usage: "with --acl: the `ROLE` of the user: pipeline, operator (may break locks), server (the hook of a git server) or viewer (page and metrics)"},
 		},
 		Action: func(u *ucli.Context) error {
 			if u.Args().Present() {
 				return &usageError{verb: "doctor", err: fmt.Errorf("unexpected word %q", u.Args().First())}
 			}
-			if u.IsSet("acl") {
-				return c.printACL(u, out)
+			role := redisstore.Role(u.String("for"))
+			switch {
+			case u.IsSet("for") && (!u.IsSet("acl") || !slices.Contains(redisstore.Roles, role)):
+				return &usageError{verb: "doctor", err: errors.New("say --acl USER --for pipeline, operator, server or viewer")}
+			case u.IsSet("acl"):
+				return c.printACL(u, role, out)
 			}
 			return c.doctor(u)
 		},
@@ -44,10 +50,13 @@ git gitops doctor --acl USER`,
 }
 
 func (c *command) doctor(u *ucli.Context) error {
+	git := c.git.With("GIT_TERMINAL_PROMPT=0") // a doctor asks nobody for a password
+	server := findServer(u.Context, git)
 	d := &doctor.Checkup{
-		Git:     c.git.With("GIT_TERMINAL_PROMPT=0"), // a doctor asks nobody for a password
+		Git:     git,
 		Version: programVersion(), Open: openStore, HolderText: holderText,
-		More: []func(context.Context, *doctor.Checkup){checkServer},
+		Fence: server.hookDir != "",
+		More:  []func(context.Context, *doctor.Checkup){server.check},
 	}
 	checks, healthy := d.Run(u.Context)
 	if err := u.Err(); err != nil {
@@ -96,7 +105,7 @@ func printChecks(w io.Writer, checks []doctor.Check, healthy, asJSON bool) error
 
 // printACL prints the Redis command for a user. It needs no Redis, and of the settings only those that
 // matter for the rule.
-func (c *command) printACL(u *ucli.Context, out *term.Printer) error {
+func (c *command) printACL(u *ucli.Context, role redisstore.Role, out *term.Printer) error {
 	user := u.String("acl")
 	blank := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '"' || r == '\'' }
 	if user == "" || strings.ContainsFunc(user, blank) {
@@ -126,7 +135,7 @@ func (c *command) printACL(u *ucli.Context, out *term.Printer) error {
 	if cfg.Lock.Key != "" {
 		verbatim = append(verbatim, cfg.Lock.Key)
 	}
-	words := append([]string{"ACL", "SETUSER", user}, redisstore.ACL(redisstore.Options{
+	words := append([]string{"ACL", "SETUSER", user}, redisstore.ACL(role, redisstore.Options{
 		Prefix: cfg.Redis.Prefix, DB: cfg.Redis.DB, Cluster: cfg.Redis.Mode == config.Cluster, MinReplicas: cfg.Redis.MinReplicas,
 	}, verbatim...)...)
 	for i, w := range words {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -231,45 +232,85 @@ func (c *command) placeServer(u *ucli.Context, out *term.Printer, install bool) 
 	return nil
 }
 
-// checkServer looks at the hook of a bare repository, if it has one.
-func checkServer(ctx context.Context, d *doctor.Checkup) {
-	answer, err := d.Git.Output(ctx, "rev-parse", "--is-bare-repository", "--absolute-git-dir")
+// serverHere is a bare repository as doctor sees it.
+type serverHere struct {
+	gitDir  string // "": this is none
+	hookDir string // where it has our hook; "": nowhere
+}
+
+// findServer finds out whether this is a bare repository, and where it has our hook.
+func findServer(ctx context.Context, g git.Git) (here serverHere) {
+	answer, err := g.Output(ctx, "rev-parse", "--is-bare-repository", "--absolute-git-dir")
 	bare, gitDir, _ := strings.Cut(strings.TrimSpace(answer), "\n")
 	if err != nil || bare != "true" {
-		return
+		return here
 	}
-	dir, err := d.Git.HooksDir(ctx)
+	here.gitDir = gitDir
+	dir, err := g.HooksDir(ctx)
 	if err != nil {
-		return
+		return here
 	}
+	places := hooks.ServerPlaces(gitDir, dir)
+	if i := slices.IndexFunc(places, hooks.ServerInstalled); i >= 0 {
+		here.hookDir = places[i]
+	}
+	return here
+}
+
+// check looks at the hook of a bare repository, if it has one.
+func (here serverHere) check(_ context.Context, d *doctor.Checkup) {
 	settings := d.GitConfig.Config
 	protect := settings["gitops.protect"]
-	switch installed := hooks.ServerInstalled(dir); {
-	case !installed && len(protect) == 0:
+	switch {
+	case here.gitDir == "" || here.hookDir == "" && len(protect) == 0:
 		return
-	case !installed:
-		d.Fail("server", "git gitops install --server", "branches like %s are to be protected, and there is no pre-receive hook in %s", strings.Join(protect, " or "), dir)
+	case here.hookDir == "":
+		d.Fail("server", "git gitops install --server", "branches like %s are to be protected, and %s has no pre-receive hook of ours", strings.Join(protect, " or "), here.gitDir)
 		return
 	case len(protect) == 0:
-		d.Warn("server", "git config --add gitops.protect main", "the pre-receive hook is there, and protects no branch")
+		d.Warn("server", "git config --add gitops.protect main", "the pre-receive hook is in %s, and protects no branch", here.hookDir)
 	default:
-		d.OK("server", "branches like %s take only what the holder of their lock has declared", strings.Join(protect, " or "))
+		d.OK("server", "branches like %s take only what the holder of their lock has declared, by the hook in %s", strings.Join(protect, " or "), here.hookDir)
 	}
-	rules, err := fenceRules(settings, gitDir)
+	rules, err := fenceRules(settings, here.gitDir)
 	if err != nil {
 		d.Fail("server", "git config gitops.lockRepo IDENTITY", "%v", err)
 		return
 	}
-	if _, set := settings.Get("gitops.lockrepo"); set {
+	decisions := lastDecisions(here.gitDir, fenceLogMost)
+	allowed := func(line string) bool { return strings.HasSuffix(line, " allowed") }
+	_, set := settings.Get("gitops.lockrepo")
+	switch identity := clientsName(rules.Repo); {
+	case set && identity != rules.Repo:
+		d.Warn("server", "git config gitops.lockRepo "+identity, "gitops.lockRepo is %s, and clients call that %s", rules.Repo, identity)
+	case len(decisions) > 0 && !slices.ContainsFunc(decisions, allowed):
+		d.Warn("server", "compare it with what git gitops locks shows while a client holds the lock: git config gitops.lockRepo IDENTITY",
+			"no push was let in yet; do clients know this repository as %s?", rules.Repo)
+	case set:
 		d.OK("server", "clients know this repository as %s", rules.Repo)
-	} else {
+	default:
 		d.Warn("server", "set what clients know it as, such as git.example.com/org/repo: git config gitops.lockRepo IDENTITY",
 			"gitops.lockRepo is not set, so clients must reach this repository as %s", rules.Repo)
+	}
+	for _, rule := range rules.Exempt {
+		d.OK("server", "who has %s in the environment needs no lock", rule)
 	}
 	if settings.IsTrue("gitops.protectfailopen") {
 		d.Warn("server", "git config --unset gitops.protectFailOpen", "while Redis cannot be asked, every push is let in")
 	}
-	for _, line := range lastDecisions(gitDir, 3) {
+	for _, line := range decisions[max(0, len(decisions)-3):] {
 		d.OK("server", "%s", line)
 	}
+}
+
+// clientsName is what clients call a repository by themselves, if somebody has written its URL.
+func clientsName(repo string) string {
+	if !strings.Contains(repo, "://") && !strings.HasSuffix(repo, ".git") {
+		return repo
+	}
+	u, err := giturl.Parse(repo, "/")
+	if err != nil {
+		return repo
+	}
+	return u.Identity()
 }

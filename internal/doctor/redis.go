@@ -37,18 +37,25 @@ func (d *Checkup) redis(ctx context.Context, store *redisstore.Store) {
 		user = "default"
 	}
 	errs := []error{}
-	if err := store.Probe(ctx); err != nil {
+	probe, acl := store.Probe, "git gitops doctor --acl "+user
+	if d.Fence {
+		probe, acl = store.ProbeCheck, acl+" --for server"
+	}
+	if err := probe(ctx); err != nil {
 		errs = Flatten(err)
 	}
 	for _, err := range errs {
 		var failed *lock.StoreError
 		if errors.As(err, &failed) && failed.Failure == lock.Forbidden {
-			d.Fail("permissions", "git gitops doctor --acl "+user, "%v", err)
+			d.Fail("permissions", acl, "%v", err)
 			continue
 		}
 		d.storeFailure("permissions", err)
 	}
-	if len(errs) == 0 {
+	switch {
+	case len(errs) == 0 && d.Fence:
+		d.OK("permissions", "the hook may ask what is declared")
+	case len(errs) == 0:
 		d.OK("permissions", "every step of a lock's life is allowed")
 		d.presence(ctx, store, user)
 	}

@@ -28,6 +28,7 @@ const defaultPrefix = "gitops"
 //	P:events:{ID}        stream of what happened to the lock, capped and expiring (see Event)
 //	P:alive:{ID}         never there, see common.lua
 //	P:alive:{ID}:TOKEN   no key but a channel, of which a holder's processes are subscribers
+//	P:operator:{ID}      never there: a user of Redis who may not touch it cannot break the lock
 //	P:offers:{ID}        hash: the commits that waiters offer to the push of the holder (see lua/offer.lua)
 //	P:blocked:{TOKEN}    what the script of a hold waits for (JSON), expiring
 //

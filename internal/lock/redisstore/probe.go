@@ -227,6 +227,14 @@ func (s *Store) ProbePresence(ctx context.Context) error {
 	return err
 }
 
+// ProbeCheck tries what the hook of a git server asks. It leaves one small key behind, which expires: a server's user may
+// delete nothing.
+func (s *Store) ProbeCheck(ctx context.Context) error {
+	k := lock.Key{Repo: "doctor.invalid/server", Branch: "probe"}
+	_, err := s.Check(ctx, k, lock.Update{Ref: "refs/heads/probe"}, time.Minute)
+	return err
+}
+
 // erase removes every key of a lock.
 func (s *Store) erase(ctx context.Context, k lock.Key, tokens ...lock.Token) {
 	ctx, cancel := context.WithTimeout(ctx, s.patience())

@@ -350,7 +350,8 @@ func (s *Store) Break(ctx context.Context, k lock.Key, holder lock.Token, by loc
 	if why != "" {
 		how += ": " + why
 	}
-	reply, err := s.run(ctx, breakScript, k, "", 0, string(holder), how, encode(by), why)
+	operator := s.layout.key(operatorKind, tagged(k))
+	reply, err := s.runWith(ctx, breakScript, k, "", 0, []string{operator}, string(holder), how, encode(by), why)
 	if err != nil {
 		return lock.NotHeld, err
 	}

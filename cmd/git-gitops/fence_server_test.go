@@ -1,0 +1,218 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/redistest"
+)
+
+// TestFence_network: over ssh and HTTP the server decides as over a path. It knows the repository by gitops.lockRepo.
+func TestFence_network(t *testing.T) {
+	t.Parallel()
+	for name, over := range map[string]func(*world) (served *world, url string){
+		"https": func(w *world) (*world, string) {
+			w = overHTTPS(w)
+			return w, "https://git:" + pat + "@" + w.env["HOST"] + "/org/repo.git"
+		},
+		"ssh": func(w *world) (*world, string) { return overSSH(w), "git@127.0.0.1:org/repo.git" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, url := over(newField(t).with("GITOPS_LOCK_SESSION=workspace"))
+			w.must(bare, `git gitops install --server && git config --add gitops.protect main && git config gitops.lockRepo "$1"`, w.env["HOST"]+"/org/repo")
+			tip := func() string { return w.must(bare, "git rev-parse main") }
+			before := tip()
+			w.must(".", `git clone -q "$1" plain && cd plain && git commit -q --allow-empty -m plain`, url)
+			for _, push := range []string{"git push", "git push --no-verify", "git push -f origin HEAD:main", "git push origin :main", "git push -o ci.skip || git push"} {
+				r := w.bash("plain", push)
+				if r.code == 0 || !strings.Contains(r.stderr, "remote: gitops: error: refused: nobody holds the lock on "+w.env["HOST"]+"/org/repo@main [gitops: not-held]") || tip() != before {
+					t.Errorf("%s: %s", push, r)
+				}
+			}
+			w.must("plain", "git push -q origin HEAD:feature && git tag v1 && git push -q origin v1")
+
+			w.must(".", `git gitops clone -q "$1" work && git -C work commit -q --allow-empty -m work`, url)
+			r := w.bash("plain", "git push")
+			if r.code == 0 || !strings.Contains(r.stderr, "[gitops: not-declared]") || !strings.Contains(r.stderr, "held by ") {
+				t.Errorf("beside a holder: %s", r)
+			}
+			w.must("work", "git gitops push -q")
+			w.must("work", "git commit -q --amend --allow-empty -m again && git gitops push -q -f && git gitops run -- git push -q origin HEAD:main")
+			if tip() != w.must("work", "git rev-parse HEAD") {
+				t.Error("it has not landed")
+			}
+
+			// A server that goes by another name refuses everybody, and says which lock it looks at.
+			w.must(bare, "git config gitops.lockRepo git.example.com/other")
+			r = w.bash("work", "git commit -q --allow-empty -m other && git gitops push -q")
+			wantCode(t, r, 73)
+			wantText(t, r.stderr, "nobody holds the lock on git.example.com/other@main", "GITOPS_LOCK_REPO")
+			w.must("work", "GITOPS_LOCK_REPO=git.example.com/other git gitops push -q")
+		})
+	}
+}
+
+// TestFence_atOnce: pipelines and plain pushes meet in the hook. Those with the lock land, and nobody else.
+func TestFence_atOnce(t *testing.T) {
+	t.Parallel()
+	w := fenceWorld(t).with("GITOPS_LOCK_SESSION")
+	const n = 4
+	var ours, plain []*process
+	for i := range n {
+		w.must(".", fmt.Sprintf("git clone -q remote.git plain%[1]d && git -C plain%[1]d commit -q --allow-empty -m plain", i))
+		w.write(fmt.Sprintf("dir%d/.keep", i), "")
+	}
+	for i := range n {
+		ours = append(ours, w.start(fmt.Sprintf("dir%d", i), "bash", "-c", "git gitops clone -q ../remote.git r && cd r && git commit -q --allow-empty -m ours && git gitops push -q; exit $?"))
+		plain = append(plain, w.start(fmt.Sprintf("plain%d", i), "bash", "-c", "for i in 1 2 3 4 5; do git push -q -f && exit 0; git fetch -q && git reset -q --hard origin/main && git commit -q --allow-empty -m plain; done; exit 1"))
+	}
+	for i := range n {
+		wantCode(t, ours[i].wait(), 0)
+		if r := plain[i].wait(); r.code != 1 {
+			t.Errorf("a plain push has landed: %s", r)
+		}
+	}
+	if got := w.must("remote.git", "git log --format=%s main | sort | uniq -c | tr -s ' '"); got != " 4 ours\n 1 seed" {
+		t.Errorf("the branch has %q", got)
+	}
+}
+
+// TestFence_paused: a holder that is paused in its push, for longer than its lock lasts, is refused when it wakes, unless nothing has
+// happened meanwhile.
+func TestFence_paused(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		push, meanwhile string
+		lands           bool
+	}{
+		"another holds the lock": {"git gitops push", "git gitops clone -q remote.git b && git -C b commit -q --allow-empty -m b", false},
+		"another has landed":     {"git gitops push", "git gitops clone -q remote.git b && cd b && git commit -q --allow-empty -m b && git gitops push -q", false},
+		"forced":                 {"git gitops push --force", "git gitops clone -q remote.git b && cd b && git commit -q --allow-empty -m b && git gitops push -q", false},
+		"plain git":              {"git push --force", "git gitops clone -q remote.git b && git -C b commit -q --allow-empty -m b", false},
+		"nobody came":            {"git gitops push", "true", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := fenceWorld(t).with("GITOPS_LOCK_TTL=5")
+			w.must(".", "git clone -q remote.git plain && git -C plain commit -q --allow-empty -m x && ! git -C plain push -q 2>/dev/null") // the server has asked
+			w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a")
+			w.write("a/.git/hooks/pre-push", "#!/bin/sh\ntouch ../at\nuntil [ -e ../go ]; do sleep 0.1; done\n")
+			p := w.start("a", "bash", "-c", tc.push+"; exit $?")
+			w.until("the push is on its way", func() bool { return w.exists("at") })
+			keepers := w.keepers()
+			p.signal(syscall.SIGSTOP)
+			for _, pid := range keepers {
+				_ = syscall.Kill(pid, syscall.SIGSTOP)
+			}
+			w.until("its lock is over", func() bool { return len(w.locks()) == 0 })
+			w.must(".", tc.meanwhile)
+			before := w.tip("main")
+			w.write("go", "")
+			p.signal(syscall.SIGCONT)
+			r := p.wait()
+			for _, pid := range keepers {
+				_ = syscall.Kill(pid, syscall.SIGCONT)
+			}
+			switch landed := w.tip("main") == w.must("a", "git rev-parse HEAD"); {
+			case tc.lands && (r.code != 0 || !landed):
+				t.Errorf("it has not landed: %s", r)
+			case !tc.lands && w.tip("main") != before:
+				t.Errorf("the branch has moved: %s", r)
+			case !tc.lands && strings.HasPrefix(tc.push, "git gitops") && r.code != 73:
+				t.Errorf("want 73: %s", r)
+			case !tc.lands && (r.code == 0 || !strings.Contains(r.stderr, "[gitops: not-")):
+				t.Errorf("not by the server: %s", r)
+			}
+			if strings.HasSuffix(tc.meanwhile, "-m b") {
+				w.must("b", "git gitops push -q") // the one who has the lock now lands
+			}
+		})
+	}
+}
+
+// TestFence_dataLoss: whatever becomes of the data of Redis, the next try of the rightful holder lands.
+func TestFence_dataLoss(t *testing.T) {
+	t.Parallel()
+	const early, holds = "git gitops clone -q remote.git early", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a"
+	for name, tc := range map[string]struct {
+		before, kept string // kept is what of the data survives
+		forced       bool
+	}{
+		"empty":                       {holds, "", false},
+		"empty, forced":               {holds + " && git -C a commit -q --amend --allow-empty -m forced", "", true},
+		"with its data":               {holds, "now", false},
+		"older: nobody held":          {holds, "before", false},
+		"older: another held":         {"git -C early gitops unlock && " + holds, "before", false},
+		"older: another held, forced": {"git -C early gitops unlock && " + holds, "before", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := fenceWorld(t)
+			save := func() { // Redis loads it at its start
+				if err := w.keys.Save(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if strings.HasPrefix(name, "older: another") {
+				w.must(".", early)
+			}
+			if tc.kept == "before" {
+				save()
+			}
+			w.must(".", tc.before)
+			if tc.kept == "now" {
+				save()
+			}
+			w.redis.Kill()
+			if tc.kept == "" {
+				if err := os.Remove(filepath.Join(w.redis.Dir, "dump.rdb")); err != nil && !os.IsNotExist(err) {
+					t.Fatal(err)
+				}
+			}
+			if err := w.redis.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			w.until("Redis is back", func() bool { return w.keys.Ping(t.Context()).Err() == nil })
+			push := "git gitops push -q"
+			if tc.forced {
+				push += " --force"
+			}
+			r := w.bash("a", push)
+			wantCode(t, r, 0)
+			if w.tip("main") != w.must("a", "git rev-parse HEAD") {
+				t.Errorf("it has not landed: %s", r)
+			}
+		})
+	}
+}
+
+// TestFence_failover: hook and holder follow Redis to its next primary, and the holder lands.
+func TestFence_failover(t *testing.T) {
+	t.Parallel()
+	all, settings := topologies["sentinel"](t)
+	w := fenceWorld(t).on(settings)
+	w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a")
+	key := lockKey(w.path("remote.git"), "main")
+	old := all.Primary(key)
+	old.Kill()
+	var primary *redistest.Server
+	w.until("another is primary", func() bool { primary = all.Primary(key); return primary != nil && primary != old })
+	if err := all.Follow(old, primary); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, w.patient("git -C a gitops push -q", nil), 0)
+	if w.tip("main") != w.must("a", "git rev-parse HEAD") {
+		t.Error("it has not landed")
+	}
+	r := w.bash("a", "git commit -q --allow-empty -m plain && git push --no-verify")
+	if r.code == 0 || !strings.Contains(r.stderr, "[gitops: not-held]") {
+		t.Errorf("plain git: %s", r)
+	}
+}
