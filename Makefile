@@ -48,6 +48,7 @@ screenshots: ## the page in all sizes and colours (bin/screenshots), and the two
 bench: build ## figures against git and other locks, as ratios within one run; a quarter of an hour
 	go run ./scripts/bench passthrough
 	go run ./scripts/bench uncontended
+	go run ./scripts/bench hook
 	go run ./scripts/bench handoff
 	cd scripts/bench/rivals && go run .
 	go run ./scripts/bench waiters -n 1000

@@ -5,6 +5,7 @@
 //	bench passthrough [-binary bin/git-gitops] [-rounds 200] [-json]
 //	bench uncontended [-over path,file,http,ssh] [-mb 1,50] [-rounds 20] [-json]
 //	bench pipelines [-n 10,30] [-mb 1,50] [-over http] [-edit 200ms] [-delay 50ms] [-ready] [-strategies NAMES] [-json]
+//	bench hook [-binary bin/git-gitops] [-rounds 200] [-json]
 //	bench waiters [-n 500] [-idle 30s] [-json]
 //
 // handoff starts a redis-server of its own on the loopback address. All waiters live in this process, each with connections of its
@@ -25,6 +26,9 @@
 // passthrough runs the commands one after the other in random order, so many rounds, in a small repository, and gives the median and the
 // 90th percentile of a whole process, and the ratio of the medians to git's. "exec only" is the floor: a Go program, built on the fly,
 // that does nothing but to replace itself with git.
+//
+// hook runs the hook of a server as git does, in random order: for a push to a protected branch that its holder has declared, for one to
+// a branch that is not protected, and as the start of the program alone, which reads no configuration and asks no Redis.
 //
 // uncontended is one pipeline alone, from clone to push, with git and with git gitops in turns.
 //
@@ -75,10 +79,12 @@ func run(args []string) error {
 		return uncontendedCommand(args[1:])
 	case "pipelines":
 		return pipelinesCommand(args[1:])
+	case "hook":
+		return hookCommand(args[1:])
 	case "waiters":
 		return waitersCommand(args[1:])
 	default:
-		return errors.New("what to measure? handoff, passthrough, uncontended, pipelines or waiters")
+		return errors.New("what to measure? handoff, hook, passthrough, uncontended, pipelines or waiters")
 	}
 }
 
