@@ -52,7 +52,7 @@ type Checkup struct {
 	Version    string // of this program
 	Open       func(config.Redis) *redisstore.Store
 	HolderText func(lock.Holder) string
-	Fence      bool // the hook of a git server is here, which asks less of Redis than a lock
+	Fence      bool                              // the hook of a git server is here, which asks less of Redis than a lock
 	More       []func(context.Context, *Checkup) // looks at what this room does not know
 
 	GitConfig gitargs.ScopedConfig // known after Run has begun

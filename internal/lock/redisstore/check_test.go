@@ -36,7 +36,9 @@ func TestCheck(t *testing.T) {
 		}
 		return got.Status
 	}
-	ttl := func() time.Duration { return keys.PTTL(t.Context(), "gitops:lock:{"+key.ID()+"}").Val().Round(time.Second) }
+	ttl := func() time.Duration {
+		return keys.PTTL(t.Context(), "gitops:lock:{"+key.ID()+"}").Val().Round(time.Second)
+	}
 
 	check("nobody holds it", main, lock.RefusedNotHeld)
 	first := request(key)
