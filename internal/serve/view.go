@@ -128,7 +128,7 @@ func newLock(l *lockState, now time.Time, span time.Duration) lockView {
 		wv := waiterView{Position: i + 1, personView: newPerson(w.Record), Since: l.arrived[i], Silent: !w.Alive}
 		if hold > 0 && !l.since.IsZero() {
 			wait := time.Duration(i) * hold
-			wv.Turn, wv.Least = l.since.Add(hold+wait), int(wait/time.Second)
+			wv.Turn, wv.Least = l.since.Add(hold+wait).Truncate(time.Second), int(wait/time.Second)
 		}
 		v.Waiters = append(v.Waiters, wv)
 	}

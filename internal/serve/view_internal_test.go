@@ -77,6 +77,34 @@ func TestRough(t *testing.T) {
 	}
 }
 
+// A row for streams whose times are written in afterwards is the one that the template would have made.
+func TestFill(t *testing.T) {
+	t.Parallel()
+	s, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	l := &lockState{
+		State: lock.State{
+			Key:    lock.Key{Repo: `git.example.com/a"><time data-since="7"></time>`, Branch: "main"},
+			Holder: &lock.Holder{Known: true, Record: lock.Record{User: "<svg class=\"strip\">", Host: "h"}}, Waiters: make([]lock.Waiter, 3),
+		},
+		since: now.Add(-4 * time.Minute), arrived: make([]time.Time, 3), events: ended(now, repeat(time.Minute, 5)...),
+	}
+	want, err := s.row(l, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := s.row(l, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fill(row.HTML, now); got != want.HTML || !strings.Contains(string(got), ">4m0s</time>") || !strings.Contains(string(got), "~") {
+		t.Errorf("got\n%s\nwant\n%s", got, want.HTML)
+	}
+}
+
 // The strip shows each hold where it was, the present one to the right edge; who held a lock last has a lane.
 func TestNewStrip(t *testing.T) {
 	t.Parallel()
