@@ -375,3 +375,14 @@ func TestShim_noPath(t *testing.T) {
 	r := w.bash(".", `PATH= "$1" status`, w.path("shim/git"))
 	wantCode(t, r, 78)
 }
+
+// TestShim_severalInOneClone: several processes push from one clone at once, different branches and the same.
+func TestShim_severalInOneClone(t *testing.T) {
+	w := shimWorld(t)
+	w.must(".", `set -e; git clone -q remote.git work; cd work; git commit -q --allow-empty -m more
+		for n in 1 2 3 4; do git branch -q b$n; git push -q origin b$n & pids="$pids $!"; done
+		for n in 1 2 3; do git push -q & pids="$pids $!"; done
+		for pid in $pids; do wait $pid; done
+		for branch in main b1 b2 b3 b4; do [ "$(git ls-remote origin refs/heads/$branch | cut -f1)" = "$(git rev-parse HEAD)" ]; done`)
+	w.until("the script's locks are free", func() bool { return len(w.locks()) == 0 })
+}
