@@ -26,6 +26,10 @@ have openssl || need openssl
 have shasum || need perl
 have shellcheck || need shellcheck
 have git-lfs || need git-lfs
+# What runs scripts in which each line is a shell of its own.
+have ruby || need ruby
+have ansible-playbook || need ansible-core
+if have node && [ ! -d /usr/share/nodejs/shelljs ]; then need node-shelljs; fi
 # The tests of the page in a browser are skipped without one. Ubuntu's package is a snap, which reads no other folders.
 have chromium || have chromium-browser || have google-chrome || ! grep -qs '^ID=debian' /etc/os-release || need chromium
 
@@ -40,18 +44,27 @@ if [ ! -f "$axe" ] && have npm; then
 	rm -rf "$dir"
 fi
 
-[ -n "$missing" ] || exit 0
+packages= # of npm: Debian's zx needs Debian's node, and not every Debian has just
+if have npm; then
+	zx --version >/dev/null 2>&1 || packages=zx
+	have just || packages="$packages rust-just"
+fi
+[ -n "$missing$packages" ] || exit 0
 
 as_root=
 if [ "$(id -u)" -ne 0 ]; then
 	if have sudo && sudo -n true 2>/dev/null; then
 		as_root=sudo
 	else
-		echo "the tests need:$missing" >&2
-		echo "install them: sudo apt-get install$missing" >&2
+		echo "the tests need:$missing $packages" >&2
+		[ -z "$missing" ] || echo "install them: sudo apt-get install$missing" >&2
+		[ -z "$packages" ] || echo "install them: sudo npm install --global $packages" >&2
 		exit 1
 	fi
 fi
+# shellcheck disable=SC2086 # a list of words
+[ -z "$packages" ] || $as_root npm install --global --silent $packages
+[ -n "$missing" ] || exit 0
 if ! have apt-get; then
 	echo "the tests need:$missing (no apt-get here: install them your way)" >&2
 	exit 1

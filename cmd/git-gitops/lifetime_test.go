@@ -282,6 +282,32 @@ func TestSession(t *testing.T) {
 			"sh("+strconv.Quote(lineClone)+")", "sh("+strconv.Quote(lineHold)+")", "sh("+strconv.Quote(linePush)+")")}},
 		{"perl", []string{"perl", "script.pl"}, map[string]string{"script.pl": lines(
 			`sub sh { system("/bin/sh", "-c", $_[0]) == 0 or die }`, `sh($ENV{CLONE} . "; :");`, `sh(": >cloned; cat gate");`, `sh($ENV{PUSH} . "; :");`)}},
+		{"sh script", []string{"sh", "script.sh"}, map[string]string{"script.sh": lines(lineClone, lineHold, linePush)}},
+		{"dash script", []string{"dash", "script.sh"}, map[string]string{"script.sh": lines(lineClone, lineHold, linePush)}},
+		{"python executable=bash, nested", []string{"python3", "script.py"}, map[string]string{"script.py": strings.Replace(python, "shell=True", `shell=True, executable="/bin/bash"`, 1) + lines(
+			"sh("+strconv.Quote(`sh -c "$CLONE; :"; :`)+")", "sh("+strconv.Quote(lineHold)+")", "sh("+strconv.Quote(`sh -c "$PUSH; :"; :`)+")")}},
+		{"python os.system", []string{"python3", "script.py"}, map[string]string{"script.py": lines(
+			"import os", `for line in (os.environ["CLONE"] + "; :", ": >cloned; cat gate", os.environ["PUSH"] + "; :"): os.system(line)`)}},
+		{"node without shell", []string{"node", "script.js"}, map[string]string{"script.js": lines(
+			`const {execFileSync, spawnSync} = require("child_process"), o = {stdio: "inherit"}`,
+			`execFileSync("git", ["gitops", "clone", "-q", process.env.REMOTE, "work"], o)`,
+			`spawnSync("sh", ["-c", ": >cloned; cat gate"], o)`, `spawnSync("bash", ["-c", process.env.PUSH + "; :"], o)`)}},
+		{"shelljs", []string{"node", "script.js"}, map[string]string{"script.js": lines(
+			`const {exec} = require("shelljs")`, `for (const line of [process.env.CLONE + "; :", ": >cloned; cat gate", process.env.PUSH + "; :"]) exec(line)`)}},
+		{"zx", []string{"zx", "script.mjs"}, map[string]string{"script.mjs": lines(
+			"await $`eval \"$CLONE\"; :`", "await $`: >cloned; cat gate`", "await $`eval \"$PUSH\"; :`")}},
+		{"perl, one string", []string{"perl", "script.pl"}, map[string]string{"script.pl": lines(
+			`for my $line ($ENV{CLONE} . "; :", ": >cloned; cat gate", $ENV{PUSH} . "; :") { system($line) }`)}},
+		{"ruby", []string{"ruby", "script.rb"}, map[string]string{"script.rb": lines(
+			`[ENV["CLONE"] + "; :", ": >cloned; cat gate", ENV["PUSH"] + "; :"].each { |line| system(line) }`)}},
+		{"ruby without shell", []string{"ruby", "script.rb"}, map[string]string{"script.rb": lines(
+			`system("git", "gitops", "clone", "-q", ENV["REMOTE"], "work")`, "`: >cloned; cat gate`", `system("bash", "-c", ENV["PUSH"] + "; :")`)}},
+		{"ansible", []string{"ansible-playbook", "-i", "localhost,", "-c", "local", "play.yml"}, map[string]string{"play.yml": lines(
+			"- hosts: all", "  gather_facts: false", "  vars: {ansible_python_interpreter: /usr/bin/python3}", "  tasks:",
+			`  - {shell: 'eval "$CLONE"; :', args: {chdir: "{{ playbook_dir }}"}}`,
+			`  - {shell: ': >cloned; cat gate', args: {chdir: "{{ playbook_dir }}"}}`,
+			`  - {shell: 'eval "$PUSH"; :', args: {chdir: "{{ playbook_dir }}"}}`)}},
+		{"just", []string{"just"}, map[string]string{"justfile": lines("all:", "\teval \"$CLONE\"; :", "\t: >cloned; cat gate", "\teval \"$PUSH\"; :")}},
 		{"make", []string{"make", "-s"}, map[string]string{"Makefile": recipe(lineClone, lineHold, linePush)}},
 		{"Runner.Worker", []string{"./Runner.Worker", "job"}, map[string]string{
 			"job": "bash -e one.sh\nbash -e two.sh\nbash -e three.sh\n:\n", "one.sh": lines(lineClone, ":"), "two.sh": lines(lineHold, ":"), "three.sh": lines(linePush, ":"),
@@ -290,7 +316,8 @@ func TestSession(t *testing.T) {
 			"one.sh": lines(lineClone, ":"), "two.sh": lines(linePush, ":"),
 		}},
 	}
-	house := newLifeWorld(t).with("CLONE="+lineClone, "PUSH="+linePush)
+	const packages = "/usr/share/nodejs" // Debian's, which a node from elsewhere does not know
+	house := newLifeWorld(t).with("CLONE="+lineClone, "PUSH="+linePush, "LC_ALL=C.UTF-8", "NODE_PATH="+packages)
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		t.Fatal(err)
@@ -299,6 +326,12 @@ func TestSession(t *testing.T) {
 	for i, row := range rows {
 		if _, err := exec.LookPath(row.words[0]); err != nil && !strings.HasPrefix(row.words[0], "./") {
 			continue
+		}
+		if _, err := os.Stat(filepath.Join(packages, "shelljs")); err != nil && row.name == "shelljs" {
+			continue
+		}
+		if row.name == "zx" && exec.CommandContext(t.Context(), "zx", "--version").Run() != nil {
+			continue // Debian's needs Debian's node
 		}
 		for _, end := range []string{"push", "none"} {
 			w := house.room(fmt.Sprintf("../%d-%s", i, end))
