@@ -45,7 +45,7 @@ screenshots: ## the page in all sizes and colours (bin/screenshots), and the two
 	cp bin/screenshots/list-docs-light.png docs/page.png
 	cp bin/screenshots/lock-docs-dark.png docs/page-lock.png
 
-bench: build ## figures against git and other locks, as ratios within one run; a quarter of an hour
+bench: build ## figures against git and other locks, as ratios within one run; half an hour
 	go run ./scripts/bench passthrough
 	go run ./scripts/bench uncontended
 	go run ./scripts/bench hook
@@ -55,9 +55,11 @@ bench: build ## figures against git and other locks, as ratios within one run; a
 	go run ./scripts/bench pipelines
 	go run ./scripts/bench pipelines -queued -strategies gitops,gitops-inside
 	go run ./scripts/bench pipelines -n 30 -mb 1 -over file -edit 0s -strategies gitops,gitops-names,retry
+	go run ./scripts/bench pipelines -n 10,30,100 -mb 1 -edit 0s -delay 50ms -strategies gitops,gitops-names,gitops-batch,retry
+	go run ./scripts/bench pipelines -n 10,30,100 -mb 1 -edit 0s -delay 50ms -ready -strategies gitops-names,gitops-batch,retry
 
-chaos: ## 1,000 pipelines under faults, 200 restarts and 50 failovers under living holders; make test runs short forms
-	go test -race -count=1 -timeout 60m -v ./internal/chaos -run 'TestChaos|TestMutations' -args -chaos.pipelines=1000 -chaos.mutations
+chaos: ## 1,000 pipelines of all kinds under faults, 1,000 that push together, 200 restarts and 50 failovers under living holders; make test runs short forms
+	go test -race -count=1 -timeout 120m -v ./internal/chaos -run 'TestChaos|TestMutations' -args -chaos.pipelines=1000 -chaos.mutations
 	go test -race -count=1 -timeout 120m -v ./internal/chaos -run 'TestPresence$$' -args -chaos.restarts=200 -chaos.failovers=25 -chaos.holders=100 -chaos.busy
 	go test -count=1 -timeout 30m -v ./internal/chaos -run 'TestPresence$$' -args -chaos.restarts=10 -chaos.failovers=1 -chaos.holders=1000
 
