@@ -14,10 +14,7 @@ type CloneArgs struct {
 
 	Branch         string // -b, --branch: a branch or a tag; "" when not given
 	Revision       string // --revision (git 2.49): HEAD is detached, there is no branch
-	Origin         string // -o, --origin; "" when not given
 	SeparateGitDir string // --separate-git-dir
-	UploadPack     string // -u, --upload-pack
-	BundleURI      string // --bundle-uri
 	Depth          string // --depth, as written
 
 	// Config holds the key=value words of -c, --config. They may hold secrets.
@@ -28,7 +25,6 @@ type CloneArgs struct {
 	Quiet        bool
 	NoCheckout   bool
 	Shallow      bool // any of --depth, --shallow-since, --shallow-exclude
-	Submodules   bool // --recurse-submodules
 	SingleBranch bool // asked for; a shallow clone is single-branch without it
 	Ahead        bool // what this clone makes can be brought up to date later (see Snapshot)
 	Help         bool // usage was asked for: git prints it and clones nothing
@@ -104,14 +100,8 @@ func ParseClone(args []string) (CloneArgs, error) {
 			a.Branch = s.value
 		case "revision":
 			a.Revision = s.value
-		case "origin":
-			a.Origin = s.value
 		case "separate-git-dir":
 			a.SeparateGitDir = s.value
-		case "upload-pack":
-			a.UploadPack = s.value
-		case "bundle-uri":
-			a.BundleURI = s.value
 		case "depth":
 			a.Depth = s.value
 			shallow[s.name] = s.on
@@ -133,8 +123,6 @@ func ParseClone(args []string) (CloneArgs, error) {
 			a.Quiet = false
 		case "checkout":
 			a.NoCheckout = !s.on
-		case "recurse-submodules":
-			a.Submodules = s.on
 		case "single-branch":
 			a.SingleBranch = s.on
 		}

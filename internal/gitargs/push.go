@@ -17,15 +17,12 @@ type PushArgs struct {
 	All         bool // --all, --branches
 	Mirror      bool
 	Tags        bool
-	FollowTags  bool
 	Delete      bool
 	Prune       bool
 	DryRun      bool
 	Force       bool // -f, --force, and --mirror, which implies it; a "+" of a refspec is not counted
 	Quiet       bool
 	Porcelain   bool
-	NoVerify    bool
-	Atomic      bool
 	SetUpstream bool
 
 	ForceIfIncludes *bool // nil when not given
@@ -102,12 +99,6 @@ func ParsePush(args []string) (PushArgs, error) {
 			a.SetUpstream = s.on
 		case "prune":
 			a.Prune = s.on
-		case "verify":
-			a.NoVerify = !s.on
-		case "follow-tags":
-			a.FollowTags = s.on
-		case "atomic":
-			a.Atomic = s.on
 		case "quiet":
 			a.Quiet = s.on
 		case "verbose":
