@@ -19,6 +19,8 @@ const (
 	// readShare is how many times longer than a reading the pause after it is, so that a server with very many
 	// locks is not read all the time.
 	readShare = 20
+	// readLeast is the longest pause all the same.
+	readLeast = 5 * time.Second
 	// restAfter ends the reading when nobody has looked for so long.
 	restAfter = 15 * time.Second
 	readTime  = 20 * time.Second
@@ -130,7 +132,7 @@ func (h *hub) run(ctx context.Context) {
 		}
 		h.mu.Unlock()
 
-		pause, wake := time.After(max(readEvery, readShare*time.Since(began))), (<-chan struct{})(nil)
+		pause, wake := time.After(min(readLeast, max(readEvery, readShare*time.Since(began)))), (<-chan struct{})(nil)
 		if resting {
 			pause, wake = nil, h.wake
 		}
