@@ -16,7 +16,7 @@ import (
 // owns reports whether a subcommand is one of our own verbs, without building them.
 func owns(verb string) bool {
 	switch verb {
-	case "lock", "unlock", "keep", "locks", "run", "events", "stats", "metrics", "serve", "install", "uninstall", "doctor", "migrate", "upgrade", "completion", "pre-push", "pre-receive", "keeper":
+	case "lock", "unlock", "freeze", "thaw", "keep", "locks", "run", "events", "stats", "metrics", "serve", "install", "uninstall", "doctor", "migrate", "upgrade", "completion", "pre-push", "pre-receive", "keeper":
 		return true
 	default:
 		return false
@@ -100,7 +100,7 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 			{
 				Name:  "lock",
 				Usage: "take the lock of a branch by hand, until unlock",
-				Flags: []ucli.Flag{repo, branch},
+				Flags: append([]ucli.Flag{repo, branch}, queueFlags()...),
 				Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 					return lockVerb(ctx, u, f, out)
 				}),
@@ -140,7 +140,7 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 				Name:      "run",
 				Usage:     "run a command under the lock of a branch",
 				UsageText: "git gitops run [--repo URL] [--branch BRANCH] -- COMMAND [ARGUMENT…]",
-				Flags:     []ucli.Flag{repo, branch},
+				Flags:     append([]ucli.Flag{repo, branch}, queueFlags()...),
 				Action: func(u *ucli.Context) error {
 					if !u.Args().Present() {
 						return &usageError{verb: "run", err: errors.New("no command to run")}
@@ -150,6 +150,7 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 			},
 		},
 	}
+	app.Commands = append(app.Commands, c.freezeCommands(out, repo, branch)...)
 	app.Commands = append(app.Commands, c.eventCommands(out)...)
 	app.Commands = append(app.Commands, c.metricsCommand(out), c.serveCommand(out))
 	app.Commands = append(app.Commands, c.installCommands(out)...)
@@ -186,6 +187,9 @@ func (c *command) with(u *ucli.Context, out *term.Printer, do func(context.Conte
 }
 
 func runVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+	if err := queueAs(u, f); err != nil {
+		return err
+	}
 	exit, err := f.Run(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Args().Slice())
 	if err != nil {
 		return err
@@ -197,6 +201,9 @@ func runVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 }
 
 func lockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
+	if err := queueAs(u, f); err != nil {
+		return err
+	}
 	lease, err := f.Lock(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")})
 	if err != nil {
 		return err

@@ -55,8 +55,9 @@ func (c *command) doctor(u *ucli.Context) error {
 	d := &doctor.Checkup{
 		Git:     git,
 		Version: programVersion(), Open: openStore, HolderText: holderText,
-		Fence: server.hookDir != "",
-		More:  []func(context.Context, *doctor.Checkup){server.check},
+		FreezeText: freezeAndHint,
+		Fence:      server.hookDir != "",
+		More:       []func(context.Context, *doctor.Checkup){server.check},
 	}
 	checks, healthy := d.Run(u.Context)
 	if err := u.Err(); err != nil {

@@ -33,6 +33,7 @@ type eventJSON struct {
 	Position int       `json:"position"`
 	Queue    int       `json:"queue"`
 	Batch    int       `json:"batch,omitempty"`
+	For      float64   `json:"for_seconds,omitempty"`
 	By       string    `json:"by,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
 }
@@ -118,7 +119,7 @@ func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 		err := json.NewEncoder(w).Encode(eventJSON{
 			Time: e.Time.UTC(), Lock: term.Clean(e.Key.String()), Key: term.Clean(e.Lock), Type: term.Clean(string(e.Type)), Who: term.Clean(e.Who), Run: term.Clean(e.Run),
 			Fence: term.Clean(e.Fence), Wait: e.Wait.Seconds(), Hold: e.Hold.Seconds(), Position: e.Position, Queue: e.Queue, Batch: e.Batch,
-			By: term.Clean(e.By), Reason: term.Clean(e.Reason),
+			For: e.For.Seconds(), By: term.Clean(e.By), Reason: term.Clean(e.Reason),
 		})
 		if err != nil {
 			return fmt.Errorf("print: %w", err)
@@ -131,6 +132,9 @@ func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 	}
 	if e.Hold > 0 {
 		text += "  held " + term.Duration(e.Hold)
+	}
+	if e.For > 0 {
+		text += "  for " + term.Duration(e.For)
 	}
 	if e.By != "" {
 		text += "  by " + e.By
@@ -152,6 +156,8 @@ type lockStats struct {
 	Acquired int     `json:"acquired"`
 	Released int     `json:"released"`
 	Failures int     `json:"failures"` // lost, expired, gone, broken, timed out, rejected pushes
+	Skipped  int     `json:"skipped"`  // or superseded
+	Freezes  int     `json:"freezes"`
 	Queue    int     `json:"longest_queue"`
 	WaitP50  float64 `json:"wait_p50_seconds"`
 	WaitP95  float64 `json:"wait_p95_seconds"`
@@ -188,6 +194,10 @@ func summarize(events []redisstore.Event) []*lockStats {
 			s.Saved += max(0, e.Batch-1)
 		case e.Type.Bad():
 			s.Failures++
+		case e.Type == lock.EventSkipped || e.Type == lock.EventSuperseded:
+			s.Skipped++
+		case e.Type == lock.EventFrozen:
+			s.Freezes++
 		}
 	}
 	var all []*lockStats
@@ -223,7 +233,7 @@ func statsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 	if err != nil {
 		return err
 	}
-	rows := [][]string{{"LOCK", "ACQUIRED", "WAIT P50", "P95", "MAX", "HOLD P50", "P95", "MAX", "FAILURES", "LONGEST QUEUE"}}
+	rows := [][]string{{"LOCK", "ACQUIRED", "WAIT P50", "P95", "MAX", "HOLD P50", "P95", "MAX", "FAILURES", "SKIPPED", "FREEZES", "LONGEST QUEUE"}}
 	enc := json.NewEncoder(u.App.Writer)
 	for _, s := range summarize(events) {
 		if !named(u.Args().First(), s.Key, s.Lock) {
@@ -239,7 +249,7 @@ func statsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 		for _, seconds := range []float64{s.WaitP50, s.WaitP95, s.WaitMax, s.HoldP50, s.HoldP95, s.HoldMax} {
 			row = append(row, term.Duration(time.Duration(seconds*float64(time.Second))))
 		}
-		rows = append(rows, append(row, strconv.Itoa(s.Failures), strconv.Itoa(s.Queue)))
+		rows = append(rows, append(row, strconv.Itoa(s.Failures), strconv.Itoa(s.Skipped), strconv.Itoa(s.Freezes), strconv.Itoa(s.Queue)))
 	}
 	if u.Bool("json") {
 		return nil

@@ -28,6 +28,7 @@ const (
 	exitBug         = 70  // a bug in us, or a system that does not answer
 	exitLost        = 73  // the lock was lost and the branch moved
 	exitTimeout     = 75  // waited too long
+	exitSkipped     = 77  // skipped or superseded, as the policy of the queue wants it
 	exitConfig      = 78  // a setting is missing or wrong
 	exitNotRun      = 126 // run: the command cannot be run, as shells count
 	exitNotFound    = 127 // run: there is no such command
@@ -55,6 +56,8 @@ func explain(err error) (int, []term.Message) {
 		ended   *gitops.EndedError
 		store   *lock.StoreError
 		timeout *lock.TimeoutError
+		skipped *lock.SkippedError
+		newer   *lock.SupersededError
 		lost    *lock.LostError
 		dead    *lock.DeadlockError
 		self    *gitops.SelfWaitError
@@ -102,10 +105,35 @@ func explain(err error) (int, []term.Message) {
 		if timeout.Holder.Token != "" {
 			m.Do = append(m.Do, "break the lock, if its holder is dead: git gitops unlock --force "+timeout.Holder.ID())
 		}
+		if timeout.Freeze.Frozen() {
+			m.Why = fmt.Sprintf("position %d in the queue, %s", timeout.Position, freezeText(timeout.Freeze))
+			m.Do = append(m.Do, "end the freeze: "+thawHint(timeout.Key, timeout.Freeze))
+		}
 		if timeout.Err != nil {
 			m.Why = timeout.Err.Error()
 		}
 		return exitTimeout, []term.Message{m}
+	case errors.As(err, &skipped):
+		m := term.Message{What: skipped.Error(), Do: []string{"to wait instead: GITOPS_LOCK_POLICY=queue"}}
+		switch {
+		case skipped.Freeze.Frozen():
+			m.Why = freezeText(skipped.Freeze)
+		case skipped.Holder.Token != "":
+			m.Why = "held by " + holderText(skipped.Holder)
+		default:
+			m.Why = fmt.Sprintf("%d in the queue", skipped.Waiters)
+		}
+		return exitSkipped, []term.Message{m}
+	case errors.As(err, &newer):
+		why := "by " + personText(newer.By)
+		for _, more := range []string{newer.By.Purpose, newer.By.Job, newer.By.RunURL} {
+			if more != "" {
+				why += ", " + more
+			}
+		}
+		return exitSkipped, []term.Message{{
+			What: newer.Error(), Why: why, Do: []string{"to wait instead: GITOPS_LOCK_POLICY=queue"},
+		}}
 	case errors.As(err, &start):
 		code := exitNotFound
 		if errors.Is(err, fs.ErrPermission) {

@@ -34,6 +34,7 @@ type lockJSON struct {
 	Name    string       `json:"name,omitempty"`
 	Holder  *holderJSON  `json:"holder"`
 	Waiters []waiterJSON `json:"waiters"`
+	Freeze  *freezeJSON  `json:"freeze,omitempty"`
 }
 
 type personJSON struct {
@@ -66,6 +67,15 @@ type waiterJSON struct {
 	personJSON
 }
 
+// freezeJSON is a freeze; the person is who froze the lock.
+type freezeJSON struct {
+	Scope  string  `json:"scope"` // own, branch or repo: what was frozen
+	Reason string  `json:"reason,omitempty"`
+	Since  float64 `json:"frozen_seconds"`
+	Ends   float64 `json:"ends_in_seconds"`
+	personJSON
+}
+
 func person(r lock.Record) personJSON {
 	return personJSON{
 		Host: term.Clean(r.Host), User: term.Clean(r.User), PID: r.PID, Command: term.Clean(r.Command),
@@ -87,6 +97,12 @@ func toJSON(s lock.State) lockJSON {
 			j.Holder.Expires = -1
 		}
 	}
+	if f := s.Freeze; f.Frozen() {
+		j.Freeze = &freezeJSON{
+			Scope: string(f.Scope), Reason: term.Clean(f.Reason), Since: f.Age.Seconds(), Ends: f.Left.Seconds(),
+			personJSON: person(lock.Record{User: f.By.User, Host: f.By.Host, RunURL: f.By.RunURL, Job: f.By.Job}),
+		}
+	}
 	for i, w := range s.Waiters {
 		j.Waiters = append(j.Waiters, waiterJSON{Position: i + 1, Waited: w.Age.Seconds(), Alive: w.Alive, personJSON: person(w.Record)})
 	}
@@ -106,7 +122,7 @@ func (c *command) locksCommand(out *term.Printer) *ucli.Command {
 	asJSON := &ucli.BoolFlag{Name: "json", Usage: "one JSON object for each lock"}
 	return &ucli.Command{
 		Name:      "locks",
-		Usage:     "list the locks that are held or waited for",
+		Usage:     "list the locks that are held, waited for or frozen",
 		UsageText: "git gitops locks [--json] [--watch] [PATTERN]\ngit gitops locks show [--json] KEY | REPO[@BRANCH] | PART",
 		Flags: []ucli.Flag{
 			asJSON,
@@ -215,6 +231,9 @@ func printTable(w io.Writer, states []lock.State) error {
 				row[3] = term.Duration(h.Left.Round(time.Second))
 			}
 		}
+		if s.Freeze.Frozen() {
+			row[1] += ", frozen for another " + term.Duration(s.Freeze.Left.Round(time.Second))
+		}
 		rows = append(rows, row)
 	}
 	return term.Table(w, rows)
@@ -259,7 +278,7 @@ func choose(states []lock.State, want string) ([]lock.State, error) {
 	}
 	switch found = filter(states, want); len(found) {
 	case 0:
-		return nil, &adminError{what: fmt.Sprintf("no lock %q is held or waited for", want), do: "git gitops locks"}
+		return nil, &adminError{what: fmt.Sprintf("no lock %q is held, waited for or frozen", want), do: "git gitops locks"}
 	case 1:
 		return found, nil
 	}
@@ -286,6 +305,9 @@ func printLock(w io.Writer, s lock.State) error {
 		}
 		rows = append(rows, []string{"expires", strings.TrimPrefix(term.Expiry(h.Left), ", expires ")},
 			[]string{"break it", "git gitops unlock --force " + h.ID()})
+	}
+	if s.Freeze.Frozen() {
+		rows = append(rows, []string{"frozen", strings.TrimPrefix(freezeText(s.Freeze), "frozen ")}, []string{"thaw it", thawHint(s.Key, s.Freeze)})
 	}
 	for i, q := range s.Waiters {
 		text := personText(q.Record) + " for " + term.Duration(q.Age)

@@ -242,6 +242,14 @@ func tellLocks(x *exposition, states []lock.State) {
 	for _, s := range states {
 		x.sample("gitops_lock_waiters", float64(len(s.Waiters)), "lock", labelOf(s))
 	}
+	x.family("gitops_lock_frozen", "gauge", "Whether nobody is granted this lock at present: 1 while it is frozen.")
+	for _, s := range states {
+		frozen := 0.0
+		if s.Freeze.Frozen() {
+			frozen = 1
+		}
+		x.sample("gitops_lock_frozen", frozen, "lock", labelOf(s))
+	}
 	x.family("gitops_lock_oldest_wait_seconds", "gauge", "How long the longest waiting pipeline has waited for this lock so far.")
 	for _, s := range states {
 		x.sample("gitops_lock_oldest_wait_seconds", wait[s.Name].Seconds(), "lock", labelOf(s))

@@ -27,7 +27,7 @@ func (n *notes) Warn(format string, args ...any) {
 
 func (n *notes) Waiting(w lock.Waiting) {
 	seen := time.Now()
-	state := fmt.Sprint(w.Key, w.Position, w.Err != nil)
+	state := fmt.Sprint(w.Key, w.Position, w.Err != nil, w.Freeze.Frozen())
 	n.out.Waiting(state, func(waited time.Duration) string {
 		return waitingLine(w, time.Since(seen), waited)
 	})
@@ -48,6 +48,14 @@ func waitingLine(w lock.Waiting, since, waited time.Duration) string {
 	h.Age += since
 	if h.Left >= 0 {
 		h.Left = max(0, h.Left-since)
+	}
+	if w.Freeze.Frozen() {
+		w.Freeze.Left -= since
+		text := fmt.Sprintf("waiting for the lock on %s: position %d, %s", w.Key, w.Position, freezeText(w.Freeze))
+		if h.Token != "" {
+			text += ", held by " + holderText(h)
+		}
+		return text + "; waited " + term.Duration(waited.Truncate(time.Second))
 	}
 	return fmt.Sprintf("waiting for the lock on %s: position %d, held by %s; waited %s%s",
 		w.Key, w.Position, holderText(h), term.Duration(waited.Truncate(time.Second)), breakHint(h))

@@ -67,6 +67,9 @@ type Lock struct {
 	Until   string        // "push" or "session": what ends a lock that a clone or a push took
 	Share   bool          // whether commands below the holder share its lock, or take it over
 	OnLost  string        // "warn" or "term"
+	Policy  string        // "queue", "skip" or "newest"
+	Group   string        // of which only the newest waits; empty: all that wait for the same lock
+	Head    time.Duration // head start in the queue, up to 7 days
 	Clone   bool          // whether clone takes the lock
 	Ahead   bool          // whether a clone that waits is made meanwhile
 	Purpose string        // free text for those who wait, without control characters, at most 256 runes
@@ -163,6 +166,9 @@ func (r *reader) lock() Lock {
 		Until:   r.oneOf("GITOPS_LOCK_UNTIL", "push", "session"),
 		Share:   r.boolean("GITOPS_LOCK_SHARE"),
 		OnLost:  r.oneOf("GITOPS_ON_LOST", "warn", "term"),
+		Policy:  r.oneOf("GITOPS_LOCK_POLICY", "queue", "skip", "newest"),
+		Group:   r.word("GITOPS_LOCK_GROUP"),
+		Head:    r.duration("GITOPS_LOCK_HEAD_START", 0, week),
 		Clone:   r.boolean("GITOPS_CLONE_LOCK"),
 		Ahead:   r.boolean("GITOPS_CLONE_AHEAD"),
 		Purpose: firstRunes(clean(r.text("GITOPS_PURPOSE")), 256),

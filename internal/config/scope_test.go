@@ -17,7 +17,7 @@ func TestFromGit(t *testing.T) {
 		if got, _ := FromGit(user, all)(v.GitKey); got != want+v.GitKey {
 			t.Errorf("%s: %q", v.Name, got)
 		}
-		for _, never := range []string{"REDIS", "WEBHOOK", "SECRET", "PASSWORD"} {
+		for _, never := range []string{"REDIS", "WEBHOOK", "SECRET", "PASSWORD", "POLICY", "GROUP", "HEAD_START"} {
 			if strings.Contains(v.Name, never) && RepositoryMaySet(v.Name) {
 				t.Errorf("a repository may set %s", v.Name)
 			}

@@ -52,8 +52,9 @@ type Checkup struct {
 	Version    string // of this program
 	Open       func(config.Redis) *redisstore.Store
 	HolderText func(lock.Holder) string
-	Fence      bool                              // the hook of a git server is here, which asks less of Redis than a lock
-	More       []func(context.Context, *Checkup) // looks at what this room does not know
+	Fence      bool                                             // the hook of a git server is here, which asks less of Redis than a lock
+	FreezeText func(lock.Key, lock.Freeze) (text, toEnd string) // and the command that ends it
+	More       []func(context.Context, *Checkup)                // looks at what this room does not know
 
 	GitConfig gitargs.ScopedConfig // known after Run has begun
 	Config    config.Config

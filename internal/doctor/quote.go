@@ -5,8 +5,8 @@ import (
 	"unicode"
 )
 
-// shellWord is a word for a POSIX shell.
-func shellWord(s string) string {
+// ShellWord is a word for a POSIX shell.
+func ShellWord(s string) string {
 	odd := func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("._-/@:+,", r)
 	}

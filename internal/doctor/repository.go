@@ -107,6 +107,9 @@ func (d *Checkup) lock(ctx context.Context, k lock.Key) {
 	switch {
 	case err != nil:
 		d.storeFailure("lock", fmt.Errorf("%s: %w", name, err))
+	case state.Freeze.Frozen():
+		text, do := d.FreezeText(k, state.Freeze)
+		d.Warn("lock", do, "%s, %s: nobody gets it until then", name, text)
 	case state.Holder == nil:
 		d.OK("lock", "%s, free", name)
 	default:
@@ -210,13 +213,13 @@ func (d *Checkup) legacy(ctx context.Context, remote string) {
 	for line := range strings.Lines(out) {
 		_, ref, _ := strings.Cut(strings.TrimSpace(line), "\t")
 		if name, ok := strings.CutPrefix(ref, "refs/heads/"); ok && strings.HasPrefix(name, "lock.") {
-			names, quoted = append(names, name), append(quoted, shellWord(name))
+			names, quoted = append(names, name), append(quoted, ShellWord(name))
 		}
 	}
 	if len(names) == 0 {
 		d.OK("legacy", "no lock.* branches on the remote %s", remote)
 		return
 	}
-	d.Warn("legacy", "when no old script needs them: git push --delete "+shellWord(remote)+" "+strings.Join(quoted, " "),
+	d.Warn("legacy", "when no old script needs them: git push --delete "+ShellWord(remote)+" "+strings.Join(quoted, " "),
 		"%d branches of an older way of locking on the remote %s: %s", len(names), remote, strings.Join(names, ", "))
 }

@@ -72,7 +72,7 @@ func (c *cloning) take(ctx context.Context, branch string, waits func(place int)
 	if err != nil {
 		return err
 	}
-	c.lease, err = c.f.acquireWhile(ctx, keys[0], "clone", waits)
+	c.lease, err = c.f.acquireQueued(ctx, keys[0], "clone", waits)
 	return err
 }
 

@@ -90,6 +90,30 @@ func (f *Flows) request(k lock.Key, command string) lock.Request {
 	}
 }
 
+// acquireQueued is acquireWhile for a command whose work is still to do: the user may say how it queues.
+func (f *Flows) acquireQueued(ctx context.Context, k lock.Key, command string, waits func(place int)) (*lock.Lease, error) {
+	r := f.request(k, command)
+	r.QueuePolicy, r.Group, r.HeadStart = lock.QueuePolicy(f.Config.Lock.Policy), f.Config.Lock.Group, f.Config.Lock.Head
+	if r.Group == "" {
+		r.Group = k.ID()
+	}
+	lease, err := f.acquireRequest(ctx, r, waits)
+	var skipped *lock.SkippedError
+	if errors.As(err, &skipped) {
+		f.note(ctx, lock.EventSkipped, r, skipped.Reason())
+	}
+	return lease, err
+}
+
+// note adds an event for those who look. Nothing depends on it.
+func (f *Flows) note(ctx context.Context, event lock.EventType, r lock.Request, why string) {
+	ctx, cancel := context.WithTimeout(ctx, releaseBudget)
+	defer cancel()
+	if err := f.Store.Note(ctx, r.Key, event, r.Record, why); err != nil {
+		f.Notes.Debug("could not note the event: %v", err)
+	}
+}
+
 // acquireRequest is acquireWhile for a request that was made before.
 func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(place int)) (*lock.Lease, error) {
 	k := r.Key

@@ -47,7 +47,7 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 		return nil, err
 	}
 	if lease == nil {
-		if lease, err = f.acquire(ctx, keys[0], "lock"); err != nil {
+		if lease, err = f.acquireQueued(ctx, keys[0], "lock", func(int) {}); err != nil {
 			return nil, err
 		}
 	}

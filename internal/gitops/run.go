@@ -39,7 +39,7 @@ func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (proce
 	}
 	// The lock is the command's and that of all below it, and of nobody beside it.
 	f.Session.Owner, f.Session.Chain = &self, []session.Process{self}
-	lease, err := f.acquire(ctx, keys[0], "run")
+	lease, err := f.acquireQueued(ctx, keys[0], "run", func(int) {})
 	if err != nil {
 		return process.Exit{}, err
 	}

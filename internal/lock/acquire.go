@@ -43,6 +43,7 @@ type Waiting struct {
 	Key      Key
 	Position int
 	Holder   Holder
+	Freeze   Freeze
 	Err      error // the store is in passing trouble, and the wait goes on
 }
 
@@ -50,7 +51,7 @@ type Waiting struct {
 // tries once. Waiters are served in the order in which they came.
 //
 // When it returns an error the lock is not held: whatever the store may have granted is
-// released by token. The errors are a *StoreError when the store failed at the first contact or in a
+// released by token. The errors are a *SkippedError, a *SupersededError, a *StoreError when the store failed at the first contact or in a
 // way that waiting does not mend, a *TimeoutError, or ctx's.
 func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, news func(Waiting)) (*Lease, error) {
 	started := time.Now()
@@ -59,9 +60,10 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		last        Attempt
 		retry       backoff
 		slowest     time.Duration // of the store's answers
-		unconfirmed time.Time     // since when replicas have not confirmed what was granted
+		superseded  *SupersededError
+		unconfirmed time.Time // since when replicas have not confirmed what was granted
 	)
-	for contacted := false; ; {
+	for contacted, looks := false, 0; ; {
 		sent := now() // the lease is judged from before the command, which is the safe side
 		var again time.Duration
 		attempt, err := s.TryAcquire(ctx, r)
@@ -71,11 +73,17 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			lease := newLease(r, attempt.Fence, sent)
 			lease.guarded = attempt.Guarded
 			return lease, nil
+		case err == nil && attempt.Skipped:
+			contacted, looks = true, looks+1
+			if lease, err := skipping(ctx, s, r, attempt, looks); lease != nil || err != nil {
+				return lease, err
+			}
+			continue
 		case err == nil:
 			contacted, last, unconfirmed = true, attempt, time.Time{}
 			slowest = max(slowest, took)
 			r.see(attempt.Holder, sent.mono)
-			r.Ticket = attempt.Ticket
+			r.Ticket, r.Arrived = attempt.Ticket, attempt.Arrived
 			if r.Position == 0 {
 				r.Position = attempt.Position
 			}
@@ -88,6 +96,8 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 				return lease, err
 			}
 			again = soon
+		case errors.As(err, &superseded):
+			return nil, err
 		case ctx.Err() != nil:
 			abandon(ctx, s, r, slowest)
 			return nil, ctx.Err()
@@ -110,10 +120,10 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		left := time.Until(giveUp)
 		if left <= 0 {
 			giveUpWait(ctx, s, r, EventTimedOut, max(releaseBudget, 2*slowest))
-			return nil, &TimeoutError{Key: r.Key, Position: last.Position, Holder: last.Holder, Waited: time.Since(started), Err: err}
+			return nil, &TimeoutError{Key: r.Key, Position: last.Position, Holder: last.Holder, Freeze: last.Freeze, Waited: time.Since(started), Err: err}
 		}
 		if news != nil {
-			news(Waiting{Key: r.Key, Position: last.Position, Holder: last.Holder, Err: err})
+			news(Waiting{Key: r.Key, Position: last.Position, Holder: last.Holder, Freeze: last.Freeze, Err: err})
 		}
 		if err != nil {
 			err = sleep(ctx, min(retry.next(last.Position), left))
@@ -192,6 +202,9 @@ func patience(a Attempt) time.Duration {
 	}
 	if a.Position > 1 {
 		return d
+	}
+	if a.Freeze.Frozen() && a.Holder.Token == "" {
+		return min(d, a.Freeze.Left+5*time.Millisecond)
 	}
 	if !a.Holder.Known {
 		d = strangerPoll + rand.N(strangerPoll) //nolint:gosec // spreads the load, guards nothing

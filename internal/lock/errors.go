@@ -73,6 +73,7 @@ type TimeoutError struct {
 	Key      Key
 	Position int // the last known place in the queue
 	Holder   Holder
+	Freeze   Freeze // of the lock
 	Waited   time.Duration
 	Err      error // the store's trouble, when the time ran out during an outage
 }
@@ -95,6 +96,9 @@ const EndedByTakeOver = "taken over"
 
 // EndedByAbsence is how a store remembers that a hold ended because its holder had gone.
 const EndedByAbsence = "gone"
+
+// EndedBySuperseding begins how a store remembers that a newer one took a waiter's place.
+const EndedBySuperseding = "superseded"
 
 // EndedByBreak begins how a store remembers that an operator ended a hold.
 const EndedByBreak = "broken"

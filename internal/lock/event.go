@@ -21,6 +21,10 @@ const (
 	EventBatchJoined  EventType = "batch_joined"
 	EventBatchPushed  EventType = "batch_pushed"
 	EventBatchLanded  EventType = "batch_landed"
+	EventSkipped      EventType = "skipped"    // a command that does not wait did not get the lock
+	EventSuperseded   EventType = "superseded" // a newer command took a waiter's place
+	EventFrozen       EventType = "frozen"
+	EventThawed       EventType = "thawed"
 )
 
 // EventTypes are all types of events.
@@ -28,6 +32,7 @@ func EventTypes() []EventType {
 	return []EventType{
 		EventAcquired, EventReleased, EventHandedOver, EventTakenOver, EventReasserted, EventExpired, EventGone, EventLost,
 		EventBroken, EventTimedOut, EventCancelled, EventPushRejected, EventBatchJoined, EventBatchPushed, EventBatchLanded,
+		EventSkipped, EventSuperseded, EventFrozen, EventThawed,
 	}
 }
 

@@ -68,6 +68,8 @@ func (k Key) String() string {
 		return k.Verbatim
 	case k.Name != "":
 		return fmt.Sprintf("%s@%s (%s)", k.Repo, k.Branch, k.Name)
+	case k.Branch == "":
+		return k.Repo + " (every branch)"
 	default:
 		return k.Repo + "@" + k.Branch
 	}
@@ -76,6 +78,11 @@ func (k Key) String() string {
 // WholeBranch is the lock of the branch itself, without the narrowing name.
 func (k Key) WholeBranch() Key {
 	return Key{Repo: k.Repo, Branch: k.Branch}
+}
+
+// WholeRepo stands for every lock of the repository. It is no lock itself, but carries a freeze.
+func (k Key) WholeRepo() Key {
+	return Key{Repo: k.Repo}
 }
 
 // escape percent-encodes what has a meaning in a Redis hash tag, in our own IDs or on a terminal.
@@ -158,7 +165,7 @@ func (h Holder) ID() string {
 type Waiter struct {
 	Record
 	Token Token
-	Age   time.Duration // since it took its ticket
+	Age   time.Duration // since it came
 	Alive bool          // it has shown life lately
 }
 
@@ -168,6 +175,7 @@ type State struct {
 	Name    string // the store's own name for it
 	Holder  *Holder
 	Waiters []Waiter
+	Freeze  Freeze
 }
 
 // Request asks for a lock.
@@ -178,6 +186,13 @@ type Request struct {
 	TTL      time.Duration // required: the lease when granted
 	Ticket   int64         // the place taken before; 0 at the first try
 	Position int           // the first place in the queue that we were told; 0: none yet
+
+	// QueuePolicy is how to queue, Group those of whom only the newest waits, and HeadStart how
+	// much earlier than now we are to have come. Arrived is when we came, by the store's clock.
+	QueuePolicy QueuePolicy
+	Group       string
+	HeadStart   time.Duration
+	Arrived     int64
 
 	// HeldBy is the last holder that we saw, HeldRecord what it said about itself, and HeldUntil until
 	// when it may believe in its lease. When the store has lost our ticket it has lost the lock too, and
@@ -274,6 +289,12 @@ type Attempt struct {
 	Position int    // 1 is next in line; 0 when granted
 	Ticket   int64  // the place in the queue, to be kept by the waiter over a loss of the store's data
 	Holder   Holder // who holds it, when not granted
+	Freeze   Freeze // of the lock, when not granted
+	Arrived  int64  // when we came, to be kept like the ticket
+
+	// Skipped: the lock was not to be had at once, and the request does not queue for it.
+	Skipped bool
+	Waiters int // how many wait, when skipped
 
 	Guarded bool // as in Renewal, when granted
 }

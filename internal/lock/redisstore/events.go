@@ -24,18 +24,19 @@ type Event struct {
 	Who      string        // the holder or waiter that it is about
 	Run      string        // URL of its CI run, "" for none
 	Fence    string        // "" for events of a wait
-	Wait     time.Duration // acquired, timed_out, cancelled: how long it waited
+	Wait     time.Duration // acquired, timed_out, cancelled, superseded: how long it waited
 	Position int           // acquired: the first place in the queue, 0 for no wait
 	Hold     time.Duration // released, expired, gone, broken: how long it was held
 	Queue    int           // how many waited at that time
 	Batch    int           // batch_pushed: how many pushes went together
-	By       string        // broken: who did it
+	For      time.Duration // frozen: for how long
+	By       string        // broken, superseded: who did it
 	Reason   string
 }
 
 // Events reads what happened since a time, of every lock, in order.
 func (s *Store) Events(ctx context.Context, since time.Time) ([]Event, error) {
-	ids, err := s.ids(ctx, "events")
+	ids, err := s.ids(ctx, "events", "")
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +113,7 @@ func parseEvent(m redis.XMessage) Event {
 		Who: text("who"), Run: text("run"), Fence: text("fence"),
 		Wait: time.Duration(number("wait_ms")) * time.Millisecond, Position: int(number("position")),
 		Hold: time.Duration(number("hold_ms")) * time.Millisecond, Queue: int(number("queue")),
-		Batch: int(number("batch")), By: text("by"), Reason: text("reason"),
+		Batch: int(number("batch")), For: time.Duration(number("for_ms")) * time.Millisecond, By: text("by"), Reason: text("reason"),
 	}
 }
 

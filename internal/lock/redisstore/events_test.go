@@ -22,7 +22,7 @@ func TestEventTypes(t *testing.T) {
 			ended = append(ended, m[1])
 		}
 	}
-	noted := []lock.EventType{lock.EventTimedOut, lock.EventCancelled, lock.EventPushRejected}
+	noted := []lock.EventType{lock.EventTimedOut, lock.EventCancelled, lock.EventPushRejected, lock.EventSkipped}
 	for _, e := range written {
 		if !slices.Contains(lock.EventTypes(), e) {
 			t.Errorf("a script writes the event %q, which lock does not know", e)

@@ -20,12 +20,16 @@ const defaultPrefix = "gitops"
 //	                     unsure says that not all of these are known, replicated that the server had a replica;
 //	                     absent (µs) and looks are since when, and how often, nobody was subscribed
 //	P:queue:{ID}         sorted set: tokens of waiters by ticket (µs)
-//	P:waiters:{ID}       hash: a waiter's record by token, and until when (µs) it is a sign of life
+//	P:waiters:{ID}       hash: a waiter's record by token, and until when (µs) it is a sign of life; p:TOKEN is when (µs) it
+//	                     came, if that is not its ticket, and its group
 //	P:wake:{ID}:TOKEN    a list that the waiter blocks on
 //	P:ended:{ID}         hash: how a token's hold ended, and until when (µs) that is remembered, so that
 //	                     nothing late can revive it
 //	P:fence:{ID}         the last fence
 //	P:events:{ID}        stream of what happened to the lock, capped and expiring (see Event)
+//	P:frozen:{ID}        hash: until when (µs) the lock is frozen, since when, and by whom (JSON), by what was frozen:
+//	                     own, branch, repo. In meta, s:!frozen and lease are a freeze's beside a hold (see lua/common.lua).
+//	                     {REPO@} stands for every lock of a repository, and has no other keys but events
 //	P:alive:{ID}         never there, see common.lua
 //	P:alive:{ID}:TOKEN   no key but a channel, of which a holder's processes are subscribers
 //	P:operator:{ID}      never there: a user of Redis who may not touch it cannot break the lock
@@ -47,7 +51,7 @@ func newLayout(prefix string) layout {
 func KeyName(prefix string, k lock.Key) string { return newLayout(prefix).name(k) }
 
 // kinds are the keys that every script takes after the lock's own, in common.lua's order.
-var kinds = []string{"meta", "queue", "fence", "events", "waiters", "ended", "alive"}
+var kinds = []string{"meta", "queue", "fence", "events", "waiters", "ended", "alive", "frozen"}
 
 // key is the key of a kind of the lock with this tag (see tagged).
 func (l layout) key(kind, tag string) string { return l.prefix + ":" + kind + ":" + tag }
@@ -74,6 +78,8 @@ func (l layout) name(k lock.Key) string {
 
 func (l layout) meta(k lock.Key) string { return l.key("meta", tagged(k)) }
 
+func (l layout) frozen(k lock.Key) string { return l.key("frozen", tagged(k)) }
+
 func (l layout) offers(k lock.Key) string { return l.key("offers", tagged(k)) }
 
 // wakes is what the wake lists of a lock's waiters begin with.
@@ -88,8 +94,10 @@ func (l layout) alive(k lock.Key, t lock.Token) string {
 
 func (l layout) blocked(hold lock.Token) string { return l.prefix + ":blocked:{" + string(hold) + "}" }
 
-// match is the pattern of all keys of a kind, which is a pattern too.
-func (l layout) match(kind string) string { return globEscape(l.prefix) + ":" + kind + ":{*" }
+// match is the pattern of all keys of a kind, which is a pattern too, of locks whose ID begins so.
+func (l layout) match(kind, begin string) string {
+	return globEscape(l.prefix) + ":" + kind + ":{" + globEscape(begin) + "*"
+}
 
 // tagIn is the tag in a key that match has found.
 func (l layout) tagIn(key string) (tag string, ok bool) {

@@ -21,9 +21,9 @@ func (s *Store) Inspect(ctx context.Context, k lock.Key) (lock.State, error) {
 	return state, err
 }
 
-// List reads every lock that is held or waited for, sorted by key. It scans the keys in small steps.
+// List reads every lock that is held, waited for or frozen, sorted by key. It scans the keys in small steps.
 func (s *Store) List(ctx context.Context) ([]lock.State, error) {
-	ids, err := s.ids(ctx, "[lmq]*")
+	ids, err := s.ids(ctx, "[lmqf]?[cteo]*", "") // lock, meta, queue, frozen
 	if err != nil {
 		return nil, err
 	}
@@ -76,21 +76,22 @@ func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, er
 			return nil, err
 		}
 		state.Key = s.layout.lock(ids[i], state.Name)
-		if state.Holder != nil || len(state.Waiters) > 0 {
+		if state.Holder != nil || len(state.Waiters) > 0 || state.Freeze.Frozen() {
 			states = append(states, state)
 		}
 	}
 	return states, nil
 }
 
-// ids are what the keys of one lock have in common, of all locks that have a key of a kind, which is a pattern.
-func (s *Store) ids(ctx context.Context, kind string) ([]string, error) {
+// ids are what the keys of one lock have in common, of all locks that have a key of a kind, which is a pattern, and
+// whose ID begins so.
+func (s *Store) ids(ctx context.Context, kind, begin string) ([]string, error) {
 	seen := map[string]bool{}
 	scan := func(ctx context.Context, c redis.UniversalClient) error {
 		var cursor uint64
 		for {
 			ctx, cancel := context.WithTimeout(ctx, s.patience())
-			keys, next, err := c.Scan(ctx, cursor, s.layout.match(kind), scanStep).Result()
+			keys, next, err := c.Scan(ctx, cursor, s.layout.match(kind, begin), scanStep).Result()
 			cancel()
 			if err != nil {
 				return s.failure(err)

@@ -164,39 +164,102 @@ func (s *Store) Connect() {
 
 // TryAcquire implements lock.Store.
 func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, error) {
-	var held string
+	var above *freezesAbove
+	if r.Key.Verbatim != "" {
+		above = &freezesAbove{}
+	}
+	for {
+		a, ask, err := s.tryAcquire(ctx, r, above)
+		switch {
+		case ask:
+			above, err = s.freezesAbove(ctx, r.Key)
+			if err != nil {
+				return lock.Attempt{}, err
+			}
+			continue
+		case err != nil || above == nil || r.Key.Verbatim != "":
+			return a, err
+		}
+		// A freeze of all, or a thaw, may have come in between, and not have seen this lock.
+		now, err := s.freezesAbove(ctx, r.Key)
+		if err == nil && *now == *above {
+			return a, nil
+		}
+		if err == nil && a.Granted {
+			_, err = s.run(ctx, releaseScript, r.Key, r.Token, 0, lock.EndedByRelease, 0, "")
+		}
+		if err == nil {
+			err = s.thawOutdated(ctx, r.Key, *above, *now)
+		}
+		if err != nil {
+			var se *lock.StoreError
+			if errors.As(err, &se) {
+				se.Ambiguous = true // it is to be given back
+			}
+			return a, err
+		}
+		above = now
+	}
+}
+
+// tryAcquire is one try, with the freezes of what the lock is part of, nil if they were not asked for. ask
+// says that they must be.
+func (s *Store) tryAcquire(ctx context.Context, r lock.Request, above *freezesAbove) (a lock.Attempt, ask bool, err error) {
+	var held, group string
 	if r.HeldBy != "" {
 		held = encode(r.HeldRecord)
 	}
+	if r.QueuePolicy == lock.Newest {
+		group = r.Group
+	}
+	asked := 0
+	if above != nil {
+		asked = 1
+	} else {
+		above = &freezesAbove{}
+	}
 	reply, err := s.run(ctx, acquireScript, r.Key, r.Token, r.Known,
 		r.TTL.Milliseconds(), r.Ticket, encode(r.Record), r.Position,
-		string(r.HeldBy), max(0, time.Until(r.HeldUntil)).Milliseconds(), held)
+		string(r.HeldBy), max(0, time.Until(r.HeldUntil)).Milliseconds(), held,
+		string(r.QueuePolicy), group, r.HeadStart.Milliseconds(), r.Arrived, asked, above.repo, above.branch)
 	if err != nil {
-		return lock.Attempt{}, err
+		return lock.Attempt{}, false, err
 	}
 	p := parser{reply: reply}
 	switch status := p.int(); status {
 	case 1:
 		a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int()), Guarded: p.int() == 1}
-		return a, errors.Join(s.check(&p), s.confirm(ctx, r))
+		return a, false, errors.Join(s.check(&p), s.confirm(ctx, r.Key))
 	case 0:
 		a := lock.Attempt{Position: int(p.int()), Ticket: p.int(), Holder: p.holder()}
 		a.Holder.Presence = p.presence()
-		return a, s.check(&p)
+		a.Freeze, a.Arrived = p.freeze(), p.int()
+		return a, false, s.check(&p)
+	case -3:
+		a := lock.Attempt{Skipped: true, Waiters: int(p.int()), Holder: p.holder()}
+		a.Holder.Presence = p.presence()
+		a.Freeze = p.freeze()
+		return a, false, s.check(&p)
+	case -4:
+		return lock.Attempt{}, true, nil
 	default:
-		return lock.Attempt{}, s.failure(fmt.Errorf("the token of this wait was ended already (%d)", status))
+		how := p.text()
+		if by, ok := strings.CutPrefix(how, lock.EndedBySuperseding+" "); ok {
+			return lock.Attempt{}, false, &lock.SupersededError{Key: r.Key, By: decode(by)}
+		}
+		return lock.Attempt{}, false, s.failure(fmt.Errorf("the token of this wait was ended already (%s)", how))
 	}
 }
 
 // confirm waits until enough replicas have the lock that was just granted. Every error is Ambiguous, so that
 // the lock is given back.
-func (s *Store) confirm(ctx context.Context, r lock.Request) error {
+func (s *Store) confirm(ctx context.Context, k lock.Key) error {
 	if s.minReplicas == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*confirmTimeout)
 	defer cancel()
-	got, err := s.replicas(ctx, r.Key)
+	got, err := s.replicas(ctx, k)
 	if err == nil && got < s.minReplicas {
 		return &lock.StoreError{
 			Failure: lock.Unconfirmed, Addr: s.addr, Ambiguous: true,
@@ -282,7 +345,7 @@ func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v l
 		return lock.Attempt{}, s.check(&p)
 	}
 	a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int()), Guarded: p.int() == 1}
-	return a, errors.Join(s.check(&p), s.confirm(ctx, r))
+	return a, errors.Join(s.check(&p), s.confirm(ctx, r.Key))
 }
 
 // Block implements lock.Store.
@@ -383,7 +446,7 @@ func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error)
 	if err := s.check(&p); err != nil || renewal.Fence == r.Known {
 		return renewal, err
 	}
-	return renewal, s.confirm(ctx, r) // a grant like any other, also when we ask for the second time
+	return renewal, s.confirm(ctx, r.Key) // a grant like any other, also when we ask for the second time
 }
 
 // Check asks for a server whether the holder of a lock has declared an update. If so, the lease lasts for

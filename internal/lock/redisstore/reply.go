@@ -141,5 +141,6 @@ func (s *Store) state(reply any) (lock.State, error) {
 		waiter.Record = decode(record)
 		state.Waiters = append(state.Waiters, waiter)
 	}
+	state.Freeze = p.freeze()
 	return state, errors.Join(s.check(&p), s.check(&w))
 }

@@ -31,6 +31,7 @@ var (
 	checkScript   = script("check")
 	inspectScript = script("inspect")
 	offerScript   = script("offer")
+	freezeScript  = script("freeze")
 )
 
 func script(name string) func() *redis.Script {

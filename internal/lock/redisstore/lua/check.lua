@@ -6,7 +6,7 @@
 local REF, OLD, NEW, LEAST = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 remember_end(GUARDED, 'yes', 7 * DAY)
 local owner = redis.call('GET', LOCK)
-if not owner or redis.call('HGET', META, 'owner') ~= owner then return {'not-held', holder()} end
+if not owner or owner == ICE or redis.call('HGET', META, 'owner') ~= owner then return {'not-held', holder()} end
 local why = 'not-declared'
 for _, field in ipairs(redis.call('HKEYS', META)) do
 	local intent = string.sub(field, 1, 2) == 'i:' and redis.call('HGET', META, field) or ''

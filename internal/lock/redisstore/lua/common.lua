@@ -1,7 +1,7 @@
 -- Shared by every script.
 -- KEYS: 1 lock  2 meta  3 queue  4 fence  5 events  6 waiters  7 ended  8 alive, which is the prefix of
 -- channels and never written: while a slot of a Cluster moves, a script runs only where all of its keys
--- are, so with this one nowhere.
+-- are, so with this one nowhere  9 frozen
 -- None can fail halfway because a key has moved. The wake list of the next in line is the one key that
 -- cannot be named beforehand.
 -- ARGV: 1 token  2 prefix of wake keys  3 claim, ms  4 most events that are kept, 0 for none
@@ -9,10 +9,14 @@
 -- What may be refused (a command by ACL, a key by its type) comes before what grants the lock, and every
 -- script may be repeated.
 local LOCK, META, QUEUE, FENCE, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local WAITERS, ENDED, ALIVE = KEYS[6], KEYS[7], KEYS[8]
+local WAITERS, ENDED, ALIVE, FROZEN = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local TOKEN, WAKE, CLAIM, KEEP = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local LIFE, KNOWN = tonumber(ARGV[5]), tonumber(ARGV[6])
 local DAY = 86400000
+-- Stands for a freeze among those who hold and share a lock. Its second share is for older clients, which
+-- count a holder twice that they take over from.
+local ICE = '!frozen'
+local function icy(field) return string.sub(field, 1, 3) == 's:!' end
 local PROTOCOL = 1
 local STRETCH, NEAR, FAR = 6, 4, 20
 local RENEWAL_SLACK = 5000 -- ms
@@ -99,9 +103,18 @@ local function alive(owner)
 	return record, us
 end
 
+-- The field of WAITERS that says when a waiter arrived, if that is not its ticket, and its group.
+local function entry(owner) return 'p:' .. owner end
+
 local function leave_queue(owner)
 	redis.call('ZREM', QUEUE, owner)
-	redis.call('HDEL', WAITERS, owner)
+	redis.call('HDEL', WAITERS, owner, entry(owner))
+end
+
+-- When a waiter with this ticket arrived, and its group.
+local function arrival(owner, ticket)
+	local us, group = parse_until(redis.call('HGET', WAITERS, entry(owner)))
+	return us or tonumber(ticket), group or ''
 end
 
 -- Wakes a waiter.
@@ -117,7 +130,9 @@ end
 
 -- Extends the lock to ttl, ms. One that another who shares it has extended further is not shortened.
 local function extend(ttl)
-	if tonumber(ttl) > (tonumber(redis.call('HGET', META, 'ttl') or '') or 0) then redis.call('HSET', META, 'ttl', ttl) end
+	local m = redis.call('HMGET', META, 'ttl', 'lease')
+	if tonumber(ttl) > (tonumber(m[1] or '') or 0) then redis.call('HSET', META, 'ttl', ttl) end
+	if m[2] and tonumber(ttl) > tonumber(m[2]) then redis.call('HSET', META, 'lease', ttl) end
 	if redis.call('PTTL', LOCK) < tonumber(ttl) then redis.call('PEXPIRE', LOCK, ttl) end
 end
 
@@ -126,7 +141,7 @@ end
 local function grant(owner, record, ttl, waited, kind, ...)
 	local last = redis.call('HMGET', META, 'owner', 'record', 'fence')
 	local fence = next_fence()
-	if last[1] and last[1] ~= owner and kind ~= 'taken_over' and not how_ended(last[1]) then
+	if last[1] and last[1] ~= owner and last[1] ~= ICE and kind ~= 'taken_over' and not how_ended(last[1]) then
 		event('expired', last[2], 'fence', last[3], 'hold_ms', held())
 	end
 	if kind then event(kind, record, 'fence', int(fence), ...) end
@@ -147,9 +162,60 @@ end
 local function shares()
 	local n = 0
 	for _, field in ipairs(redis.call('HKEYS', META)) do
-		if string.sub(field, 1, 2) == 's:' then n = n + 1 end
+		if string.sub(field, 1, 2) == 's:' and not icy(field) then n = n + 1 end
 	end
 	return n
+end
+
+-- The freeze of this lock that lasts longest: until when (µs), what it says, and whose it is (own, branch
+-- or repo: who froze the branch or the whole repository froze this lock too); nil for none. The
+-- text is since when (µs) and JSON.
+local function freeze()
+	local last, text, scope
+	for i, value in ipairs(redis.call('HMGET', FROZEN, 'own', 'branch', 'repo')) do
+		local us, said = parse_until(value or '')
+		if us and us > NOW and us > (last or 0) then
+			last, text, scope = us, said, ({'own', 'branch', 'repo'})[i]
+		end
+	end
+	return last, text, scope
+end
+
+-- What a client is told of it: ms left, µs since it began, JSON, scope. 0 ms: the lock is not frozen.
+local function told_freeze()
+	local us, text, scope = freeze()
+	if not us then return {0, 0, '', ''} end
+	local since, json = parse_until(text)
+	return {math.ceil((us - NOW) / 1000), math.max(0, NOW - (since or NOW)), json or '', scope}
+end
+
+-- A freeze holds a free lock, and shares one that is held: clients that know no freeze know these, so
+-- that they leave the lock alone. The present hold must not expire meanwhile, because such a client would
+-- take the lock then.
+local function ice(us, text)
+	local left, owner = math.ceil((us - NOW) / 1000), redis.call('GET', LOCK)
+	local m = redis.call('HMGET', META, 'owner', 'ttl', 'lease', 'since')
+	if owner and owner ~= ICE and (m[1] ~= owner or shares() > 0) then
+		if m[1] ~= owner then return end -- a writer that is none of ours
+		local lease = tonumber(m[3] or m[2] or '') or redis.call('PTTL', LOCK)
+		local ttl, now = math.max(lease, left), redis.call('PTTL', LOCK)
+		redis.call('HSET', META, 's:' .. ICE, '1', 's:' .. ICE .. '2', '1', 'r:' .. ICE, text, 'lease', int(lease), 'ttl', int(ttl))
+		if now < left then
+			redis.call('PEXPIRE', LOCK, int(left))
+		elseif now > ttl then
+			redis.call('PEXPIRE', LOCK, int(ttl))
+		end
+		return
+	end
+	local since, json = parse_until(text)
+	local ok, said = pcall(cjson.decode, json or '')
+	local record = ok and type(said) == 'table' and type(said.by) == 'table' and cjson.encode(said.by) or '{}'
+	local fence = redis.call('GET', FENCE) or '1' -- a freeze is no grant
+	redis.call('DEL', META)
+	redis.call('HSET', META, 'version', PROTOCOL, 'owner', ICE, 'fence', fence, 'since', int(since or NOW),
+		'record', record, 'ttl', int(left), 'key', LOCK, 's:' .. ICE, '1')
+	redis.call('PEXPIRE', META, DAY)
+	redis.call('SET', LOCK, ICE, 'PX', int(left))
 end
 
 -- The first waiter that has shown life lately, its record, and until when it counts as alive; those before
@@ -187,18 +253,57 @@ end
 local function hand_over()
 	local head, record = first_alive()
 	if not head then return nil end
-	local waited = ms(NOW - tonumber(redis.call('ZSCORE', QUEUE, head)))
+	local waited = ms(NOW - arrival(head, redis.call('ZSCORE', QUEUE, head)))
 	grant(head, record, CLAIM, waited, 'handed_over')
 	call_first()
 	return head
 end
 
--- Frees the lock, or hands it over, in which case it is true.
+-- Frees the lock, or hands it over, in which case it is true. A frozen one is left to the freeze.
 local function free_or_hand_over()
+	local us, text = freeze()
+	if us then
+		redis.call('DEL', LOCK)
+		ice(us, text)
+		return false
+	end
 	if hand_over() then return true end
 	redis.call('DEL', META)
 	redis.call('DEL', LOCK)
 	return false
+end
+
+-- Ends what a freeze has of the lock, and hands that over if nobody else has it. Returns as free_or_hand_over.
+local function melt()
+	local owner, m = redis.call('GET', LOCK), redis.call('HMGET', META, 'owner', 'lease')
+	redis.call('HDEL', META, 's:' .. ICE, 's:' .. ICE .. '2', 'r:' .. ICE, 'lease')
+	if owner == ICE then return free_or_hand_over() end
+	if m[2] then redis.call('HSET', META, 'ttl', m[2]) end
+	if not owner or m[1] ~= owner then return false end
+	if shares() == 0 then return free_or_hand_over() end -- released by an older client
+	if m[2] and redis.call('PTTL', LOCK) > tonumber(m[2]) then redis.call('PEXPIRE', LOCK, m[2]) end
+	return false
+end
+
+-- Brings the lock and its freeze into line, whatever older clients did. Returns whether it is frozen.
+local function settle()
+	local us, text = freeze()
+	local owner, m = redis.call('GET', LOCK), redis.call('HMGET', META, 'owner', 's:' .. ICE)
+	if us then
+		local lost = owner == ICE and m[1] ~= ICE
+		local alone = owner and owner ~= ICE and m[1] == owner and (not m[2] or shares() == 0)
+		if not owner or lost or alone then ice(us, text) end
+	elseif owner == ICE or m[2] then
+		melt()
+	end
+	return us ~= nil
+end
+
+-- Notes a freeze of this scope.
+local function note_freeze(scope, us, text)
+	redis.call('HSET', FROZEN, scope, until_text(us, text))
+	local left = math.ceil((us - NOW) / 1000)
+	if redis.call('PTTL', FROZEN) < left then redis.call('PEXPIRE', FROZEN, int(left)) end
 end
 
 -- Who holds the lock: token, ms left, fence, microseconds held, record, ttl in ms, and all who share it,
@@ -206,19 +311,19 @@ end
 -- ours left no record, or that of a holder before it.
 local function holder()
 	local owner = redis.call('GET', LOCK)
-	if not owner then return {'', 0, 0, 0, '', 0, {}} end
+	if not owner or owner == ICE then return {'', 0, 0, 0, '', 0, {}} end
 	local left = redis.call('PTTL', LOCK)
-	local m = redis.call('HMGET', META, 'owner', 'fence', 'since', 'record', 'ttl')
+	local m = redis.call('HMGET', META, 'owner', 'fence', 'since', 'record', 'ttl', 'lease')
 	if m[1] ~= owner then return {owner, left, 0, 0, '', 0, {}} end
 	local parts = {}
 	for _, field in ipairs(redis.call('HKEYS', META)) do
-		if string.sub(field, 1, 2) == 's:' then
+		if string.sub(field, 1, 2) == 's:' and not icy(field) then
 			local token = string.sub(field, 3)
 			parts[#parts + 1] = token
 			parts[#parts + 1] = redis.call('HGET', META, 'r:' .. token) or ''
 		end
 	end
-	return {owner, left, tonumber(m[2]), math.max(0, NOW - tonumber(m[3])), m[4] or '', tonumber(m[5] or '') or left, parts}
+	return {owner, left, tonumber(m[2]), math.max(0, NOW - tonumber(m[3])), m[4] or '', tonumber(m[6] or m[5] or '') or left, parts}
 end
 
 -- Remembers how the hold of everybody who shares the lock ended.
@@ -251,9 +356,10 @@ local function subscribers(owner, count)
 end
 
 -- Whether the last renewal is so old that a holder that lives would have made another: one is due
--- after a third of the TTL, and some time to carry it out.
+-- after a third of the TTL, and some time to carry it out. Of one that a freeze has extended nothing tells.
 local function overdue()
-	local ttl = tonumber(redis.call('HGET', META, 'ttl') or '')
+	local m = redis.call('HMGET', META, 'ttl', 'lease')
+	local ttl = not m[2] and tonumber(m[1] or '')
 	return ttl and redis.call('PTTL', LOCK) < ttl * 2 / 3 - RENEWAL_SLACK
 end
 
@@ -268,7 +374,7 @@ local function presence(owner)
 		local value = values[i]
 		if field == 'owner' and value ~= owner or field == 'unsure' then return -1 end
 		if field == 'replicated' then replicated = true end
-		if string.sub(field, 1, 2) == 's:' then
+		if string.sub(field, 1, 2) == 's:' and not icy(field) then
 			if value == '1' then return -1 end
 			claims[#claims + 1] = value
 		end

@@ -11,10 +11,12 @@ local owner = redis.call('GET', LOCK)
 local m = redis.call('HMGET', META, 'owner', 'fence')
 if m[1] ~= owner then return {0} end
 if owner == TOKEN then return granted(tonumber(m[2])) end -- it was carried out before
-if owner ~= HOLDER then return {0} end
+if owner ~= HOLDER or freeze() then return {0} end
 if MODE == 'takeover' then
 	local over = {HOLDER}
-	for i = 11, #ARGV do over[#over + 1] = ARGV[i] end
+	for i = 11, #ARGV do
+		if ARGV[i] ~= HOLDER then over[#over + 1] = ARGV[i] end
+	end
 	local others = shares()
 	for _, token in ipairs(over) do others = others - redis.call('HEXISTS', META, 's:' .. token) end
 	if others > 0 then return {0} end

@@ -1,8 +1,8 @@
 -- Keeps what followers offer to the holder of the lock.
--- KEYS: 9 offers, a hash: TOKEN its offer (JSON), landed:TOKEN when it was pushed, how many together and by
--- whom, paused until when (µs); from 10 on, the wake lists of the tokens that have landed
+-- KEYS: 10 offers, a hash: TOKEN its offer (JSON), landed:TOKEN when it was pushed, how many together and by
+-- whom, paused until when (µs); from 11 on, the wake lists of the tokens that have landed
 -- ARGV: 7 what to do  8 and 9 by what is done
-local OFFERS, DO = KEYS[9], ARGV[7]
+local OFFERS, DO = KEYS[10], ARGV[7]
 local function time(field)
 	return tonumber(string.match(redis.call('HGET', OFFERS, field) or '', '^%d+') or '') or 0
 end
@@ -29,7 +29,7 @@ if DO == 'pause' then -- 8 ms
 end
 
 if DO == 'claim' then -- 8 at most. Returns {token, offer, …} in line order
-	if redis.call('GET', LOCK) ~= TOKEN then return {} end
+	if redis.call('GET', LOCK) ~= TOKEN or freeze() then return {} end
 	local waits, claimed = {}, {}
 	for _, token in ipairs(redis.call('ZRANGE', QUEUE, 0, -1)) do
 		waits[token] = true

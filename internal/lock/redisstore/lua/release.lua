@@ -6,12 +6,13 @@ FREEING = true
 local owner = redis.call('GET', LOCK)
 local m = redis.call('HMGET', META, 'owner', 'record', 'fence', 's:' .. TOKEN)
 local ticket = redis.call('ZSCORE', QUEUE, TOKEN)
+local arrived = ticket and arrival(TOKEN, ticket)
 leave_queue(TOKEN) -- a full server allows this, and after it the rest
 redis.call('DEL', WAKE .. TOKEN)
 -- An acquire or a renewal that is still on its way must not take back what was released.
 remember_end(TOKEN, ARGV[7], ARGV[8])
 if ticket and ARGV[9] ~= '' then
-	event(ARGV[7], ARGV[9], 'wait_ms', ms(NOW - tonumber(ticket)))
+	event(ARGV[7], ARGV[9], 'wait_ms', ms(NOW - arrived))
 end
 
 local known = owner and m[1] == owner

@@ -1,0 +1,160 @@
+package redisstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/git-gitops/git-gitops/internal/lock"
+)
+
+// freezeText is what Redis keeps of a freeze.
+type freezeText struct {
+	By     lock.Record `json:"by"` // as a holder, to clients that know no freeze
+	Reason string      `json:"reason,omitempty"`
+}
+
+// Freeze has nobody granted a lock for a time, nor the narrower ones in its branch, nor those of a whole
+// repository. The present holders go on. The answer is what the request names, and then what it froze with
+// that; a freeze that is there already is replaced.
+func (s *Store) Freeze(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen, error) {
+	text, err := json.Marshal(freezeText{By: r.By, Reason: r.Reason})
+	if err != nil {
+		return nil, fmt.Errorf("encode the freeze: %w", err)
+	}
+	until := int64(0)
+	if r.For == 0 {
+		until = r.Until.UnixMicro()
+	}
+	first, err := s.freeze(ctx, r.Key, "freeze", lock.ThisLock, r, until, string(text), 0)
+	if err != nil {
+		return nil, err
+	}
+	all := []lock.Frozen{first.Frozen}
+	if first.until == 0 {
+		return all, nil // that time has passed
+	}
+	return s.freezeBelow(ctx, all, "freeze", r, first.until, string(text), first.since)
+}
+
+// Thaw ends what Freeze began. What was frozen otherwise too stays so.
+func (s *Store) Thaw(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen, error) {
+	first, err := s.freeze(ctx, r.Key, "thaw", lock.ThisLock, r, 0, "", 0)
+	if err != nil {
+		return nil, err
+	}
+	return s.freezeBelow(ctx, []lock.Frozen{first.Frozen}, "thaw", r, 0, "", 0)
+}
+
+// freezeBelow freezes or thaws every lock of which there is a key and that a lock stands for. One without a
+// key asks by itself when it is first used.
+func (s *Store) freezeBelow(ctx context.Context, all []lock.Frozen, do string, r lock.FreezeRequest, until int64, text string, since int64) ([]lock.Frozen, error) {
+	k := r.Key
+	scope, begin := lock.ItsBranch, k.ID()+":"
+	if mark(k) {
+		scope, begin = lock.WholeRemote, k.ID()
+	}
+	if k.Verbatim != "" || k.Name != "" {
+		return all, nil
+	}
+	ids, err := s.ids(ctx, "[lmqf]*", begin)
+	if err != nil {
+		return all, err
+	}
+	for _, id := range ids {
+		below := lock.ParseID(id[1 : len(id)-1])
+		if below.Verbatim != "" || below == k {
+			continue
+		}
+		one, err := s.freeze(ctx, below, do, scope, r, until, text, since)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, one.Frozen)
+	}
+	return all, nil
+}
+
+// mark reports whether a key stands for every lock of a repository.
+func mark(k lock.Key) bool { return k == k.WholeRepo() }
+
+type frozen struct {
+	lock.Frozen
+	until, since int64 // µs
+}
+
+func (s *Store) freeze(ctx context.Context, k lock.Key, do string, scope lock.Scope, r lock.FreezeRequest, until int64, text string, since int64) (frozen, error) {
+	isMark := 0
+	if mark(k) {
+		isMark = 1
+	}
+	reply, err := s.run(ctx, freezeScript, k, "", 0,
+		do, string(scope), until, r.For.Milliseconds(), text, encode(r.By), r.Reason, since, isMark)
+	if err != nil {
+		return frozen{}, err
+	}
+	p := parser{reply: reply}
+	f := frozen{Frozen: lock.Frozen{Key: k, Before: p.int() == 1}, until: p.int(), since: p.int()}
+	f.Until, f.Holder, f.Freeze = time.UnixMicro(f.until), p.holder(), p.freeze()
+	if err := s.check(&p); err != nil || do == "thaw" || f.until == 0 || isMark == 1 {
+		return f, err
+	}
+	return f, s.confirm(ctx, k)
+}
+
+// freezesAbove are the freezes of what a lock is part of, in the words of Redis; "" for none.
+type freezesAbove struct{ repo, branch string }
+
+func (s *Store) freezesAbove(ctx context.Context, k lock.Key) (*freezesAbove, error) {
+	var above freezesAbove
+	ctx, cancel := context.WithTimeout(ctx, s.patience())
+	defer cancel()
+	ask := func(k lock.Key) *redis.StringCmd {
+		return s.client.HGet(ctx, s.layout.frozen(k), string(lock.ThisLock))
+	}
+	for _, one := range []struct {
+		text *string
+		key  lock.Key
+	}{{&above.repo, k.WholeRepo()}, {&above.branch, k.WholeBranch()}} {
+		if one.key == k {
+			continue
+		}
+		text, err := ask(one.key).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, s.failure(err)
+		}
+		*one.text = text
+	}
+	return &above, nil
+}
+
+// thawOutdated thaws what was frozen because of a freeze that has ended since.
+func (s *Store) thawOutdated(ctx context.Context, k lock.Key, before, now freezesAbove) error {
+	for _, one := range []struct {
+		scope       lock.Scope
+		before, now string
+	}{{lock.WholeRemote, before.repo, now.repo}, {lock.ItsBranch, before.branch, now.branch}} {
+		if one.before != "" && one.now == "" {
+			if _, err := s.freeze(ctx, k, "thaw", one.scope, lock.FreezeRequest{}, 0, "", 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *parser) freeze() lock.Freeze {
+	q := parser{reply: p.next()}
+	f := lock.Freeze{Left: time.Duration(q.int()) * time.Millisecond, Age: micros(q.int())}
+	var text freezeText
+	if json.Unmarshal([]byte(q.text()), &text) == nil { // anybody may have written it
+		f.By, f.Reason = text.By, text.Reason
+	}
+	f.Scope = lock.Scope(q.text())
+	p.bad = p.bad || q.bad
+	return f
+}

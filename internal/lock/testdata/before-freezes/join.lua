@@ -1,0 +1,27 @@
+-- Makes a holder's lock the token's as well ("join"), or instead ("takeover", which nobody may
+-- share).
+-- ARGV: 7 ttl, ms  8 the holder's token  9 join or takeover  10 record  11 and on, for a takeover:
+-- tokens of those whose shares end with it
+-- Returns {1, fence}, or {0} when that holder does not have it any more.
+local TTL, HOLDER, MODE, RECORD = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+if how_ended(TOKEN) then return {0} end
+local owner = redis.call('GET', LOCK)
+local m = redis.call('HMGET', META, 'owner', 'fence')
+if m[1] ~= owner then return {0} end
+if owner == TOKEN then return {1, tonumber(m[2])} end -- it was carried out before
+if owner ~= HOLDER then return {0} end
+if MODE == 'takeover' then
+	local over = {HOLDER}
+	for i = 11, #ARGV do over[#over + 1] = ARGV[i] end
+	local others = shares()
+	for _, token in ipairs(over) do others = others - redis.call('HEXISTS', META, 's:' .. token) end
+	if others > 0 then return {0} end
+	local fence = grant(TOKEN, RECORD, TTL, nil, 'taken_over')
+	for _, token in ipairs(over) do remember_end(token, 'taken over', DAY) end
+	return {1, fence}
+end
+leave_queue(TOKEN)
+redis.call('HSET', META, 's:' .. TOKEN, '1', 'r:' .. TOKEN, RECORD)
+found()
+extend(TTL)
+return {1, tonumber(m[2])}
