@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -20,6 +21,8 @@ type faults struct {
 	w    *world
 	dice *rand.Rand
 	all  sync.WaitGroup // those under way
+
+	older string // the folder of data with which Redis is to start; "": its own
 
 	counts map[string]int
 }
@@ -45,6 +48,7 @@ var plan = []fault{
 	{"pause all", 3, func(f *faults, p *pipeline) bool { return p != nil && f.pause(p, true, true) }},
 	{"redis restarts empty", 2, func(f *faults, _ *pipeline) bool { return f.restart(true) }},
 	{"redis restarts", 3, func(f *faults, _ *pipeline) bool { return f.restart(false) }},
+	{"redis restarts with older data", 3, func(f *faults, _ *pipeline) bool { return f.w.fenced && f.rollBack() }},
 	{"redis is cut off", 5, func(f *faults, _ *pipeline) bool {
 		return f.cut(f.w.toRedis[f.dice.IntN(len(f.w.toRedis))], f.between(50*time.Millisecond, 3*time.Second))
 	}},
@@ -184,6 +188,11 @@ func (f *faults) restart(empty bool) bool {
 			f.w.t.Error(err)
 		}
 	}
+	if f.older != "" {
+		if err := errors.Join(os.RemoveAll(filepath.Join(f.w.redis.Dir, "appendonlydir")), os.CopyFS(filepath.Join(f.w.redis.Dir, "appendonlydir"), os.DirFS(f.older))); err != nil {
+			f.w.t.Error(err)
+		}
+	}
 	epoch := f.w.monitor.epochs.Load()
 	time.Sleep(f.between(10*time.Millisecond, 600*time.Millisecond))
 	if err := f.w.redis.Resume(); err != nil {
@@ -194,6 +203,21 @@ func (f *faults) restart(empty bool) bool {
 		p.Mend()
 	}
 	return true
+}
+
+// rollBack restarts Redis with the data that it had when this was called last.
+func (f *faults) rollBack() bool {
+	now, before := filepath.Join(f.w.redis.Dir, "appendonlydir"), filepath.Join(f.w.redis.Dir, "before")
+	_, err := os.Stat(before)
+	if err == nil {
+		f.older = before
+		f.restart(false)
+		f.older = ""
+	}
+	if err := errors.Join(os.RemoveAll(before), os.CopyFS(before, os.DirFS(now))); err != nil {
+		f.w.t.Error(err)
+	}
+	return err == nil
 }
 
 // file lets a file be there for a while.

@@ -241,9 +241,11 @@ func judge(h history, outcomes []outcome) (wrong []string, lost int) {
 		switch {
 		case missing && first >= 0:
 			complain("%s (%s): only a part of it landed", o.id, o.kind)
+		case first >= 0 && o.kind == stale:
+			complain("%s pushed without the lock, and is in the history", o.id)
 		case first >= 0 && (o.kind == "abandon" || o.kind == "fail" || o.kind == "unlock"):
 			complain("%s (%s) has never pushed, and is in the history", o.id, o.kind)
-		case o.code == 0 && !o.pushed && o.kind != "abandon" && o.kind != "unlock":
+		case o.code == 0 && !o.pushed && o.kind != "abandon" && o.kind != "unlock" && o.kind != stale:
 			complain("%s (%s) exited 0 without a push", o.id, o.kind)
 		}
 		// Nobody of the same lock came between what it cloned and what it landed.

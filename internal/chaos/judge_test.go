@@ -84,6 +84,12 @@ func TestJudge(t *testing.T) {
 			outcomes: []outcome{{id: "a", kind: "locked", group: "main"}},
 			want:     "exited 0 without a push",
 		},
+		{
+			name:     "landed without the lock",
+			commits:  []commit{seed, edit("a", 1, "a\n")},
+			outcomes: []outcome{{id: "a", kind: stale, group: "main"}},
+			want:     "pushed without the lock",
+		},
 	} {
 		wrong, lost := judge(history{commits: test.commits, moves: test.moves}, test.outcomes)
 		if test.want == "" && len(wrong) > 0 || test.want != "" && !slices.ContainsFunc(wrong, func(w string) bool { return strings.Contains(w, test.want) }) || lost != test.lost {

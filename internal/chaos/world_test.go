@@ -49,6 +49,7 @@ type world struct {
 	remote   string // of those who use the lock, through toGit
 	direct   string // of outsiders
 	identity string // of the repository, as in the names of its locks
+	fenced   bool   // the git server has our hook
 
 	events  *os.File // a line for each fault and each grant, for who looks into a failure
 	mu      sync.Mutex
@@ -161,6 +162,15 @@ func (w *world) build(more ...string) {
 	}
 }
 
+// fence has the git server refuse whoever does not hold the lock.
+func (w *world) fence() {
+	w.t.Helper()
+	w.must("git-gitops", "install", "--server", w.bare)
+	w.must("git", "-C", w.bare, "config", "gitops.protect", "main")
+	w.must("git", "-C", w.bare, "config", "gitops.lockRepo", w.identity)
+	w.fenced = true
+}
+
 // env is the environment of every command, which knows nothing of the machine.
 func (w *world) env(more ...string) []string {
 	return append([]string{
@@ -181,6 +191,9 @@ func (w *world) env(more ...string) []string {
 }
 
 func (w *world) command(name string, args ...string) *exec.Cmd {
+	if name == "git-gitops" {
+		name = filepath.Join(w.dir, "bin", name)
+	}
 	cmd := exec.Command(name, args...)
 	cmd.Env = w.env()
 	cmd.Dir = w.dir

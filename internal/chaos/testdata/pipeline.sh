@@ -100,6 +100,12 @@ bracket)
 	step amend git gitops push -q -f || give_up 14
 	step unlock git gitops unlock
 	;;
+stale)
+	# As one that knows nothing of the lock, at once or after its time: the server must refuse it.
+	step stale git push -q -f
+	sleep "$((RANDOM % 7))"
+	step stale git push -q -f
+	;;
 outsider)
 	push git push -q || give_up 13
 	;;
