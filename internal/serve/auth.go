@@ -32,7 +32,7 @@ const (
 	cookieName  = "gitops_session"
 )
 
-// operators says who may break locks: users of a file, or whom a proxy in front names.
+// operators says who may break, freeze and thaw locks: users of a file, or whom a proxy in front names.
 type operators struct {
 	hashes  map[string][]byte // bcrypt, by user
 	header  string            // that the proxy sets; "": there is none

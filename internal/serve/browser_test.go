@@ -143,6 +143,14 @@ func (f *fleet) Break(context.Context, lock.Key, lock.Token, lock.Record, string
 	return lock.NotHeld, errors.New("this lock does not change")
 }
 
+func (f *fleet) Freeze(context.Context, lock.FreezeRequest) ([]lock.Frozen, error) {
+	return nil, errors.New("this lock does not change")
+}
+
+func (f *fleet) Thaw(context.Context, lock.FreezeRequest) ([]lock.Frozen, error) {
+	return nil, errors.New("this lock does not change")
+}
+
 // newFleet makes n locks with the past of six hours. With each of at least 0 every lock is held and so many wait for it; else
 // some are, and for some of these a few wait.
 func newFleet(n, each int) *fleet {
@@ -173,6 +181,9 @@ func newFleet(n, each int) *fleet {
 		}
 		if each >= 0 || i%7 != 3 {
 			s.Holder = &lock.Holder{Record: who(), Token: lock.NewToken(), Fence: lock.Fence(1000 + i), Known: true, Age: now.Sub(end)}
+			if i == 4 && each < 0 {
+				s.Freeze = lock.Freeze{By: lock.Record{User: "alice", Host: "desk"}, Reason: "release day", Left: 40 * time.Minute, Scope: lock.ThisLock}
+			}
 			if i == 9 {
 				s.Holder.Presence = lock.Absent
 			}
@@ -314,6 +325,17 @@ func TestBrowser(t *testing.T) {
 	b.until("what was done", `document.querySelector(".notice")?.textContent.includes("The lock is broken")`)
 	b.until("who did it, and why", `document.getElementById("history").textContent.includes("by op@") && document.getElementById("history").textContent.includes("stuck")`)
 	b.until("who has it now", `document.querySelector("#holder .big").textContent.includes("carol@runner")`)
+
+	// It is frozen and thawed, and the page as it stands says so.
+	b.until("both forms", `document.readyState === "complete" && document.querySelectorAll("form[action$=freeze], form[action$=thaw]").length === 2`)
+	other := newTab(t) // looks on
+	other.do(chromedp.Navigate(s.url + "/"))
+	b.do(chromedp.SetValue("#why", "release day"), chromedp.Submit("form[action$=freeze]"))
+	other.until("it is frozen", `document.querySelector(".lock.frozen .frozen") !== null`)
+	b.until("who froze it, and why", `document.getElementById("holder")?.textContent.includes("by op@") && document.getElementById("holder").textContent.includes("release day")`)
+	b.do(chromedp.Submit("form[action$=thaw]"))
+	other.until("it is thawed", `document.querySelector(".lock.frozen") === null && document.querySelectorAll(".lock").length === 3`)
+	b.until("that it is thawed", `document.querySelector(".notice")?.textContent === "The lock is thawed."`)
 
 	// Another hold than the one that the page showed is not broken.
 	erin := s.wait(key("main"), record("erin"))

@@ -49,6 +49,7 @@ type lockState struct {
 	lock.State
 	since   time.Time   // of the hold
 	arrived []time.Time // of each waiter
+	until   time.Time   // of the freeze; zero: it is not frozen
 	events  []redisstore.Event
 }
 
@@ -228,6 +229,13 @@ func settle(s lock.State, before *lockState, at time.Time) *lockState {
 		h.Age, h.Left = 0, 0
 		l.Holder = &h
 	}
+	if f := s.Freeze; f.Frozen() {
+		l.until = at.Add(f.Left)
+		if apart := l.until.Sub(before.until); apart.Abs() < 2*time.Second {
+			l.until = before.until
+		}
+	}
+	l.Freeze.Age, l.Freeze.Left = 0, 0
 	known := map[lock.Token]time.Time{}
 	for i, w := range before.Waiters {
 		known[w.Token] = before.arrived[i]
@@ -246,7 +254,7 @@ func settle(s lock.State, before *lockState, at time.Time) *lockState {
 
 // same reports whether a page shows both alike.
 func (l *lockState) same(o *lockState) bool {
-	return o != nil && reflect.DeepEqual(l.State, o.State) && sameEvents(l.events, o.events)
+	return o != nil && l.until.Equal(o.until) && reflect.DeepEqual(l.State, o.State) && sameEvents(l.events, o.events)
 }
 
 // sameEvents compares two parts of the events of one lock.

@@ -36,6 +36,8 @@ type Store interface {
 	Now(ctx context.Context) (time.Time, error)
 	Events(ctx context.Context, since time.Time) ([]redisstore.Event, error)
 	Break(ctx context.Context, k lock.Key, holder lock.Token, by lock.Record, why string) (lock.ReleaseResult, error)
+	Freeze(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen, error)
+	Thaw(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen, error)
 }
 
 // Options are how the page is served. Store, and what prints for machines, are required.
@@ -54,7 +56,7 @@ type Options struct {
 	Stats   func(io.Writer, []redisstore.Event) error
 	Metrics func(context.Context, io.Writer) error
 
-	By   lock.Record                      // who breaks a lock, but for the operator's name
+	By   lock.Record                      // who breaks, freezes and thaws a lock, but for the operator's name
 	Warn func(format string, args ...any) // for the server's log
 }
 
@@ -150,6 +152,8 @@ func (s *Server) Handler() http.Handler {
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("POST /lock/break", s.breakLock)
+	mux.HandleFunc("POST /lock/freeze", s.freezeLock)
+	mux.HandleFunc("POST /lock/thaw", s.thawLock)
 	mux.HandleFunc("GET /login", s.loginPage)
 	mux.HandleFunc("POST /login", s.login)
 	mux.HandleFunc("POST /logout", s.logout)
@@ -458,7 +462,9 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, code int, snap *sn
 var notices = map[string]string{
 	"broken": "The lock is broken. Its owner's next push fails and says who did it.",
 	"over":   "That hold has ended already: nothing was broken.",
-	"failed": "Redis could not be asked: nothing was broken.",
+	"frozen": "The lock is frozen: nobody gets it until then.",
+	"thawed": "The lock is thawed.",
+	"failed": "Redis did not answer: look whether anything was done.",
 }
 
 func (s *Server) write(w http.ResponseWriter, code int, name string, data any) {
@@ -610,6 +616,56 @@ func (s *Server) breakLock(w http.ResponseWriter, r *http.Request) {
 		case result != lock.NotHeld:
 			done = "broken"
 		}
+	}
+	http.Redirect(w, r, s.o.BasePath+"/lock?id="+url.QueryEscape(id)+"&done="+done, http.StatusSeeOther)
+}
+
+// mostFrozen is the longest freeze that the page makes: one that is forgotten ends.
+const mostFrozen = 7 * 24 * time.Hour
+
+// freezeLock has nobody granted a lock, nor the narrower ones in its branch, for a time.
+func (s *Server) freezeLock(w http.ResponseWriter, r *http.Request) {
+	user, ok := s.who.may(r)
+	if !ok {
+		http.Error(w, "log in as an operator, and use the form on the page of the lock", http.StatusForbidden)
+		return
+	}
+	d, err := time.ParseDuration(r.PostFormValue("for"))
+	if err != nil || d <= 0 || d > mostFrozen {
+		http.Error(w, "say for how long, at most a week", http.StatusBadRequest)
+		return
+	}
+	id, done := r.PostFormValue("id"), "frozen"
+	by := s.o.By
+	by.User, by.Purpose = term.Clean(user), "frozen" // clients that know no freeze take it for a holder
+	_, err = s.o.Store.Freeze(r.Context(), lock.FreezeRequest{Key: lock.ParseID(id), For: d, By: by, Reason: term.Clean(r.PostFormValue("reason"))})
+	if err != nil {
+		done = "failed"
+	}
+	http.Redirect(w, r, s.o.BasePath+"/lock?id="+url.QueryEscape(id)+"&done="+done, http.StatusSeeOther)
+}
+
+// thawLock ends the freeze of a lock, and of what was frozen with it.
+func (s *Server) thawLock(w http.ResponseWriter, r *http.Request) {
+	user, ok := s.who.may(r)
+	if !ok {
+		http.Error(w, "log in as an operator, and use the form on the page of the lock", http.StatusForbidden)
+		return
+	}
+	id, done := r.PostFormValue("id"), "thawed"
+	k := lock.ParseID(id)
+	if l := s.hub.look(r.Context()).byID[id]; l != nil {
+		switch l.Freeze.Scope {
+		case lock.ItsBranch:
+			k.Name = ""
+		case lock.WholeRemote:
+			k = k.WholeRepo()
+		}
+	}
+	by := s.o.By
+	by.User = term.Clean(user)
+	if _, err := s.o.Store.Thaw(r.Context(), lock.FreezeRequest{Key: k, By: by}); err != nil {
+		done = "failed"
 	}
 	http.Redirect(w, r, s.o.BasePath+"/lock?id="+url.QueryEscape(id)+"&done="+done, http.StatusSeeOther)
 }

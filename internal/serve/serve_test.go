@@ -355,6 +355,11 @@ func TestOperators(t *testing.T) {
 	if code, _, _ := s.post("/lock/break", form); code != http.StatusForbidden {
 		t.Errorf("without a login: %d", code)
 	}
+	for _, path := range []string{"/lock/freeze", "/lock/thaw"} {
+		if code, _, _ := s.post(path, url.Values{"id": {key("main").ID()}, "for": {"1h"}}); code != http.StatusForbidden {
+			t.Errorf("%s without a login: %d", path, code)
+		}
+	}
 	if code, body, _ := s.post("/login", url.Values{"user": {"op"}, "password": {"wrong"}}); code != http.StatusUnauthorized || !strings.Contains(body, "wrong user or password") {
 		t.Errorf("wrong password: %d", code)
 	}
@@ -373,6 +378,19 @@ func TestOperators(t *testing.T) {
 		t.Errorf("without a token: %d", code)
 	}
 	form.Set("csrf", csrf.FindStringSubmatch(body)[1])
+	for _, d := range []string{"", "-1h", "1000h", "soon"} {
+		if code, _, _ := s.post("/lock/freeze", url.Values{"csrf": form["csrf"], "id": form["id"], "for": {d}}); code != http.StatusBadRequest {
+			t.Errorf("a freeze for %q: %d", d, code)
+		}
+	}
+	if _, body, _ := s.post("/lock/freeze", url.Values{"csrf": form["csrf"], "id": form["id"], "for": {"1h"}, "reason": {"release day"}}); !strings.Contains(body, "The lock is frozen") {
+		t.Error(body)
+	}
+	s.until(lockPath(key("main")), ">frozen</span>", "by op@", "release day", "alice@runner")
+	if _, body, _ := s.post("/lock/thaw", url.Values{"csrf": form["csrf"], "id": form["id"]}); !strings.Contains(body, "The lock is thawed") {
+		t.Error(body)
+	}
+	s.until("/", "<b>1</b> held", `class="lock held"`)
 	if code, _, _ := s.post("/lock/break", form, "Sec-Fetch-Site", "cross-site"); code != http.StatusForbidden {
 		t.Errorf("from another site: %d", code)
 	}

@@ -27,7 +27,8 @@ const (
 type lockView struct {
 	Part, ID, Name, Host, Repo, Branch, Narrow, Key string
 
-	State   string // absent, waiting, held or free
+	State   string // absent, frozen, waiting, held or free
+	Frozen  *freezeView
 	Holder  *personView
 	HoldID  string // names this hold, and no later one
 	Since   time.Time
@@ -36,6 +37,11 @@ type lockView struct {
 	Count   int // of all waiters
 	More    int // of those that are not shown
 	Strip   strip
+}
+
+type freezeView struct {
+	Until             time.Time
+	By, Reason, Scope string // Scope: what was frozen with it; "": nothing
 }
 
 type personView struct {
@@ -120,13 +126,19 @@ func newLock(l *lockState, now time.Time, span time.Duration) lockView {
 	switch {
 	case v.Holder != nil && v.Holder.Gone:
 		v.State = "absent"
+	case !l.until.IsZero():
+		v.State = "frozen"
 	case v.Count > 0:
 		v.State = "waiting"
+	}
+	if !l.until.IsZero() {
+		what := map[lock.Scope]string{lock.ItsBranch: "branch", lock.WholeRemote: "repository"}
+		v.Frozen = &freezeView{Until: l.until, By: person(l.Freeze.By), Reason: term.Clean(l.Freeze.Reason), Scope: what[l.Freeze.Scope]}
 	}
 	hold := typical(l.events)
 	for i, w := range l.Waiters {
 		wv := waiterView{Position: i + 1, personView: newPerson(w.Record), Since: l.arrived[i], Silent: !w.Alive}
-		if hold > 0 && !l.since.IsZero() {
+		if hold > 0 && !l.since.IsZero() && l.until.IsZero() {
 			wait := time.Duration(i) * hold
 			wv.Turn, wv.Least = l.since.Add(hold+wait).Truncate(time.Second), int(wait/time.Second)
 		}
