@@ -117,7 +117,7 @@ func (g Git) UsesCwdRepo() bool {
 	return true
 }
 
-// reaching is a git that knows a URL by a name, for this command alone: a password in it is then in no argument list of ours.
+// withRemoteAlias is a git that knows a URL by a name, for this command alone: a password in it is then in no argument list of ours.
 func (g Git) withRemoteAlias(url string) (known Git, remote string) {
 	if !strings.Contains(url, "://") || !strings.Contains(url, "@") {
 		return g, url

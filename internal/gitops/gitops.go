@@ -313,7 +313,7 @@ func find(entries []workspace.Entry, k lock.Key) (workspace.Entry, bool) {
 	return workspace.Entry{}, false
 }
 
-// passed leaves a command to git when there is no repository. After any other question that
+// fallBackToGit leaves a command to git when there is no repository. After any other question that
 // failed git might go on, and without a lock: then only its words are passed on.
 func (f *Flows) fallBackToGit(ctx context.Context, err error, words ...string) (process.Exit, error) {
 	var gitErr *git.Error

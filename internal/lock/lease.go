@@ -43,7 +43,7 @@ func (l *Lease) Fence() Fence {
 	return l.fence
 }
 
-// Broken reports whether the lock was granted anew at some time since the lease was made, so that
+// Broken reports whether the lock was granted again at some time since the lease was made, so that
 // another may have held it in between.
 func (l *Lease) Broken() bool {
 	l.mu.Lock()
