@@ -116,6 +116,11 @@ func TestDoctor_aclFor(t *testing.T) {
 	r := pipeline.bash(".", force)
 	wantCode(t, r, 69)
 	wantText(t, r.stderr, "permissions to access one of the keys")
+	for _, verb := range []string{"freeze --for 1h", "thaw"} {
+		r := pipeline.bash(".", "git gitops "+verb+" --repo remote.git --branch main")
+		wantCode(t, r, 69)
+		wantText(t, r.stderr, "permissions to access one of the keys")
+	}
 	w.wantLocks(lockKey(w.path("remote"), "main"))
 
 	viewer := as("viewer")
@@ -135,6 +140,7 @@ func TestDoctor_aclFor(t *testing.T) {
 	as("server").doctor("remote.git").want(t, "permissions", "fail", "hget", "--for server")
 	w.must(".", "redis-cli -p $REDIS_PORT ACL SETUSER server +hget")
 
+	as("operator").must(".", "git gitops freeze --for 1h --repo remote.git --branch main; git gitops thaw --repo remote.git --branch main")
 	as("operator").must(".", force)
 	w.wantLocks()
 

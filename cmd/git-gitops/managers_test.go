@@ -159,7 +159,7 @@ func TestShim_managers(t *testing.T) {
 			if r := w.bash("app", tt.script); r.code == 0 || w.exists("app/own") {
 				t.Errorf("the user's script has not waited: %s", r)
 			} else {
-				wantText(t, r.stdout+r.stderr, "waited 1s for the lock")
+				wantText(t, r.stdout+r.stderr, "for the lock on")
 			}
 		})
 	}

@@ -31,7 +31,7 @@ git gitops doctor --acl USER [--for ROLE]`,
 		Flags: []ucli.Flag{
 			&ucli.BoolFlag{Name: "json", Usage: "one JSON document"},
 			&ucli.StringFlag{Name: "acl", Usage: "only print the Redis command that lets `USER` do what locks need, and no more"},
-			&ucli.StringFlag{Name: "for", Usage: "with --acl: the `ROLE` of the user: pipeline, operator (may break locks), server (the hook of a git server) or viewer (page and metrics)"},
+			&ucli.StringFlag{Name: "for", Usage: "with --acl: the `ROLE` of the user: pipeline, operator (may also break and freeze locks), server (the hook of a git server) or viewer (page and metrics)"},
 		},
 		Action: func(u *ucli.Context) error {
 			if u.Args().Present() {

@@ -39,8 +39,8 @@ var roleCommands = map[Role][]string{
 	},
 }
 
-// usedKinds are the kinds of keys of which all scripts but break take some; operatorKind is break's alone. It is never
-// there: who may not touch it cannot break a lock.
+// usedKinds are the kinds of keys that every script may use. operatorKind is for break and freeze
+// alone. It is never there: who may not touch it cannot break or freeze a lock.
 var usedKinds = append([]string{"lock", "wake", "offers", "blocked"}, kinds...)
 
 const operatorKind = "operator"

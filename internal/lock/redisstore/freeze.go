@@ -92,7 +92,8 @@ func (s *Store) freeze(ctx context.Context, k lock.Key, do string, scope lock.Sc
 	if mark(k) {
 		isMark = 1
 	}
-	reply, err := s.run(ctx, freezeScript, k, "", 0,
+	operator := s.layout.key(operatorKind, tagged(k))
+	reply, err := s.runWith(ctx, freezeScript, k, "", 0, []string{operator},
 		do, string(scope), until, r.For.Milliseconds(), text, encode(r.By), r.Reason, since, isMark)
 	if err != nil {
 		return frozen{}, err

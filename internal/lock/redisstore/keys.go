@@ -32,7 +32,7 @@ const defaultPrefix = "gitops"
 //	                     {REPO@} stands for every lock of a repository, and has no other keys but events
 //	P:alive:{ID}         never there, see common.lua
 //	P:alive:{ID}:TOKEN   no key but a channel, of which a holder's processes are subscribers
-//	P:operator:{ID}      never there: a user of Redis who may not touch it cannot break the lock
+//	P:operator:{ID}      never there: a user of Redis who may not touch it can neither break nor freeze the lock
 //	P:offers:{ID}        hash: the commits that waiters offer to the push of the holder (see lua/offer.lua)
 //	P:blocked:{TOKEN}    what the script of a hold waits for (JSON), expiring
 //
