@@ -375,10 +375,11 @@ func TestSession(t *testing.T) {
 
 			w, p = rooms[row.name+"none"].in(t)
 			w.renewed(seen[row.name+"none"])
-			w.freed(w.open("gate"))
+			w.open("gate")
 			if got := p.wait(); (got.code != 0) != (row.name == "fails") {
 				t.Error(got)
 			}
+			w.freed(time.Now())
 		})
 	}
 }

@@ -134,7 +134,7 @@ func TestLocks_names(t *testing.T) {
 	wantText(t, several.stderr, `"alpha" matches several locks: `+alpha+", "+alphabet, "name one of them")
 	none := w.bash(".", "git gitops locks show beta")
 	wantCode(t, none, 1)
-	wantText(t, none.stderr, `no lock "beta" is held or waited for`)
+	wantText(t, none.stderr, `no lock "beta" is held, waited for or frozen`)
 }
 
 // TestHostile: what others wrote into Redis is printed without doing anything to a terminal, and within bounds.

@@ -63,7 +63,7 @@ func TestWaiter_killed(t *testing.T) {
 	w := newWorld(t)
 	w.seed("remote.git")
 	w.must(".", "git gitops clone -q remote.git holder")
-	dead := w.start(".", "git", "gitops", "clone", "-q", "remote.git", "dead")
+	dead := w.with("GITOPS_CLONE_AHEAD=off").start(".", "git", "gitops", "clone", "-q", "remote.git", "dead")
 	w.until("one waits", func() bool { return w.queued() == 1 })
 	next := w.start(".", "git", "gitops", "clone", "-q", "remote.git", "next")
 	w.until("two wait", func() bool { return w.queued() == 2 })
