@@ -127,6 +127,13 @@ func wait(ctx context.Context, t *testing.T, s lock.Store, r lock.Request, timeo
 		w.lease, w.err = lock.Acquire(ctx, s, r, timeout, func(lock.Waiting) { once.Do(func() { close(queued) }) })
 		w.took = time.Since(started)
 	}()
+	t.Cleanup(func() { // a wait that the test's end cancels asks a server that is gone for a few seconds
+		select {
+		case <-w.done:
+		case <-time.After(30 * time.Second):
+			t.Error("the wait goes on after the test")
+		}
+	})
 	select {
 	case <-queued:
 	case <-w.done:
