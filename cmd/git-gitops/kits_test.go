@@ -75,11 +75,9 @@ func (w *world) job(worker string, steps []kitStep) *process {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	text, err := os.ReadFile(bash)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.write("runner/"+worker, string(text))
+	// cp, not we: a file that we have open for writing cannot be executed, nor while a process that
+	// we have just forked for another test still has it.
+	w.must(".", `mkdir -p runner && cp "$1" "runner/$2"`, bash, worker)
 	var script strings.Builder
 	script.WriteString(`failed=0
 run() {
