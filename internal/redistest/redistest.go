@@ -11,9 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -74,11 +76,27 @@ func FreePort() (string, error) {
 	var err error
 	for range 100 {
 		port := firstPort + rand.IntN(ports) //nolint:gosec // no secret
-		if err = errors.Join(free(port), free(port+busOffset)); err == nil {
+		if err = errors.Join(reserve(port), free(port), free(port+busOffset)); err == nil {
 			return strconv.Itoa(port), nil
 		}
 	}
 	return "", fmt.Errorf("find a free port: %w", err)
+}
+
+var reserved sync.Map // port → what reserves it, for as long as this process lives
+
+// reserve keeps every other test away from a port on which nobody listens yet. Two that start a server
+// on one port at the same time would both find a server there, and one of them would lose it when the
+// other's test ends. The name is an abstract one (unix(7)): the system forgets it with the process.
+func reserve(port int) error {
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	name, err := net.Listen("unix", fmt.Sprintf("@git-gitops-test-port-%d", port))
+	if err == nil {
+		reserved.Store(port, name)
+	}
+	return err
 }
 
 func free(port int) error {
