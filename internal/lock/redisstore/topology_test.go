@@ -83,6 +83,10 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 		}()
 		eventually(t, "it waits", func() bool { return before.ZCard(ctx, of("queue")).Val() == int64(n)+1 })
 	}
+	freeze := lock.FreezeRequest{Key: key, For: time.Hour, Reason: "failover"}
+	if _, err := holding.Freeze(ctx, freeze); err != nil {
+		t.Fatal(err)
+	}
 	if n, err := before.Wait(ctx, 1, time.Second).Result(); n == 0 || err != nil {
 		t.Fatalf("not replicated: %d, %v", n, err)
 	}
@@ -119,6 +123,15 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 		released := time.Now()
 		if _, err := lease.Release(ctx, holding, 5*time.Second); err != nil {
 			t.Fatal(err)
+		}
+		if len(order) == 0 { // nobody gets the lock before the thaw
+			state, err := holding.Inspect(ctx, key)
+			if err != nil || state.Freeze.Reason != "failover" || state.Holder != nil || len(state.Waiters) != waiters {
+				t.Errorf("after the failover and a release: %+v, %v; want it frozen, free, and %d waiting", state, err, waiters)
+			}
+			if _, err := holding.Thaw(ctx, freeze); err != nil {
+				t.Fatal(err)
+			}
 		}
 		g := <-granted
 		if g.err != nil {
