@@ -11,6 +11,7 @@
 #
 # Test points that ask for what we refuse on purpose are listed in refused(), each with the reason.
 set -eu
+here=$(dirname "$(realpath "$0")")
 
 quick=
 if [ "${1-}" = --quick ]; then
@@ -138,26 +139,8 @@ install_missing
 [ -d "$cache" ] || build
 cd "$cache/git/t"
 
-tmp=$(mktemp -d)
-redis=
-trap '[ -z "$redis" ] || { kill "$redis"; wait "$redis" || true; }; rm -rf "$tmp"' EXIT
-trap 'exit 130' INT TERM
-redis-server --port 0 --unixsocket "$tmp/redis" --save '' --dir "$tmp" --logfile redis.log &
-redis=$!
-until redis-cli -s "$tmp/redis" ping >/dev/null 2>&1; do
-	kill -0 "$redis"
-	sleep 0.1
-done
-
-# Nothing of this machine's settings may matter, and no test may wait for ever for a lock.
-for name in $(env | sed -n 's/^\(GITOPS_[A-Z_]*\|REDIS_[A-Z_]*\)=.*/\1/p'); do
-	unset "$name"
-done
-export REDIS_URL="unix://$tmp/redis" GITOPS_LOCK_TIMEOUT=60 XDG_STATE_HOME="$tmp/state"
-
-# A copy, because the suite runs for minutes and the binary may be built anew meanwhile.
-cp "$binary" "$tmp/git-gitops"
-"$tmp/git-gitops" install --shim "$tmp/bin" >/dev/null
+# shellcheck source=scripts/suite-setup.sh disable=SC1091 # lint reads each file by itself
+. "$here/suite-setup.sh"
 scripts | run "$tmp/bin" "$tmp/ours"
 asked=$(redis-cli -s "$tmp/redis" info commandstats | sed -n 's/^cmdstat_evalsha:calls=\([0-9]*\),.*/\1/p')
 failing "$tmp/ours" | run "$(dirname "$real")" "$tmp/theirs"

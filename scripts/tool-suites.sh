@@ -7,6 +7,7 @@
 # The sources are those of their Go modules. What cannot be fetched is named and left out. It needs redis-server, prove
 # (perl) and Go, and as much time as git-lfs takes for itself.
 set -eu
+here=$(dirname "$(realpath "$0")")
 
 if [ $# -lt 1 ] || [ ! -x "$1" ]; then
 	echo "usage: $0 BINARY [TEST…]" >&2
@@ -16,24 +17,8 @@ binary=$(realpath "$1")
 shift
 real=$(dirname "$(command -v git)")
 
-tmp=$(mktemp -d)
-redis=
-trap '[ -z "$redis" ] || { kill "$redis"; wait "$redis" || true; }; chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
-trap 'exit 130' INT TERM
-redis-server --port 0 --unixsocket "$tmp/redis" --save '' --dir "$tmp" --logfile redis.log &
-redis=$!
-until redis-cli -s "$tmp/redis" ping >/dev/null 2>&1; do
-	kill -0 "$redis"
-	sleep 0.1
-done
-
-# Nothing of this machine's settings may matter, and no test may wait for ever for a lock.
-for name in $(env | sed -n 's/^\(GITOPS_[A-Z_]*\|REDIS_[A-Z_]*\)=.*/\1/p'); do
-	unset "$name"
-done
-export REDIS_URL="unix://$tmp/redis" GITOPS_LOCK_TIMEOUT=60 XDG_STATE_HOME="$tmp/state"
-cp "$binary" "$tmp/git-gitops"
-"$tmp/git-gitops" install --shim "$tmp/bin" >/dev/null
+# shellcheck source=scripts/suite-setup.sh disable=SC1091 # lint reads each file by itself
+. "$here/suite-setup.sh"
 
 # source_of copies the source of a Go module to $tmp/$1, or says why not.
 source_of() { # name, module@version
