@@ -159,8 +159,8 @@ func Callers(workTree string) (files []string) {
 	return files
 }
 
-// Expected are the hook managers that a work tree is set up for, as far as they would put a hook of ours
-// where it does not run, each with what to do instead.
+// Expected are the hook managers that a work tree is set up for, as far as they would put a hook of
+// ours where it does not run, each with what to do instead.
 func Expected(workTree string) (all []ManagedError) {
 	for _, m := range managers {
 		if m.name == "pre-commit" { // it runs what it finds
@@ -183,9 +183,9 @@ func Expected(workTree string) (all []ManagedError) {
 	return all
 }
 
-// Uninstall removes our hook from a folder, also where a hook manager has put it, and puts the one that
-// was there before back, byte for byte. Hooks that are not ours are left alone. It reports whether
-// anything was changed.
+// Uninstall removes our hook from a folder, also where a hook manager has put it, and puts the one
+// that was there before back, byte for byte. Hooks that are not ours are left alone. It reports
+// whether anything was changed.
 func Uninstall(dir string) (changed bool, err error) {
 	before := filepath.Join(dir, "pre-push"+Chained)
 	path := filepath.Join(dir, "pre-push")
@@ -204,7 +204,8 @@ func Uninstall(dir string) (changed bool, err error) {
 	}
 }
 
-// putBack puts the hook that was there before in the place of ours, or removes ours if there was none.
+// putBack puts the hook that was there before in the place of ours, or removes ours if there was
+// none.
 func putBack(before, path string) error {
 	err := os.Rename(before, path)
 	if errors.Is(err, fs.ErrNotExist) {

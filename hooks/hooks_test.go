@@ -67,7 +67,8 @@ func snapshot(t *testing.T, dir string) []string {
 	return all
 }
 
-// TestInstall: uninstall puts back what was there, byte for byte, and doing either twice changes nothing.
+// TestInstall: uninstall puts back what was there, byte for byte, and doing either twice changes
+// nothing.
 func TestInstall(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("modes and symlinks")
@@ -225,7 +226,8 @@ func TestInstallAll(t *testing.T) {
 	}
 }
 
-// TestInstallAll_known: every hook of githooks(5) that this git knows is passed on, but for one that is named by a setting.
+// TestInstallAll_known: every hook of githooks(5) that this git knows is passed on, but for one
+// that is named by a setting.
 func TestInstallAll_known(t *testing.T) {
 	html := exec.Command("git", "help", "githooks")
 	html.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "MANPAGER=cat", "MANWIDTH=200", "MAN_KEEP_FORMATTING=")

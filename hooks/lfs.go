@@ -13,7 +13,8 @@ func HasLFS(commonDir string) bool {
 	return err == nil
 }
 
-// LFSUploader is the hook that uploads Git LFS content when git looks for hooks in a folder; "" when none does.
+// LFSUploader is the hook that uploads Git LFS content when git looks for hooks in a folder; ""
+// when none does.
 func LFSUploader(commonDir, dir string) string {
 	hook := filepath.Join(dir, "pre-push")
 	candidates := []string{hook}
@@ -29,7 +30,8 @@ func LFSUploader(commonDir, dir string) string {
 	return ""
 }
 
-// Others are the pre-push hooks that git would have run without ours. commonDir is "" when it is not known.
+// Others are the pre-push hooks that git would have run without ours. commonDir is "" when it is
+// not known.
 func Others(commonDir, hook string) []string {
 	var others []string
 	if filepath.Base(hook) != hook { // a manager's name is no file, and a clone could bring one along

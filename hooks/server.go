@@ -11,8 +11,8 @@ import (
 // ServerHook is the name of the hook that guards a server's repository.
 const ServerHook = "pre-receive"
 
-// serverFile is the hook in a folder of hooks. A folder all of whose hooks the server runs, as hooks/pre-receive.d of Gitea,
-// has it under our own name, beside the others.
+// serverFile is the hook in a folder of hooks. A folder all of whose hooks the server runs, as
+// hooks/pre-receive.d of Gitea, has it under our own name, beside the others.
 func serverFile(dir string) string {
 	if filepath.Base(dir) == ServerHook+".d" {
 		return filepath.Join(dir, "git-gitops")
@@ -20,8 +20,8 @@ func serverFile(dir string) string {
 	return filepath.Join(dir, ServerHook)
 }
 
-// InstallServer writes the pre-receive hook into a folder of hooks. A hook that is there already is kept under another
-// name and called first. It reports whether anything was changed.
+// InstallServer writes the pre-receive hook into a folder of hooks. A hook that is there already is
+// kept under another name and called first. It reports whether anything was changed.
 func InstallServer(dir string) (changed bool, err error) {
 	path := serverFile(dir)
 	old, err := os.ReadFile(path) //nolint:gosec // the server's own hook
@@ -45,7 +45,8 @@ func InstallServer(dir string) (changed bool, err error) {
 	return true, write(path, script(ServerHook))
 }
 
-// UninstallServer removes the pre-receive hook from a folder, and puts the one that was there before back.
+// UninstallServer removes the pre-receive hook from a folder, and puts the one that was there
+// before back.
 func UninstallServer(dir string) (changed bool, err error) {
 	path := serverFile(dir)
 	if !ServerInstalled(dir) {
@@ -62,8 +63,8 @@ func ServerInstalled(dir string) bool {
 	return isOurs(serverFile(dir))
 }
 
-// ServerPlaces are the folders where the servers that we know of look for a pre-receive hook of a bare repository:
-// git's own folder of hooks, and those of Gitea, Forgejo and GitLab.
+// ServerPlaces are the folders where the servers that we know of look for a pre-receive hook of a
+// bare repository: git's own folder of hooks, and those of Gitea, Forgejo and GitLab.
 func ServerPlaces(gitDir, hooksDir string) []string {
 	all := filepath.Join(hooksDir, ServerHook+".d")
 	custom := filepath.Join(gitDir, "custom_hooks")

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes what a release ships beside the program: the man page, the completions, and the licences of what is linked in.
+# Makes what a release ships beside the program: the man page, the completions, and the licences of
+# what is linked in.
 #	sh scripts/extras.sh VERSION DIR
 set -eu
 version=$1 dir=$2

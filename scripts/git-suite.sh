@@ -1,13 +1,14 @@
 #!/bin/sh
-# Runs git's own test suite on our binary, standing in for git as a link of that name, with a Redis up and
-# locking on. Every script that passes with the real git must pass with ours.
+# Runs git's own test suite on our binary, standing in for git as a link of that name, with a Redis
+# up and locking on. Every script that passes with the real git must pass with ours.
 #
 #   scripts/git-suite.sh BINARY            the scripts that a stand-in for git can break
 #   scripts/git-suite.sh --quick BINARY    five of clone and push
 #
-# A script that fails is run again with the real git: when it fails there as well, it says nothing about us. The suite
-# is that of the installed git, from the source package of Debian or Ubuntu; it is fetched and built
-# once, in ${XDG_CACHE_HOME:-~/.cache}/git-gitops. Git's tests leave out those with a web server when they run as root.
+# A script that fails is run again with the real git: when it fails there as well, it says nothing
+# about us. The suite is that of the installed git, from the source package of Debian or Ubuntu; it
+# is fetched and built once, in ${XDG_CACHE_HOME:-~/.cache}/git-gitops. Git's tests leave out those
+# with a web server when they run as root.
 #
 # Test points that ask for what we refuse on purpose are listed in refused(), each with the reason.
 set -eu
@@ -45,7 +46,8 @@ install_missing() {
 	}
 }
 
-# build makes $cache. apt's own lists are left alone: this one has sources, and that one perhaps not.
+# build makes $cache. apt's own lists are left alone: this one has sources, and that one perhaps
+# not.
 build() {
 	work=$cache.new
 	rm -rf "$work"
@@ -62,7 +64,8 @@ Dir::State::Lists "$work/apt/lists";
 Dir::Cache "$work/apt/cache";
 APT::Sandbox::User "root";
 END
-	# A source of somebody else may have no source packages at all: what counts is whether git's is found.
+	# A source of somebody else may have no source packages at all: what counts is whether git's is
+	# found.
 	APT_CONFIG=$work/apt.conf apt-get update -qq >apt.log 2>&1 || true
 	APT_CONFIG=$work/apt.conf apt-get source -qq "git=$version" >>apt.log 2>&1 || {
 		tail -n 20 apt.log >&2
@@ -82,8 +85,8 @@ END
 	mv "$work" "$cache"
 }
 
-# scripts lists what is run. The numbers are areas: basics, configuration, rev-parse, branch, the push and fetch
-# machinery, clone and transport, protocol, pager, submodules, commit.
+# scripts lists what is run. The numbers are areas: basics, configuration, rev-parse, branch, the
+# push and fetch machinery, clone and transport, protocol, pager, submodules, commit.
 scripts() {
 	if [ -n "$quick" ]; then
 		printf '%s\n' t5523-* t5531-* t5545-* t5601-* t5606-*
@@ -100,7 +103,8 @@ scripts() {
 	done
 }
 
-# run runs scripts, named on stdin, with the git in folder $1; outputs and exit codes go to folder $2.
+# run runs scripts, named on stdin, with the git in folder $1; outputs and exit codes go to folder
+# $2.
 run() {
 	mkdir -p "$2"
 	# shellcheck disable=SC2016 # expanded by the inner shell
@@ -116,8 +120,8 @@ failing() { # of the scripts whose results are in folder $1
 	done
 }
 
-# refused lists the test points that must fail: each overwrites or deletes a branch with a commit that the clone
-# has not seen (docs/guarantees.md, 'Forced pushes').
+# refused lists the test points that must fail: each overwrites or deletes a branch with a commit
+# that the clone has not seen (docs/guarantees.md, 'Forced pushes').
 refused() {
 	cat <<-END
 		t5404-tracking-branches.sh 6 delete a branch that has moved at the remote

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Turns the service key of an IBM Cloud Databases for Redis instance into the settings of git-gitops, and tries them.
+# Turns the service key of an IBM Cloud Databases for Redis instance into the settings of
+# git-gitops, and tries them.
 #
 #   ibm-toolchain-redis-setup.sh [OPTIONS] FILE                            the key as JSON; - is standard input
 #   ibm-toolchain-redis-setup.sh [OPTIONS] --instance NAME [--key NAME]   ask ibmcloud, and make the key if it is missing
@@ -14,8 +15,8 @@
 #                      gitlab         the same, for glab variable set
 #   --no-check       do not try the connection (git gitops doctor)
 #
-# Without --output it only says what it found, with the secrets masked. No secret is passed in an argument list or
-# kept in a temporary file.
+# Without --output it only says what it found, with the secrets masked. No secret is passed in an
+# argument list or kept in a temporary file.
 { set +x; } 2>/dev/null # a trace would show the secrets
 set -euo pipefail
 LC_ALL=C # A-Z is what it says
@@ -40,7 +41,8 @@ help() {
 	done <"$0"
 }
 
-# try makes a program the reader of JSON if it does what the words after its name ask for, and else notes why not.
+# try makes a program the reader of JSON if it does what the words after its name ask for, and else
+# notes why not.
 try() {
 	[ -z "$reader" ] || return 0
 	command -v "$1" >/dev/null || return 0
@@ -54,8 +56,8 @@ why: $1 is here, but cannot: ${said:-it says nothing}"
 	fi
 }
 
-# query runs one of two programs that do the same, for jq and for python3, on the JSON on standard input. What they
-# have against it may quote it.
+# query runs one of two programs that do the same, for jq and for python3, on the JSON on standard
+# input. What they have against it may quote it.
 query() {
 	case $reader in
 	jq) jq -rs "if length == 1 then .[0] else error(\"not one document\") end | $1" 2>/dev/null ;;
@@ -72,8 +74,8 @@ names() {
     print(key["name"])'
 }
 
-# fields are the five that are needed, one a line, empty when missing. What is no JSON, or not of one key, or holds
-# a control character, fails.
+# fields are the five that are needed, one a line, empty when missing. What is no JSON, or not of
+# one key, or holds a control character, fails.
 fields() {
 	query 'if type == "array" then (if length == 1 then .[0] else error("not one key") end) else . end
 		| .credentials.connection.rediss
@@ -148,8 +150,8 @@ env_setting() {
 	printf "export %s='%s'\n" "$1" "${2//$quote/$escaped}"
 }
 
-# quoted is a string of JSON, and of YAML. One character at a time, as versions of bash differ on backslashes in a
-# replacement.
+# quoted is a string of JSON, and of YAML. One character at a time, as versions of bash differ on
+# backslashes in a replacement.
 quoted() {
 	local text='' char i
 	for ((i = 0; i < ${#1}; i++)); do
@@ -172,7 +174,8 @@ yaml_setting() {
 	printf '\n'
 }
 
-# dotenv_setting takes no value that a reader of such files may take for quotes, a variable or a comment.
+# dotenv_setting takes no value that a reader of such files may take for quotes, a variable or a
+# comment.
 dotenv_setting() {
 	case $2 in
 	*[!A-Za-z0-9_.:/+=@%,-]*) fail "$1 has a character that --format $format cannot carry: use --format json, or a password of letters and digits" ;;
@@ -197,7 +200,8 @@ write() {
 	esac
 }
 
-# check tries the settings, and none that are here already. The environment carries them: arguments are for all to see.
+# check tries the settings, and none that are here already. The environment carries them: arguments
+# are for all to see.
 check() (
 	for name in "${!REDIS_@}"; do unset "$name"; done
 	each export_setting

@@ -2,8 +2,9 @@
 # Installs git-gitops, its man page and its completions from a release:
 #	curl -fsSL https://github.com/git-gitops/git-gitops/releases/latest/download/install.sh | sh
 #	… | sh -s -- --version 1.2.3 --prefix /opt/git-gitops
-# Without --prefix it goes to /usr/local for root, and else to ~/.local. GITOPS_DOWNLOAD_BASE is a mirror of
-# https://github.com/git-gitops/git-gitops/releases: plain files, latest/download/NAME and download/vVERSION/NAME.
+# Without --prefix it goes to /usr/local for root, and else to ~/.local. GITOPS_DOWNLOAD_BASE is a
+# mirror of https://github.com/git-gitops/git-gitops/releases: plain files, latest/download/NAME and
+# download/vVERSION/NAME.
 { # A shell reads up to the closing brace before it runs anything: a script that was cut runs not at all.
 set -eu
 
@@ -117,7 +118,8 @@ find_archive() {
 	die "checksums.txt names no archive for $os/$arch${version:+ of version $version}"
 }
 
-# verify_signature checks who made the checksums, where cosign can tell. A mirror cannot turn that off.
+# verify_signature checks who made the checksums, where cosign can tell. A mirror cannot turn that
+# off.
 verify_signature() {
 	if [ -n "$skip_signature" ] || ! have cosign; then
 		return
@@ -132,7 +134,8 @@ verify_signature() {
 	}
 }
 
-# get FILE fetches BASE/FILE to the temporary folder, and tries passing errors again. status is the last answer.
+# get FILE fetches BASE/FILE to the temporary folder, and tries passing errors again. status is the
+# last answer.
 get() {
 	for pause in 1 2 4 no; do
 		status=''
@@ -179,7 +182,8 @@ sha256() {
 	printf '%s\n' "${1%% *}"
 }
 
-# place MEMBER DESTINATION MODE puts an unpacked file in its place, which has the old or the new one at every moment.
+# place MEMBER DESTINATION MODE puts an unpacked file in its place, which has the old or the new one
+# at every moment.
 place() {
 	to=$prefix/$2
 	staged=$to.new.$$

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs, upgrades and unpacks what make snapshot has put into dist/, from a file server of our own. Needs Debian or Ubuntu,
-# python3 and curl, and changes nothing outside a temporary folder.
+# Installs, upgrades and unpacks what make snapshot has put into dist/, from a file server of our
+# own. Needs Debian or Ubuntu, python3 and curl, and changes nothing outside a temporary folder.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sourced by git-suite.sh and tool-suites.sh, with $binary set. Makes $tmp, which goes with the script, with a Redis
-# up and our binary in $tmp/bin, standing in for git as a link of that name.
+# Sourced by git-suite.sh and tool-suites.sh, with $binary set. Makes $tmp, which goes with the
+# script, with a Redis up and our binary in $tmp/bin, standing in for git as a link of that name.
 tmp=$(mktemp -d)
 redis=
 trap '[ -z "$redis" ] || { kill "$redis"; wait "$redis" || true; }; chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Runs make test, or another command, on the last commit in a bare Debian that has Go, git and make and nothing else, as
-# the machine of somebody new has. It needs root, Go, mmdebstrap and unshare:
+# Runs make test, or another command, on the last commit in a bare Debian that has Go, git and make
+# and nothing else, as the machine of somebody new has. It needs root, Go, mmdebstrap and unshare:
 #	sudo env "PATH=$PATH" sh scripts/test-bare.sh [--suite SUITE] [--valkey] [COMMAND…]
 # --suite SUITE  bookworm (default), trixie or sid
 # --valkey       redis-server, redis-cli and redis-sentinel are Valkey's; needs trixie or newer
-# DEBIAN_MIRROR is another mirror than deb.debian.org. The system is made anew each time and deleted afterwards.
+# DEBIAN_MIRROR is another mirror than deb.debian.org. The system is made anew each time and deleted
+# afterwards.
 set -eu
 
 suite=bookworm packages=git,make,ca-certificates valkey=

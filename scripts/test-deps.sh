@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Go and git, on Debian and Ubuntu. It starts nothing. Where it may not install,
-# it says what is missing.
+# Installs what the tests need beside Go and git, on Debian and Ubuntu. It starts nothing. Where it
+# may not install, it says what is missing.
 set -eu
 
 missing=
@@ -14,7 +14,8 @@ have redis-cli || need redis-tools
 have redis-sentinel || need redis-sentinel
 [ -x /usr/sbin/sshd ] || have sshd || need openssh-server
 have ssh || need openssh-client
-# python3-minimal lacks much of the standard library. The tests open terminals, and a script reads JSON.
+# python3-minimal lacks much of the standard library. The tests open terminals, and a script reads
+# JSON.
 python3 -c 'import json, pty' 2>/dev/null || need python3
 have jq || need jq
 { have ps && have pgrep; } || need procps
@@ -30,10 +31,12 @@ have git-lfs || need git-lfs
 have ruby || need ruby
 have ansible-playbook || need ansible-core
 if have node && [ ! -d /usr/share/nodejs/shelljs ]; then need node-shelljs; fi
-# The tests of the page in a browser are skipped without one. Ubuntu's package is a snap, which reads no other folders.
+# The tests of the page in a browser are skipped without one. Ubuntu's package is a snap, which
+# reads no other folders.
 have chromium || have chromium-browser || have google-chrome || ! grep -qs '^ID=debian' /etc/os-release || need chromium
 
-# axe looks whether pages can be used by everybody. Its licence (MPL-2.0) is not ours: it is fetched, where npm is.
+# axe looks whether pages can be used by everybody. Its licence (MPL-2.0) is not ours: it is
+# fetched, where npm is.
 axe=$(dirname "$0")/../internal/serve/testdata/axe.min.js
 if [ ! -f "$axe" ] && have npm; then
 	dir=$(mktemp -d)

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Runs the integration tests of git-lfs and git-spice on our binary, standing in for git as a link of that name, with a
-# Redis up and locking on. Every test that passes with the real git must pass with ours.
+# Runs the integration tests of git-lfs and git-spice on our binary, standing in for git as a link
+# of that name, with a Redis up and locking on. Every test that passes with the real git must pass
+# with ours.
 #
 #   scripts/tool-suites.sh BINARY [TEST…]    TEST: t-push.sh and the like of git-lfs; without any, those that clone or push
 #
-# The sources are those of their Go modules. What cannot be fetched is named and left out. It needs redis-server, prove
-# (perl) and Go, and as much time as git-lfs takes for itself.
+# The sources are those of their Go modules. What cannot be fetched is named and left out. It needs
+# redis-server, prove (perl) and Go, and as much time as git-lfs takes for itself.
 set -eu
 here=$(dirname "$(realpath "$0")")
 

@@ -2,10 +2,12 @@ package shim
 
 import "slices"
 
-// gitCommands are git's own commands, sorted: what `git --list-cmds=builtins` prints, over the versions in use, and the programs that
-// every build of git installs beside them. git never takes one of these names for an alias, so no process has to be started to ask.
-// A name missing here costs that one process and is otherwise harmless; programs that only some packages of git bring
-// (git-svn, git-send-email, git-subtree, …) are left out, because they are found as external programs when they are there.
+// gitCommands are git's own commands, sorted: what `git --list-cmds=builtins` prints, over the
+// versions in use, and the programs that every build of git installs beside them. git never takes
+// one of these names for an alias, so no process has to be started to ask. A name missing here
+// costs that one process and is otherwise harmless; programs that only some packages of git bring
+// (git-svn, git-send-email, git-subtree, …) are left out, because they are found as external
+// programs when they are there.
 var gitCommands = []string{
 	"add",
 	"add--interactive",

@@ -10,7 +10,8 @@ import (
 )
 
 // MakeLink makes a link named git in dir to self, the path of our own executable. A link that is
-// there already is left; anything else of that name is an error. It reports whether it changed anything.
+// there already is left; anything else of that name is an error. It reports whether it changed
+// anything.
 func MakeLink(dir, self string) (changed bool, err error) {
 	path := filepath.Join(dir, LinkName)
 	if sameFile(path, self) {
@@ -53,8 +54,8 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(x, y)
 }
 
-// PathLine is the line that puts dir first on PATH, for a shell's name or path ("/bin/zsh"); what is
-// not fish is taken for a POSIX shell.
+// PathLine is the line that puts dir first on PATH, for a shell's name or path ("/bin/zsh"); what
+// is not fish is taken for a POSIX shell.
 func PathLine(shell, dir string) string {
 	if filepath.Base(shell) == "fish" {
 		return "set -gx PATH '" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(dir) + "' $PATH"

@@ -42,11 +42,12 @@ func SearchPath(lookup func(string) (string, bool)) string {
 	return defaultPath
 }
 
-// RealGit returns the absolute path of the git to run: override, the value of GITOPS_GIT, when it is not empty, else the first
-// executable git in the folders of pathEnv. A candidate that is the same file as self, the path of our own executable, is skipped whatever
-// it is called (symlink, hard link, another spelling), so that we never run ourselves. Relative folders of pathEnv are skipped too: they
-// would mean another git after each change of folder, and one that a clone can bring along.
-// The error is a *NoGitError.
+// RealGit returns the absolute path of the git to run: override, the value of GITOPS_GIT, when it
+// is not empty, else the first executable git in the folders of pathEnv. A candidate that is the
+// same file as self, the path of our own executable, is skipped whatever it is called (symlink,
+// hard link, another spelling), so that we never run ourselves. Relative folders of pathEnv are
+// skipped too: they would mean another git after each change of folder, and one that a clone can
+// bring along. The error is a *NoGitError.
 func RealGit(pathEnv, override, self string) (string, error) {
 	us, err := os.Stat(self)
 	if err != nil {
@@ -87,8 +88,8 @@ func check(path string, self fs.FileInfo) error {
 	return nil
 }
 
-// isOther reports whether path is a link to a git-gitops, perhaps another installation than ours: two that take each other for git
-// would go round for ever.
+// isOther reports whether path is a link to a git-gitops, perhaps another installation than ours:
+// two that take each other for git would go round for ever.
 func isOther(path string) bool {
 	target, err := filepath.EvalSymlinks(path)
 	return err == nil && strings.TrimSuffix(filepath.Base(target), ".exe") == "git-gitops"

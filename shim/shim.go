@@ -1,5 +1,6 @@
-// Package shim owns standing in for git: splitting git's command line at the subcommand, deciding which of its commands are ours
-// to look at, and finding the real git that runs all the others. It starts no process and reads no configuration.
+// Package shim owns standing in for git: splitting git's command line at the subcommand, deciding
+// which of its commands are ours to look at, and finding the real git that runs all the others. It
+// starts no process and reads no configuration.
 package shim
 
 import (
@@ -36,9 +37,11 @@ const (
 	Help                     // --help, -h or nothing at all to the subcommand
 )
 
-// Split splits args, which is git's command line without the program name, at the subcommand, as handle_options in git.c does.
-// Verb is empty when there is no subcommand to find: the words end before it, an option is unknown or lacks its value, or an option
-// prints and ends (--exec-path, --html-path, …). The words from there on are then in Args, and git has something of its own to say.
+// Split splits args, which is git's command line without the program name, at the subcommand, as
+// handle_options in git.c does. Verb is empty when there is no subcommand to find: the words end
+// before it, an option is unknown or lacks its value, or an option prints and ends (--exec-path,
+// --html-path, …). The words from there on are then in Args, and git has something of its own to
+// say.
 func Split(args []string) CommandLine {
 	n, found := skipGlobals(args)
 	if !found || args[n] == "" {
@@ -56,8 +59,8 @@ func (c CommandLine) Argv() []string {
 	return append(argv, c.Args...)
 }
 
-// skipGlobals counts the words at the start of args that are git's own options and their values; found reports whether a
-// subcommand follows them.
+// skipGlobals counts the words at the start of args that are git's own options and their values;
+// found reports whether a subcommand follows them.
 func skipGlobals(args []string) (n int, found bool) {
 	for n < len(args) && strings.HasPrefix(args[n], "-") {
 		name, _, joined := strings.Cut(args[n], "=")
@@ -98,12 +101,14 @@ func skipGlobals(args []string) (n int, found bool) {
 
 // Resolve decides what becomes of args, git's command line without the program name.
 //
-// own reports whether a verb is one of our admin verbs; it is asked for Subcommand only, and never about git's own commands.
-// alias looks up alias.<name>, in any case as git config does, and is asked only for verbs that are no git command known to us, because
-// it costs a process. external reports whether there is a program git-<verb>, which git prefers to an alias. None may be nil.
+// own reports whether a verb is one of our admin verbs; it is asked for Subcommand only, and never
+// about git's own commands. alias looks up alias.<name>, in any case as git config does, and is
+// asked only for verbs that are no git command known to us, because it costs a process. external
+// reports whether there is a program git-<verb>, which git prefers to an alias. None may be nil.
 //
-// For Clone and Push the returned command line has aliases expanded, so that its Verb is "clone" or "push"; for all other routes it is
-// the one that was given. Requests for help on a command (`push --help`, `push -h`) are git's.
+// For Clone and Push the returned command line has aliases expanded, so that its Verb is "clone" or
+// "push"; for all other routes it is the one that was given. Requests for help on a command (`push
+// --help`, `push -h`) are git's.
 func Resolve(face Face, args []string, own func(string) bool, alias func(name string) (string, bool), external func(verb string) bool) (Route, CommandLine) {
 	line := Split(args)
 	if face == Subcommand {
@@ -122,8 +127,9 @@ func Resolve(face Face, args []string, own func(string) bool, alias func(name st
 	return Passthrough, line
 }
 
-// followAliases expands aliases until the command is a clone or a push, in the order of run_argv in git.c: git's own commands, then
-// programs, then aliases. Whatever makes git stop (a loop, bad quoting, a verb that is nothing) is Passthrough, so that git says so itself.
+// followAliases expands aliases until the command is a clone or a push, in the order of run_argv in
+// git.c: git's own commands, then programs, then aliases. Whatever makes git stop (a loop, bad
+// quoting, a verb that is nothing) is Passthrough, so that git says so itself.
 func followAliases(line CommandLine, alias func(string) (string, bool), external func(string) bool) (Route, CommandLine) {
 	var seen []string
 	for {
@@ -150,18 +156,21 @@ func followAliases(line CommandLine, alias func(string) (string, bool), external
 	}
 }
 
-// isWord reports whether verb can name a command: a dash word can't, also not one that an alias brings.
+// isWord reports whether verb can name a command: a dash word can't, also not one that an alias
+// brings.
 func isWord(verb string) bool {
 	return verb != "" && verb[0] != '-'
 }
 
-// asksForHelp reports whether git would show help or usage and do nothing, saying on the way what an alias stands for.
+// asksForHelp reports whether git would show help or usage and do nothing, saying on the way what
+// an alias stands for.
 func asksForHelp(args []string) bool {
 	return len(args) > 0 && (args[0] == "--help" || args[0] == "-h")
 }
 
-// expand replaces the verb of line by the value of its alias, as handle_alias in git.c does. It fails for a shell alias and for
-// everything git dies of, such as options that change git's environment.
+// expand replaces the verb of line by the value of its alias, as handle_alias in git.c does. It
+// fails for a shell alias and for everything git dies of, such as options that change git's
+// environment.
 func expand(line CommandLine, value string) (CommandLine, bool) {
 	if strings.HasPrefix(value, "!") {
 		return line, false
@@ -189,9 +198,9 @@ func expand(line CommandLine, value string) (CommandLine, bool) {
 	}, true
 }
 
-// splitAlias splits the value of an alias into words with the quoting rules of split_cmdline in alias.c: both kinds of quotes, a
-// backslash outside single quotes, no comments. As there, blanks at either end make an empty word. It fails on an open quote or a
-// backslash at the end.
+// splitAlias splits the value of an alias into words with the quoting rules of split_cmdline in
+// alias.c: both kinds of quotes, a backslash outside single quotes, no comments. As there, blanks
+// at either end make an empty word. It fails on an open quote or a backslash at the end.
 func splitAlias(value string) (words []string, ok bool) {
 	const blanks = " \t\n\r"
 	var word []byte

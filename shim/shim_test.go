@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// git runs the real git in a folder of its own, with nobody's configuration, and returns what it prints.
+// git runs the real git in a folder of its own, with nobody's configuration, and returns what it
+// prints.
 func git(t testing.TB, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()

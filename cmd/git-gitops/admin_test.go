@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestPlainNeighbour: a script that locks with SET NX EX and ours respect each other over GITOPS_LOCK_KEY.
+// TestPlainNeighbour: a script that locks with SET NX EX and ours respect each other over
+// GITOPS_LOCK_KEY.
 func TestPlainNeighbour(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -65,7 +66,8 @@ func TestPlainNeighbour_expires(t *testing.T) {
 	}
 }
 
-// TestConfiguration_wrong: a setting that is missing or wrong stops clone and push with exit code 78, and is named.
+// TestConfiguration_wrong: a setting that is missing or wrong stops clone and push with exit code
+// 78, and is named.
 func TestConfiguration_wrong(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t-in-a-url"
@@ -136,7 +138,8 @@ func TestConfiguration_fromGit(t *testing.T) {
 	w.wantLocks("gitops:lock:{" + w.path("remote") + "@main:svc}")
 }
 
-// TestLock_byHand: a lock that was taken by hand is listed, excludes others, survives pushes, and ends with unlock.
+// TestLock_byHand: a lock that was taken by hand is listed, excludes others, survives pushes, and
+// ends with unlock.
 func TestLock_byHand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

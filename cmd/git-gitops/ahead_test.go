@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// cloneWaits starts a clone of a locked branch and returns when it has been made ahead. words come after "git".
+// cloneWaits starts a clone of a locked branch and returns when it has been made ahead. words come
+// after "git".
 func (w *world) cloneWaits(words string) *process {
 	w.t.Helper()
 	queued := w.queued()
@@ -19,7 +20,8 @@ func (w *world) cloneWaits(words string) *process {
 	return p
 }
 
-// TestAhead: a clone that had to wait is, when its turn has come, what a fresh clone is, and says what that says.
+// TestAhead: a clone that had to wait is, when its turn has come, what a fresh clone is, and says
+// what that says.
 func TestAhead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -155,7 +157,8 @@ func TestAhead_abandoned(t *testing.T) {
 	})
 }
 
-// TestAhead_theirs: what somebody else has put where the clone goes, before it was begun or after, is left alone.
+// TestAhead_theirs: what somebody else has put where the clone goes, before it was begun or after,
+// is left alone.
 func TestAhead_theirs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -200,7 +203,8 @@ func TestAhead_theirs(t *testing.T) {
 	}
 }
 
-// TestAhead_link: a target is beside the folder where we are, and not beside the link by which we came.
+// TestAhead_link: a target is beside the folder where we are, and not beside the link by which we
+// came.
 func TestAhead_link(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -239,7 +243,8 @@ func TestAhead_late(t *testing.T) {
 	}
 }
 
-// TestAhead_terminal: a clone that is made ahead has no terminal to ask for a password, and the one that is made afresh has.
+// TestAhead_terminal: a clone that is made ahead has no terminal to ask for a password, and the one
+// that is made afresh has.
 func TestAhead_terminal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -280,8 +285,8 @@ func TestAhead_otherDefault(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestAhead_configuredHook: a hook that the configuration defines runs once, as in a clone that does
-// not wait.
+// TestAhead_configuredHook: a hook that the configuration defines runs once, as in a clone that
+// does not wait.
 func TestAhead_configuredHook(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

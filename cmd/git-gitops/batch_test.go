@@ -23,7 +23,8 @@ func batching(t *testing.T) *world {
 	return w
 }
 
-// cloned has n pipelines that have cloned and committed: the files file$i, or what the script edits.
+// cloned has n pipelines that have cloned and committed: the files file$i, or what the script
+// edits.
 func (w *world) cloned(url string, n int, edit string) {
 	w.t.Helper()
 	w.must(".", `set -e; for i in $(seq 0 $(($2 - 1))); do git clone -q "$1" "work$i"; cd "work$i"; `+edit+`
@@ -118,8 +119,8 @@ func (w *world) wantNothingLeft() {
 	}
 }
 
-// TestBatch: thirty pushes that wait for the branch go out with far fewer pushes, each change is there
-// once, and each clone is where a rebase and a push would have left it.
+// TestBatch: thirty pushes that wait for the branch go out with far fewer pushes, each change is
+// there once, and each clone is where a rebase and a push would have left it.
 func TestBatch(t *testing.T) {
 	t.Parallel()
 	for name, over := range map[string]func(*world) (served *world, url string){
@@ -234,8 +235,8 @@ func TestBatch_conflicts(t *testing.T) {
 	}
 }
 
-// killedAt is a git that does what its first word says once, to the git-gitops that called it and before or after
-// the call, when a command's words match a pattern.
+// killedAt is a git that does what its first word says once, to the git-gitops that called it and
+// before or after the call, when a command's words match a pattern.
 const gitWrapper = `#!/bin/bash
 real=REAL
 if [[ " $* " == *WHEN* ]] && mkdir DIR/struck 2>/dev/null; then
@@ -252,7 +253,8 @@ func (w *world) striking(when, before, do string) *world {
 	return w.with("GITOPS_GIT=" + w.write("striking-git", text))
 }
 
-// TestBatch_killed: whatever step a leader is killed at, nobody else loses or doubles a commit, and all end.
+// TestBatch_killed: whatever step a leader is killed at, nobody else loses or doubles a commit, and
+// all end.
 func TestBatch_killed(t *testing.T) {
 	t.Parallel()
 	const n = 6
@@ -304,8 +306,8 @@ func TestBatch_killed(t *testing.T) {
 	}
 }
 
-// TestBatch_followers: one that is killed, and one that is interrupted, do not hold up the others. The
-// interrupted one has not landed.
+// TestBatch_followers: one that is killed, and one that is interrupted, do not hold up the others.
+// The interrupted one has not landed.
 func TestBatch_followers(t *testing.T) {
 	t.Parallel()
 	w := batching(t)
@@ -362,7 +364,8 @@ func TestBatch_lostAnswer(t *testing.T) {
 	}
 }
 
-// TestBatch_servers: on servers that do not take batches, or only parts of them, each push goes in its own turn.
+// TestBatch_servers: on servers that do not take batches, or only parts of them, each push goes in
+// its own turn.
 func TestBatch_servers(t *testing.T) {
 	t.Parallel()
 	for name, config := range map[string]string{
@@ -444,8 +447,8 @@ func TestBatch_outsider(t *testing.T) {
 	wantText(t, w.must(bare, "git log --format=%s main"), "outside")
 }
 
-// TestPush_narrowRequests: under a lock name, a push whose branch has not moved asks the server for its refs once
-// before it pushes, and fetches nothing.
+// TestPush_narrowRequests: under a lock name, a push whose branch has not moved asks the server for
+// its refs once before it pushes, and fetches nothing.
 func TestPush_narrowRequests(t *testing.T) {
 	t.Parallel()
 	w := batching(t).with("GITOPS_PUSH_BATCH", "GITOPS_PUSH_BATCH_SECRET")
@@ -458,7 +461,8 @@ func TestPush_narrowRequests(t *testing.T) {
 	wantText(t, w.read("trace"), "fetch --quiet")
 }
 
-// TestBatch_secret: nobody takes along what is signed with another secret, and none is printed or stored.
+// TestBatch_secret: nobody takes along what is signed with another secret, and none is printed or
+// stored.
 func TestBatch_secret(t *testing.T) {
 	t.Parallel()
 	w := batching(t)
@@ -484,8 +488,8 @@ func TestBatch_secret(t *testing.T) {
 	w.wantOnce(4)
 }
 
-// TestBatch_deletedRefs: when an administrator deletes the batch refs, nothing is lost, nothing lands twice, and nobody
-// is told that it landed when it did not.
+// TestBatch_deletedRefs: when an administrator deletes the batch refs, nothing is lost, nothing
+// lands twice, and nobody is told that it landed when it did not.
 func TestBatch_deletedRefs(t *testing.T) {
 	t.Parallel()
 	const deleteAll = `git -C DIR/srv/org/repo.git for-each-ref --format='delete %(refname)' refs/gitops | git -C DIR/srv/org/repo.git update-ref --stdin`
@@ -533,7 +537,8 @@ func TestBatch_deletedRefs(t *testing.T) {
 	})
 }
 
-// TestBatch_aloneBecause: what a batch cannot do as git does goes in a turn of its own, and does it.
+// TestBatch_aloneBecause: what a batch cannot do as git does goes in a turn of its own, and does
+// it.
 func TestBatch_aloneBecause(t *testing.T) {
 	t.Parallel()
 	const hook = `printf '#!/bin/sh\necho ran-NAME >&2\n' >.git/hooks/NAME && chmod +x .git/hooks/NAME`
@@ -583,8 +588,9 @@ func TestBatch_aloneBecause(t *testing.T) {
 	}
 }
 
-// TestBatch_seen: after a push that went together with others, a clone has seen what it pushed: who was the last may
-// amend and force it, the others may not, because somebody's commits came after theirs.
+// TestBatch_seen: after a push that went together with others, a clone has seen what it pushed: who
+// was the last may amend and force it, the others may not, because somebody's commits came after
+// theirs.
 func TestBatch_seen(t *testing.T) {
 	t.Parallel()
 	w := batching(t)

@@ -167,7 +167,8 @@ func TestClone_detachedHead(t *testing.T) {
 	}
 }
 
-// TestTooOldGit: a git that lacks what a lock depends on is refused where a lock is wanted, and only there.
+// TestTooOldGit: a git that lacks what a lock depends on is refused where a lock is wanted, and
+// only there.
 func TestTooOldGit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestClone_spellings: however a clone is said, it ends with the lock of the branch that is checked out.
+// TestClone_spellings: however a clone is said, it ends with the lock of the branch that is checked
+// out.
 func TestClone_spellings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -83,7 +84,8 @@ func TestClone_spellings(t *testing.T) {
 	}
 }
 
-// TestClone_withoutLock: a clone that fails, or checks out no branch, ends as git does and holds nothing.
+// TestClone_withoutLock: a clone that fails, or checks out no branch, ends as git does and holds
+// nothing.
 func TestClone_withoutLock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -115,7 +117,8 @@ func TestClone_withoutLock(t *testing.T) {
 	}
 }
 
-// TestClone_empty: the lock of a repository without a commit is that of the branch that will be begun.
+// TestClone_empty: the lock of a repository without a commit is that of the branch that will be
+// begun.
 func TestClone_empty(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -129,7 +132,8 @@ func TestClone_empty(t *testing.T) {
 	}
 }
 
-// TestClone_turns: two clones of one branch take turns, those of two branches do not wait for each other.
+// TestClone_turns: two clones of one branch take turns, those of two branches do not wait for each
+// other.
 func TestClone_turns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// TestKeeper_cookies: a CI runner kills at the end of a job whatever has its cookie in the environment, and ends only
-// then. The keeper has none of the cookies, lives until that end, and frees the lock of a job that failed: the next in line
-// has it. Here the runner is played by a shell of that name.
+// TestKeeper_cookies: a CI runner kills at the end of a job whatever has its cookie in the
+// environment, and ends only then. The keeper has none of the cookies, lives until that end, and
+// frees the lock of a job that failed: the next in line has it. Here the runner is played by a
+// shell of that name.
 func TestKeeper_cookies(t *testing.T) {
 	t.Parallel()
 	life := newLifeWorld(t).with("GITOPS_LOCK_TTL=300", "GITOPS_LOCK_TIMEOUT=600")
@@ -58,8 +59,8 @@ cat gate
 	}
 }
 
-// TestKeeper_toldToEnd: the keeper of a lock that belongs to no process cannot know whether the work is over when it is told
-// to end. The lock stays for its TTL, and the log says so.
+// TestKeeper_toldToEnd: the keeper of a lock that belongs to no process cannot know whether the
+// work is over when it is told to end. The lock stays for its TTL, and the log says so.
 func TestKeeper_toldToEnd(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_LOCK_SESSION=workspace")

@@ -7,10 +7,11 @@ import (
 	"testing"
 )
 
-// Waits that can never end. Each is found long before the time-out, which is an hour here, and the message names
-// both sides.
+// Waits that can never end. Each is found long before the time-out, which is an hour here, and the
+// message names both sides.
 
-// pair is a world with two remotes, $A and $B, and the scripts' way to wait for each other: meet NAME OTHER.
+// pair is a world with two remotes, $A and $B, and the scripts' way to wait for each other: meet
+// NAME OTHER.
 func pair(t *testing.T, settings ...string) *world {
 	t.Helper()
 	w := newLifeWorld(t)
@@ -21,7 +22,8 @@ func pair(t *testing.T, settings ...string) *world {
 	}, settings...)...)
 }
 
-// wantCircle checks how two parties of a circle ended: one gave up, and says who waits for what; the other went on.
+// wantCircle checks how two parties of a circle ended: one gave up, and says who waits for what;
+// the other went on.
 func (w *world) wantCircle(said string, codes ...string) {
 	w.t.Helper()
 	text := strings.Join(codes, " ")
@@ -34,7 +36,8 @@ func (w *world) wantCircle(said string, codes ...string) {
 	wantText(w.t, said, w.path("remote")+"@main", w.path("../b/remote")+"@main", "which this script holds")
 }
 
-// TestDeadlock_jobs: two background jobs of one script, and other pairs of commands, that take two locks in opposite order.
+// TestDeadlock_jobs: two background jobs of one script, and other pairs of commands, that take two
+// locks in opposite order.
 func TestDeadlock_jobs(t *testing.T) {
 	t.Parallel()
 	const clones = `job() { git gitops clone -q "$1" "$3a" && meet "$3" "$4" && git gitops clone -q "$2" "$3b"; echo $? >"$3"; }; `
@@ -80,7 +83,8 @@ func TestDeadlock_jobs(t *testing.T) {
 	}
 }
 
-// TestDeadlock_handedOver: a circle that a hand-over closes: who is waited for is not who had the lock when the wait began.
+// TestDeadlock_handedOver: a circle that a hand-over closes: who is waited for is not who had the
+// lock when the wait began.
 func TestDeadlock_handedOver(t *testing.T) {
 	t.Parallel()
 	w := pair(t)
@@ -102,8 +106,8 @@ func TestDeadlock_handedOver(t *testing.T) {
 	w.wantCircle(a.stderr+b.stderr, strings.TrimSpace(w.read("one")), strings.TrimSpace(w.read("two")))
 }
 
-// TestDeadlock_none: two scripts, each with two parallel jobs for the same two repositories, wait for each other's jobs, but
-// no job does for one that waits for it.
+// TestDeadlock_none: two scripts, each with two parallel jobs for the same two repositories, wait
+// for each other's jobs, but no job does for one that waits for it.
 func TestDeadlock_none(t *testing.T) {
 	t.Parallel()
 	for _, settings := range [][]string{nil, {"GITOPS_LOCK_SESSION=workspace"}, {"GITOPS_LOCK_SHARE=off"}} {
@@ -136,7 +140,8 @@ func TestDeadlock_none(t *testing.T) {
 	}
 }
 
-// TestDeadlock_blind: where no folder can be had for it, it is said that no circle will be found. All else works.
+// TestDeadlock_blind: where no folder can be had for it, it is said that no circle will be found.
+// All else works.
 func TestDeadlock_blind(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("HOME=/proc", "TMPDIR=/proc")

@@ -24,7 +24,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// page is one file of the documentation: README.md and docs/*.md, relative to the root of this repository.
+// page is one file of the documentation: README.md and docs/*.md, relative to the root of this
+// repository.
 type page struct {
 	name   string
 	lines  []string
@@ -167,8 +168,9 @@ func readable(b block) error {
 	return nil
 }
 
-// docsWorld is what the commands of a page can count on: an empty working folder, a Redis that REDIS_HOST and REDIS_PORT
-// name, git-gitops on PATH, and the bare repository $REPO, whose branch main has a commit with some YAML.
+// docsWorld is what the commands of a page can count on: an empty working folder, a Redis that
+// REDIS_HOST and REDIS_PORT name, git-gitops on PATH, and the bare repository $REPO, whose branch
+// main has a commit with some YAML.
 func docsWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
@@ -201,11 +203,13 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// runPage runs the commands of a page and reports whether all of them have succeeded. On stderr is the line of one that has not.
+// runPage runs the commands of a page and reports whether all of them have succeeded. On stderr is
+// the line of one that has not.
 func runPage(w *world, p *page) (result, bool) {
 	w.t.Helper()
 	script := slices.Clone(p.script)
-	// Lines that are no commands are left empty, so that bash counts as the reader does. The first is the page's title.
+	// Lines that are no commands are left empty, so that bash counts as the reader does. The first
+	// is the page's title.
 	script[0] = fmt.Sprintf(`set -eE -o pipefail; trap 'echo "%s:$LINENO: this has failed" >&2' ERR`, p.name)
 	script = append(script, `: >"$HOME/end"`)
 	path := w.write("home/page/"+p.name, strings.Join(script, "\n"))
@@ -394,7 +398,8 @@ func literals(t *testing.T) []literal {
 	return all
 }
 
-// says reports whether a part of a message is in the sources: in one string, or put together from two.
+// says reports whether a part of a message is in the sources: in one string, or put together from
+// two.
 func says(all []literal, part string) bool {
 	words := strings.Fields(part)
 	within := func(words []string) bool {
@@ -417,8 +422,8 @@ func trimmed(s string) string { return strings.Trim(s, " ,:;()") }
 
 var quoted = regexp.MustCompile("^\\| `([^`]+)`")
 
-// TestDocs_troubleshooting: the messages that it explains are those of the program, and there is no error or warning that it
-// does not explain. What is filled in is written as … there.
+// TestDocs_troubleshooting: the messages that it explains are those of the program, and there is no
+// error or warning that it does not explain. What is filled in is written as … there.
 func TestDocs_troubleshooting(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/troubleshooting.md")

@@ -146,7 +146,8 @@ func TestDoctor_clone(t *testing.T) {
 	w.doctor("work").want(t, "repository", "ok", "no remote")
 }
 
-// TestDoctor_orphan: where nobody's end would end a lock, doctor does not promise that it is held for long.
+// TestDoctor_orphan: where nobody's end would end a lock, doctor does not promise that it is held
+// for long.
 func TestDoctor_orphan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_LOCK_SESSION")
@@ -287,7 +288,8 @@ func TestDoctor_tls(t *testing.T) {
 	c.want(t, "redis", "fail", "certificate", "REDIS_TLS_CA_CERT")
 }
 
-// TestDoctor_acl: the rule that doctor prints is enough for everything, and has nothing that is not needed.
+// TestDoctor_acl: the rule that doctor prints is enough for everything, and has nothing that is not
+// needed.
 func TestDoctor_acl(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

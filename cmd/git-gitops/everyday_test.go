@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// everyday is what people and scripts type at git, run in a work tree that has the remote origin. "g" is git
-// on one side and git gitops on the other; everything else is the same.
+// everyday is what people and scripts type at git, run in a work tree that has the remote origin.
+// "g" is git on one side and git gitops on the other; everything else is the same.
 var everyday = []string{
 	`g status`,
 	`g status --porcelain=v1`,
@@ -220,7 +220,8 @@ func untimed(stderr string) string {
 	return regexp.MustCompile(`after \d+ ms`).ReplaceAllString(stderr, "after N ms")
 }
 
-// TestEveryday: with gitops in between, stdout, exit code, what is left behind, and stderr but for our own lines, are git's.
+// TestEveryday: with gitops in between, stdout, exit code, what is left behind, and stderr but for
+// our own lines, are git's.
 func TestEveryday(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

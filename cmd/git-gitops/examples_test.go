@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// newExamples is a repository as the functions of scripts/examples reach it, with a secret for each instance of instances.
+// newExamples is a repository as the functions of scripts/examples reach it, with a secret for each
+// instance of instances.
 func newExamples(t *testing.T, reach func(*world) *world, instances ...string) *world {
 	t.Helper()
 	examples, err := filepath.Abs("../../scripts/examples")
@@ -33,8 +34,8 @@ func newExamples(t *testing.T, reach func(*world) *world, instances ...string) *
 	return w.with("EXAMPLES="+examples, "GITHUB_PAT="+pat, "KEY=key", "SECRETS="+w.path("secrets"), "RETRY_DELAY=0", "GITOPS_USE_REDIS_LOCKING=true", "GITOPS_LOCK_TIMEOUT=300")
 }
 
-// TestExamples_after: what stands in after is what migrate --write makes of before, less lines that a person took out: among them
-// every one that migrate pointed at.
+// TestExamples_after: what stands in after is what migrate --write makes of before, less lines that
+// a person took out: among them every one that migrate pointed at.
 func TestExamples_after(t *testing.T) {
 	t.Parallel()
 	w := newExamples(t, overPaths)
@@ -75,7 +76,8 @@ func TestExamples_after(t *testing.T) {
 	wantText(t, r.stderr, "0 commands to change in 0 of 11 files; 0 places to look at")
 }
 
-// TestExamples_oneByOne: the functions before and after leave the same files, and nothing of a lock.
+// TestExamples_oneByOne: the functions before and after leave the same files, and nothing of a
+// lock.
 func TestExamples_oneByOne(t *testing.T) {
 	t.Parallel()
 	trees := map[string]string{}
@@ -110,8 +112,9 @@ func TestExamples_oneByOne(t *testing.T) {
 	}
 }
 
-// TestExamples_parallel: the functions run all at once on one branch, half of them with a lock of their own within it. They provision,
-// deprovision, find nothing to change, or fail for want of a secret; nobody's push is rejected, and the history has what each said.
+// TestExamples_parallel: the functions run all at once on one branch, half of them with a lock of
+// their own within it. They provision, deprovision, find nothing to change, or fail for want of a
+// secret; nobody's push is rejected, and the history has what each said.
 func TestExamples_parallel(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -200,7 +203,8 @@ func TestExamples_parallel(t *testing.T) {
 	}
 }
 
-// finished waits, and returns what came onto main since the seeds: each commit's subject, and the files that it changed.
+// finished waits, and returns what came onto main since the seeds: each commit's subject, and the
+// files that it changed.
 func (w *world) finished(wait func()) string {
 	w.t.Helper()
 	seeds := w.must("srv/org/repo.git", "git rev-parse 'main^{/^seeds}'")
@@ -208,8 +212,8 @@ func (w *world) finished(wait func()) string {
 	return w.must("srv/org/repo.git", `git log --no-renames --name-status --format='commit %s' "$1..main"`, seeds)
 }
 
-// TestExamples_mixedFleet: a function before and one after exclude each other over GITOPS_LOCK_KEY. The first holds its lock while
-// the secret, a named pipe, is not there yet.
+// TestExamples_mixedFleet: a function before and one after exclude each other over GITOPS_LOCK_KEY.
+// The first holds its lock while the secret, a named pipe, is not there yet.
 func TestExamples_mixedFleet(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ holder, other string }{{"before", "after"}, {"after", "before"}} {

@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// TestExports: a function that a package exports, another package calls. The rest is unexported, or gone.
+// TestExports: a function that a package exports, another package calls. The rest is unexported, or
+// gone.
 func TestExports(t *testing.T) {
 	t.Parallel()
 	const module = "github.com/git-gitops/git-gitops/"
@@ -39,7 +40,8 @@ func TestExports(t *testing.T) {
 			return err
 		}
 		dir = filepath.ToSlash(dir)
-		// Of tests, only a package's own count: what others need for their tests belongs into a package for tests.
+		// Of tests, only a package's own count: what others need for their tests belongs into a
+		// package for tests.
 		test := strings.HasSuffix(name, "_test.go")
 		helps := dir == "internal/redistest" || strings.HasPrefix(dir, "scripts/")
 		imports := map[string]string{}

@@ -13,7 +13,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// TestFence_network: over ssh and HTTP the server decides as over a path. It knows the repository by gitops.lockRepo.
+// TestFence_network: over ssh and HTTP the server decides as over a path. It knows the repository
+// by gitops.lockRepo.
 func TestFence_network(t *testing.T) {
 	t.Parallel()
 	for name, over := range map[string]func(*world) (served *world, url string){
@@ -49,7 +50,8 @@ func TestFence_network(t *testing.T) {
 				t.Error("it has not landed")
 			}
 
-			// A server that goes by another name refuses everybody, and says which lock it looks at.
+			// A server that goes by another name refuses everybody, and says which lock it looks
+			// at.
 			w.must(bare, "git config gitops.lockRepo git.example.com/other")
 			r = w.bash("work", "git commit -q --allow-empty -m other && git gitops push -q")
 			wantCode(t, r, 73)
@@ -59,7 +61,8 @@ func TestFence_network(t *testing.T) {
 	}
 }
 
-// TestFence_atOnce: pipelines and plain pushes meet in the hook. Those with the lock land, and nobody else.
+// TestFence_atOnce: pipelines and plain pushes meet in the hook. Those with the lock land, and
+// nobody else.
 func TestFence_atOnce(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t).with("GITOPS_LOCK_SESSION")
@@ -84,8 +87,8 @@ func TestFence_atOnce(t *testing.T) {
 	}
 }
 
-// TestFence_paused: a holder that is paused in its push, for longer than its lock lasts, is refused when it wakes, unless nothing has
-// happened meanwhile.
+// TestFence_paused: a holder that is paused in its push, for longer than its lock lasts, is refused
+// when it wakes, unless nothing has happened meanwhile.
 func TestFence_paused(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -137,7 +140,8 @@ func TestFence_paused(t *testing.T) {
 	}
 }
 
-// TestFence_dataLoss: whatever becomes of the data of Redis, the next try of the rightful holder lands.
+// TestFence_dataLoss: whatever becomes of the data of Redis, the next try of the rightful holder
+// lands.
 func TestFence_dataLoss(t *testing.T) {
 	t.Parallel()
 	const early, holds = "git gitops clone -q remote.git early", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a"

@@ -60,7 +60,8 @@ func TestFence(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestFence_lost: who lost the lock is refused, also with plain git, and the one who has it now lands.
+// TestFence_lost: who lost the lock is refused, also with plain git, and the one who has it now
+// lands.
 func TestFence_lost(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)
@@ -78,8 +79,8 @@ func TestFence_lost(t *testing.T) {
 	}
 }
 
-// TestFence_redis: a Redis that lost its data does not refuse the holder for ever; one that is gone refuses everybody,
-// unless the server says otherwise.
+// TestFence_redis: a Redis that lost its data does not refuse the holder for ever; one that is gone
+// refuses everybody, unless the server says otherwise.
 func TestFence_redis(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)
@@ -112,7 +113,8 @@ func TestFence_exempt(t *testing.T) {
 	wantText(t, w.read("remote.git/gitops-fence.log"), "exempt by GL_USERNAME=merge-bot")
 }
 
-// TestFence_install: a hook that was there goes on, and comes back; what is no server's repository is refused.
+// TestFence_install: a hook that was there goes on, and comes back; what is no server's repository
+// is refused.
 func TestFence_install(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

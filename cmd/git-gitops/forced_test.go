@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// forcedForms are spellings of a push that overwrites or deletes main, by words after "git gitops push",
-// with settings before a "|".
+// forcedForms are spellings of a push that overwrites or deletes main, by words after "git gitops
+// push", with settings before a "|".
 var forcedForms = []struct {
 	form string
 	tags string // of those that it updates at the remote when nobody else has pushed
@@ -87,8 +87,8 @@ func deletes(form string) bool {
 		strings.HasSuffix(form, " :main") || strings.HasSuffix(form, "+:main")
 }
 
-// TestPush_forced: however it is written, a forced push overwrites what this clone has seen, and nothing else
-// (d 17).
+// TestPush_forced: however it is written, a forced push overwrites what this clone has seen, and
+// nothing else (d 17).
 func TestPush_forced(t *testing.T) {
 	t.Parallel()
 	const groups = 4
@@ -151,8 +151,8 @@ func TestPush_forced(t *testing.T) {
 	}
 }
 
-// TestPush_forcedLost: no spelling of a forced push overwrites what another has pushed under the lock that
-// this clone has lost, whether it was fetched or not; naming it does.
+// TestPush_forcedLost: no spelling of a forced push overwrites what another has pushed under the
+// lock that this clone has lost, whether it was fetched or not; naming it does.
 func TestPush_forcedLost(t *testing.T) {
 	t.Parallel()
 	for _, fetched := range []string{"", "git fetch -q"} {
@@ -190,8 +190,8 @@ func TestPush_forcedLost(t *testing.T) {
 	}
 }
 
-// forcedClones are the states of a clone in the table of docs/guarantees.md: each script makes a clone
-// named work, whose HEAD replaces the tip of main that it has seen.
+// forcedClones are the states of a clone in the table of docs/guarantees.md: each script makes a
+// clone named work, whose HEAD replaces the tip of main that it has seen.
 var forcedClones = map[string]string{
 	"holds the lock since the clone":           "git gitops clone -q remote.git work && cd work && git commit -q --amend -m mine",
 	"has pushed the branch":                    "git gitops clone -q remote.git work && cd work && git commit -q --allow-empty -m one && git gitops push -q && git commit -q --amend --allow-empty -m mine",
@@ -214,8 +214,8 @@ var forcedSince = map[string]string{
 	"deleted":                               "git push -q origin :main",
 }
 
-// TestPush_forcedTable tries each row of the table in docs/guarantees.md, and after each refusal what its
-// message says.
+// TestPush_forcedTable tries each row of the table in docs/guarantees.md, and after each refusal
+// what its message says.
 func TestPush_forcedTable(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/guarantees.md")
@@ -348,8 +348,9 @@ func TestPush_forcedEach(t *testing.T) {
 	}
 }
 
-// TestPush_manyBranches: a push of many branches, forced or not, asks git no more questions than one of a few: neither of
-// branches that stay as they are, nor of those that were pushed by us, then by git, and are alike.
+// TestPush_manyBranches: a push of many branches, forced or not, asks git no more questions than
+// one of a few: neither of branches that stay as they are, nor of those that were pushed by us,
+// then by git, and are alike.
 func TestPush_manyBranches(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestFreeze: while a branch is frozen its holder goes on and nobody else gets it; they are told by whom, until when and why, and
-// a thaw hands it to the first in line.
+// TestFreeze: while a branch is frozen its holder goes on and nobody else gets it; they are told by
+// whom, until when and why, and a thaw hands it to the first in line.
 func TestFreeze(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t)
@@ -70,8 +70,8 @@ func TestFreeze_ends(t *testing.T) {
 	}
 }
 
-// TestFreeze_all: every branch of a repository, those too that are locked for the first time, and narrower locks; another
-// repository is not concerned.
+// TestFreeze_all: every branch of a repository, those too that are locked for the first time, and
+// narrower locks; another repository is not concerned.
 func TestFreeze_all(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t, "GITOPS_LOCK_TIMEOUT=0")

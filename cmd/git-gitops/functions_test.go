@@ -70,8 +70,8 @@ func overHTTPS(w *world) *world {
 	return w.with("HOST="+strings.TrimPrefix(server.URL, "https://"), "GIT_SSL_CAINFO="+ca)
 }
 
-// overSSH serves the repositories with an sshd of our own. The ssh on PATH only adds what the URL's form cannot say:
-// the port, and the user who runs this test in place of "git".
+// overSSH serves the repositories with an sshd of our own. The ssh on PATH only adds what the URL's
+// form cannot say: the port, and the user who runs this test in place of "git".
 func overSSH(w *world) *world {
 	w.t.Helper()
 	sshd := "/usr/sbin/sshd"
@@ -126,7 +126,8 @@ exec %s -p %s -i %s/ssh/key -o IdentitiesOnly=yes -o BatchMode=yes -o LogLevel=E
 	return w
 }
 
-// pipelinesAtOnce runs many pipelines, all of which must succeed, and returns how many pushes were rejected on the way.
+// pipelinesAtOnce runs many pipelines, all of which must succeed, and returns how many pushes were
+// rejected on the way.
 func pipelinesAtOnce(t *testing.T, w *world, pipeline func(i int) (script string, settings []string)) int {
 	t.Helper()
 	var all []*process
@@ -159,7 +160,8 @@ func pipelinesAtOnce(t *testing.T, w *world, pipeline func(i int) (script string
 	return rejected
 }
 
-// TestPipelines_oneCounter: pipelines that all change one file start at once. None is rejected, none is lost.
+// TestPipelines_oneCounter: pipelines that all change one file start at once. None is rejected,
+// none is lost.
 func TestPipelines_oneCounter(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -190,8 +192,9 @@ func TestPipelines_oneCounter(t *testing.T) {
 	}
 }
 
-// TestPipelines_lockNames: pipelines with locks of their own within the branch write files of their own, side by
-// side. Each pull comes before the lock of the push, so a push may be rejected and the script's own loop tries again.
+// TestPipelines_lockNames: pipelines with locks of their own within the branch write files of their
+// own, side by side. Each pull comes before the lock of the push, so a push may be rejected and the
+// script's own loop tries again.
 func TestPipelines_lockNames(t *testing.T) {
 	t.Parallel()
 	w := overPaths(newField(t))
@@ -206,7 +209,8 @@ func TestPipelines_lockNames(t *testing.T) {
 	}
 }
 
-// TestClone_keepsTheTokenToItself: the token of the URL is neither in Redis, nor in what a clone remembers, nor in our lines.
+// TestClone_keepsTheTokenToItself: the token of the URL is neither in Redis, nor in what a clone
+// remembers, nor in our lines.
 func TestClone_keepsTheTokenToItself(t *testing.T) {
 	t.Parallel()
 	w := overHTTPS(newField(t)).with("GITOPS_LOCK_SESSION=workspace")

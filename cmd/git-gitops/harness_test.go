@@ -22,11 +22,12 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// world is where one test lives: a Redis, a folder, and an environment that knows nothing of the machine.
+// world is where one test lives: a Redis, a folder, and an environment that knows nothing of the
+// machine.
 //
-// Each step of a test is a bash of its own, and by default a lock belongs to the clone and not to the process that took it
-// (GITOPS_LOCK_SESSION=workspace), so that a test can clone in one step and push in the next. Tests of whole scripts take
-// that setting away again.
+// Each step of a test is a bash of its own, and by default a lock belongs to the clone and not to
+// the process that took it (GITOPS_LOCK_SESSION=workspace), so that a test can clone in one step
+// and push in the next. Tests of whole scripts take that setting away again.
 type world struct {
 	t     *testing.T
 	dir   string
@@ -38,7 +39,8 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	server := redistest.Start(t)
-	// Not t.TempDir: a process that outlives its test for a moment must not turn the cleaning into a failure.
+	// Not t.TempDir: a process that outlives its test for a moment must not turn the cleaning into
+	// a failure.
 	dir, err := os.MkdirTemp("", "gitops-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -239,8 +241,9 @@ func (w *world) run(dir string, words ...string) result {
 	return w.start(dir, words...).wait()
 }
 
-// bash runs a script, in a process that is no part of the next step's: bash would let its last command take its place, and that
-// would then be a child of this test, as all the others, and share their locks.
+// bash runs a script, in a process that is no part of the next step's: bash would let its last
+// command take its place, and that would then be a child of this test, as all the others, and share
+// their locks.
 func (w *world) bash(dir, script string, args ...string) result {
 	w.t.Helper()
 	return w.run(dir, append([]string{"bash", "-c", script + "\nexit $?", "bash"}, args...)...)

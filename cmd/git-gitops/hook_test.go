@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// hookWorld is a world with a bare repository, remote.git, that notes in the file "seen" which locks are held when
-// a push comes in, and refuses the push when there is a file "refuse".
+// hookWorld is a world with a bare repository, remote.git, that notes in the file "seen" which
+// locks are held when a push comes in, and refuses the push when there is a file "refuse".
 func hookWorld(t *testing.T, settings ...string) *world {
 	t.Helper()
 	t.Parallel()
@@ -55,8 +55,8 @@ func (w *world) wantSeen(want ...string) {
 	}
 }
 
-// TestHook are the situations of one writer. Each script sees for itself that the lock ends with the push, and
-// not with the script.
+// TestHook are the situations of one writer. Each script sees for itself that the lock ends with
+// the push, and not with the script.
 func TestHook(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -122,8 +122,9 @@ func TestHook(t *testing.T) {
 	}
 }
 
-// TestHook_waits: while another writer has the lock, the hook waits. The branch has moved when its turn comes, so the
-// push stops with one line and keeps the turn: a third writer waits until it has landed.
+// TestHook_waits: while another writer has the lock, the hook waits. The branch has moved when its
+// turn comes, so the push stops with one line and keeps the turn: a third writer waits until it has
+// landed.
 func TestHook_waits(t *testing.T) {
 	w := hookWorld(t)
 	w.ok(`hooked "$1"; edit mine`)
@@ -161,7 +162,8 @@ func TestHook_waits(t *testing.T) {
 	w.until("all locks are free", func() bool { return len(w.locks()) == 0 })
 }
 
-// TestHook_waitsUnmoved: the other writer gave up its turn without a push, so the waiting push goes on.
+// TestHook_waitsUnmoved: the other writer gave up its turn without a push, so the waiting push goes
+// on.
 func TestHook_waitsUnmoved(t *testing.T) {
 	w := hookWorld(t)
 	w.ok(`hooked "$1"; edit mine`)
@@ -176,7 +178,8 @@ func TestHook_waitsUnmoved(t *testing.T) {
 	w.until("all locks are free", func() bool { return len(w.locks()) == 0 })
 }
 
-// TestHook_noVerify: git's own way around hooks is one around this one; only the server's hook can see it.
+// TestHook_noVerify: git's own way around hooks is one around this one; only the server's hook can
+// see it.
 func TestHook_noVerify(t *testing.T) {
 	w := hookWorld(t)
 	w.write("second.sh", prelude+`git gitops clone -q "$1" second && touch ready; until [ -e go ]; do sleep 0.01; done`)
@@ -209,7 +212,8 @@ func TestHook_manager(t *testing.T) {
 	w.wantSeen("@main}", "@main}", "@main}", "@main}")
 }
 
-// TestHook_chained: a hook that was there gets its arguments and its input, and its exit code stops the push.
+// TestHook_chained: a hook that was there gets its arguments and its input, and its exit code stops
+// the push.
 func TestHook_chained(t *testing.T) {
 	const old = "#!/bin/sh\necho \"$# $1\" >../args; cat >../stdin; [ ! -e ../no ]"
 	for _, tt := range []struct{ name, install, place string }{
@@ -238,8 +242,8 @@ func TestHook_chained(t *testing.T) {
 	}
 }
 
-// TestHook_global: through core.hooksPath, a repository's other hooks still run, also in a worktree and with a
-// folder of hooks that the user had.
+// TestHook_global: through core.hooksPath, a repository's other hooks still run, also in a worktree
+// and with a folder of hooks that the user had.
 func TestHook_global(t *testing.T) {
 	w := hookWorld(t)
 	w.write("cfg", "")
@@ -339,8 +343,8 @@ func TestHook_forced(t *testing.T) {
 	w.ok("cd work; git commit -q --amend -m last; git push -q -f; freed")
 }
 
-// TestHook_thenDeleted: a script deletes its clone right after the push, while the keeper notes that
-// the push landed. No file appears while rm is at work.
+// TestHook_thenDeleted: a script deletes its clone right after the push, while the keeper notes
+// that the push landed. No file appears while rm is at work.
 func TestHook_thenDeleted(t *testing.T) {
 	w := hookWorld(t)
 	w.ok(`for i in 1 2 3 4 5 6 7 8 9 10 11 12; do

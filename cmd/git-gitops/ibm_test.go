@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// ibm is a world in which a service key of IBM Cloud leads to a Redis, for scripts/ibm-toolchain-redis-setup.sh. All
-// programs that it may call write their arguments down.
+// ibm is a world in which a service key of IBM Cloud leads to a Redis, for
+// scripts/ibm-toolchain-redis-setup.sh. All programs that it may call write their arguments down.
 type ibm struct {
 	*world
 	script string
@@ -145,8 +145,8 @@ func (i *ibm) settings(format, text string) map[string]string {
 	return got
 }
 
-// TestIBM: each format holds what the service key holds, in a file for its owner alone or on stdout; and nowhere else is
-// there a secret.
+// TestIBM: each format holds what the service key holds, in a file for its owner alone or on
+// stdout; and nowhere else is there a secret.
 func TestIBM(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ reader, password, formats string }{
@@ -257,8 +257,8 @@ func TestIBM_wrong(t *testing.T) {
 	}
 }
 
-// TestIBM_reader: a program that cannot read JSON is not blamed on the JSON: the next one reads it, or what
-// each lacks is said.
+// TestIBM_reader: a program that cannot read JSON is not blamed on the JSON: the next one reads it,
+// or what each lacks is said.
 func TestIBM_reader(t *testing.T) {
 	t.Parallel()
 	const minimal = "ModuleNotFoundError: No module named 'json'"

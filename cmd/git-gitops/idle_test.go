@@ -38,7 +38,8 @@ func (w *world) blocked() int {
 	return strings.Count(w.keys.ClientList(w.t.Context()).Val(), "cmd=blpop")
 }
 
-// TestDropped: a waiter and a keeper whose connections are cut, time and again, keep the place and the lock.
+// TestDropped: a waiter and a keeper whose connections are cut, time and again, keep the place and
+// the lock.
 func TestDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -74,8 +75,8 @@ func TestDropped(t *testing.T) {
 	}
 }
 
-// TestDropped_granted: the lock is handed to a waiter while it is cut off. It has it when it is back within the claim time; else the
-// turn moves on, and the waiter has the next one.
+// TestDropped_granted: the lock is handed to a waiter while it is cut off. It has it when it is
+// back within the claim time; else the turn moves on, and the waiter has the next one.
 func TestDropped_granted(t *testing.T) {
 	t.Parallel()
 	for _, late := range []bool{false, true} {
@@ -115,8 +116,8 @@ func TestDropped_granted(t *testing.T) {
 	}
 }
 
-// TestSilent: the network forgets the connections of a waiter and a keeper without a word. Each finds out by itself, and keeps what
-// it has.
+// TestSilent: the network forgets the connections of a waiter and a keeper without a word. Each
+// finds out by itself, and keeps what it has.
 func TestSilent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -145,9 +146,9 @@ func TestSilent(t *testing.T) {
 	wantCode(t, waiter.wait(), 0)
 }
 
-// TestConnections: a keeper has one connection to Redis, by which it is present or by which it renews, and a waiter has one. Each
-// process has two more to a sentinel (questions and news), or one to the node of a Cluster that told it the slots. However long
-// that lasts, there are no more.
+// TestConnections: a keeper has one connection to Redis, by which it is present or by which it
+// renews, and a waiter has one. Each process has two more to a sentinel (questions and news), or
+// one to the node of a Cluster that told it the slots. However long that lasts, there are no more.
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -177,7 +178,8 @@ func TestConnections(t *testing.T) {
 			for _, s := range slices.Concat(data, watch) {
 				clients[s] = s.Client(t)
 			}
-			// last are the last commands of the connections that are neither the servers' own nor this test's.
+			// last are the last commands of the connections that are neither the servers' own nor
+			// this test's.
 			last := func(servers []*redistest.Server) (all []string) {
 				for _, s := range servers {
 					for line := range strings.Lines(clients[s].ClientList(t.Context()).Val()) {
@@ -234,8 +236,8 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// TestKeeper_neverRenewed: a keeper that has had no answer from Redis yet when its script ends releases the lock when Redis is back,
-// and does not leave it to the TTL.
+// TestKeeper_neverRenewed: a keeper that has had no answer from Redis yet when its script ends
+// releases the lock when Redis is back, and does not leave it to the TTL.
 func TestKeeper_neverRenewed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_LOCK_SESSION")
@@ -259,7 +261,8 @@ func TestKeeper_neverRenewed(t *testing.T) {
 	})
 }
 
-// TestRelease_failover: a lock that no keeper has is released although Redis is away for a moment just then.
+// TestRelease_failover: a lock that no keeper has is released although Redis is away for a moment
+// just then.
 func TestRelease_failover(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -31,11 +31,12 @@ func (w *world) running() (all []string) {
 	return all
 }
 
-// TestKilled: whoever kills the process that it has started wants it to be over. No git of ours goes on, and what
-// had not landed does not land. The blocks are of every kind that git waits for.
+// TestKilled: whoever kills the process that it has started wants it to be over. No git of ours
+// goes on, and what had not landed does not land. The blocks are of every kind that git waits for.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	// A second is what the command has to note the process that it has just started, which nobody sees.
+	// A second is what the command has to note the process that it has just started, which nobody
+	// sees.
 	const block = `sleep 1; : >"$TOP/started"; until [ -e "$TOP/go" ]; do sleep 0.05; done`
 	hook := func(name string) func(*world) {
 		return func(w *world) { w.write(name, "#!/bin/sh\n"+block+"\n") }

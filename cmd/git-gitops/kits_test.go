@@ -19,8 +19,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The kits of scripts/ci, each run as its system runs it: its files, its order of steps, what is in their environment,
-// and what is killed at the end. Afterwards the lock must be free, long before its TTL.
+// The kits of scripts/ci, each run as its system runs it: its files, its order of steps, what is in
+// their environment, and what is killed at the end. Afterwards the lock must be free, long before
+// its TTL.
 
 // kitFile reads a file of a kit.
 func kitFile(t *testing.T, name string) []byte {
@@ -67,8 +68,8 @@ type kitStep struct {
 	always bool // also after a failure
 }
 
-// job runs steps under a process of that name, as a runner's worker does. Each step sees what steps before it wrote to
-// $GITHUB_ENV.
+// job runs steps under a process of that name, as a runner's worker does. Each step sees what steps
+// before it wrote to $GITHUB_ENV.
 func (w *world) job(worker string, steps []kitStep) *process {
 	w.t.Helper()
 	bash, err := exec.LookPath("bash")
@@ -108,7 +109,8 @@ run() {
 // shellWord quotes a text for a shell.
 func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// wantFree makes sure that nothing is locked when the job has ended, and checks how far the counter came.
+// wantFree makes sure that nothing is locked when the job has ended, and checks how far the counter
+// came.
 func (w *world) wantFree(counter string) {
 	w.t.Helper()
 	w.wantLocks()
@@ -117,7 +119,8 @@ func (w *world) wantFree(counter string) {
 	}
 }
 
-// edits are what a job does in the clone, the signal that then ends it, and the counter that is in the end at the remote.
+// edits are what a job does in the clone, the signal that then ends it, and the counter that is in
+// the end at the remote.
 var edits = map[string]struct {
 	script  string
 	signal  syscall.Signal
@@ -186,7 +189,8 @@ func (w *world) gitHubJob(worker, edit, waitWarning string) *process {
 	})
 }
 
-// TestKit_GitHubWait: the lines of a wait are folded into a group, and a wait over the threshold is an annotation.
+// TestKit_GitHubWait: the lines of a wait are folded into a group, and a wait over the threshold is
+// an annotation.
 func TestKit_GitHubWait(t *testing.T) {
 	t.Parallel()
 	w := kitWorld(t)
@@ -318,11 +322,13 @@ func (s tektonStep) settings(t *testing.T, params map[string]string) []string {
 	return all
 }
 
-// noKeeper ends the keeper before the edit: it would not outlive the container, but could free the lock here.
+// noKeeper ends the keeper before the edit: it would not outlive the container, but could free the
+// lock here.
 const noKeeper = `pkill -9 -f "^git-gitops keeper $HERE/"; `
 
-// oneStep runs a step that is the whole job, in its container: a signal reaches all of it, and nothing outlives it. A
-// step that is killed frees nothing, but the next in line has the lock long before the TTL.
+// oneStep runs a step that is the whole job, in its container: a signal reaches all of it, and
+// nothing outlives it. A step that is killed frees nothing, but the next in line has the lock long
+// before the TTL.
 func (w *world) oneStep(file string, signal syscall.Signal, lands bool) {
 	w.t.Helper()
 	step := w.start(".", file)
@@ -446,7 +452,8 @@ func TestKit_Argo(t *testing.T) {
 	}
 }
 
-// TestKit_Jenkins runs the step of the shared library in Groovy, with stand-ins for the steps of a pipeline.
+// TestKit_Jenkins runs the step of the shared library in Groovy, with stand-ins for the steps of a
+// pipeline.
 func TestKit_Jenkins(t *testing.T) {
 	t.Parallel()
 	groovy, err := exec.LookPath("groovy")

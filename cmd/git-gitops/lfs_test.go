@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// TestHook_lfs: git-lfs installs no hook where ours is, so ours uploads what it keeps, in whatever order the two
-// came and whichever form ours has; and does not do so a second time where a hook in the chain does.
+// TestHook_lfs: git-lfs installs no hook where ours is, so ours uploads what it keeps, in whatever
+// order the two came and whichever form ours has; and does not do so a second time where a hook in
+// the chain does.
 func TestHook_lfs(t *testing.T) {
 	needs(t, "git-lfs")
 	const (

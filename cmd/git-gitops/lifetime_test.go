@@ -21,8 +21,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
-// How long a lock lives. Here every session is a real script, because a session is what runs git, and the scripts stop
-// at a fifo where a test has something to look at.
+// How long a lock lives. Here every session is a real script, because a session is what runs git,
+// and the scripts stop at a fifo where a test has something to look at.
 
 const (
 	// leaseTTL is the shortest that is allowed, so that what has to outlive it does so soon.
@@ -33,8 +33,8 @@ const (
 
 var unheard = make(chan os.Signal, 1)
 
-// newLifeWorld is a world in which a lock belongs to the script that took it. All that runs in it must be able to end by
-// itself: what keeps a lock is told of by a failure.
+// newLifeWorld is a world in which a lock belongs to the script that took it. All that runs in it
+// must be able to end by itself: what keeps a lock is told of by a failure.
 func newLifeWorld(t *testing.T) *world {
 	t.Helper()
 	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
@@ -46,7 +46,8 @@ func newLifeWorld(t *testing.T) *world {
 	w = w.with(
 		"GITOPS_LOCK_SESSION",
 		"GITOPS_LOCK_TTL="+leaseTTL.String(),
-		// Else each of our commands takes a second more under -race. A keeper has no stderr to report a race on.
+		// Else each of our commands takes a second more under -race. A keeper has no stderr to
+		// report a race on.
 		"GORACE=atexit_sleep_ms=0 log_path="+w.path("race"),
 	)
 	t.Cleanup(func() {
@@ -67,7 +68,8 @@ func newLifeWorld(t *testing.T) *world {
 	return w.room("room")
 }
 
-// room is a part of a world with a remote, and so a lock, of its own. Scripts know the remote as $REMOTE.
+// room is a part of a world with a remote, and so a lock, of its own. Scripts know the remote as
+// $REMOTE.
 func (w *world) room(name string) *world {
 	w.t.Helper()
 	other := w.with("REMOTE=" + w.path(name, "remote.git"))
@@ -152,8 +154,9 @@ func (w *world) sight() sight {
 	return sight{w.left(), time.Now()}
 }
 
-// renewed waits until the lock was renewed since a sight of it, so that whoever keeps it had the time to notice that it
-// need not. On a machine that is much too busy the keeper may come too late, and take the lock back.
+// renewed waits until the lock was renewed since a sight of it, so that whoever keeps it had the
+// time to notice that it need not. On a machine that is much too busy the keeper may come too late,
+// and take the lock back.
 func (w *world) renewed(last sight) {
 	w.t.Helper()
 	if !reached(2*leaseTTL, func() bool {
@@ -229,15 +232,17 @@ func needs(t *testing.T, program string) {
 	}
 }
 
-// The lines of a script (without a child process where a signal could meet it) that clones in one part and pushes in another; without a file named push, it does not push.
+// The lines of a script (without a child process where a signal could meet it) that clones in one
+// part and pushes in another; without a file named push, it does not push.
 const (
 	lineClone = `git gitops clone -q "$REMOTE" work`
 	lineHold  = `: >cloned; cat gate`
 	linePush  = `if [ -e push ]; then git -C work commit -q --allow-empty -m edit && git gitops -C work push -q && touch pushed && cat gate; fi`
 )
 
-// TestSession is design.md section 5, the table: each row is a script whose lock, taken in one of its parts, is there for
-// the push in another part, and ends with the script. Field notes (d) 4: it is the job's life that the lock follows.
+// TestSession is design.md section 5, the table: each row is a script whose lock, taken in one of
+// its parts, is there for the push in another part, and ends with the script. Field notes (d) 4: it
+// is the job's life that the lock follows.
 func TestSession(t *testing.T) {
 	t.Parallel()
 	lines := func(l ...string) string { return strings.Join(l, "\n") + "\n" }
@@ -404,7 +409,8 @@ func (w *world) script(lines ...string) *process {
 	return w.start(".", "bash", "script")
 }
 
-// TestSession_workspace: such a lock does not end with the scripts that use it, but with push, or with the clone.
+// TestSession_workspace: such a lock does not end with the scripts that use it, but with push, or
+// with the clone.
 func TestSession_workspace(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_LOCK_SESSION=workspace")
@@ -417,7 +423,8 @@ func TestSession_workspace(t *testing.T) {
 	}
 }
 
-// TestLifetime_ends: what ends a lock when nobody pushes, while the script that took it lives on or does not.
+// TestLifetime_ends: what ends a lock when nobody pushes, while the script that took it lives on or
+// does not.
 func TestLifetime_ends(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -469,8 +476,8 @@ func TestLifetime_ends(t *testing.T) {
 	}
 }
 
-// TestLifetime_maxHold is field notes (d) 4: no lock is renewed for ever, even if its session lives. What happened is
-// told by the next push.
+// TestLifetime_maxHold is field notes (d) 4: no lock is renewed for ever, even if its session
+// lives. What happened is told by the next push.
 func TestLifetime_maxHold(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_LOCK_MAX_HOLD=" + leaseTTL.String())
@@ -491,8 +498,8 @@ func TestLifetime_maxHold(t *testing.T) {
 	}
 }
 
-// TestKeeper_killed: a lock whose keeper was killed ends with its TTL. If the script comes back before that, it renews the
-// lock and has a new keeper.
+// TestKeeper_killed: a lock whose keeper was killed ends with its TTL. If the script comes back
+// before that, it renews the lock and has a new keeper.
 func TestKeeper_killed(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -553,8 +560,8 @@ func TestKeeper_oneForEach(t *testing.T) {
 	w.freed(time.Now())
 }
 
-// TestKeeper_holdsNothing: whoever reads what the script writes comes to the end of it while the lock is held, and the
-// keeper has none of the script's other descriptors either.
+// TestKeeper_holdsNothing: whoever reads what the script writes comes to the end of it while the
+// lock is held, and the keeper has none of the script's other descriptors either.
 func TestKeeper_holdsNothing(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -580,7 +587,8 @@ func TestKeeper_holdsNothing(t *testing.T) {
 	}
 }
 
-// TestKeeper_signals: what a terminal sends does not end the keeper, sent to its session or to itself.
+// TestKeeper_signals: what a terminal sends does not end the keeper, sent to its session or to
+// itself.
 func TestKeeper_signals(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -601,8 +609,8 @@ func TestKeeper_signals(t *testing.T) {
 	w.freed(w.open("gate"))
 }
 
-// onTerminal runs words on a terminal of their own. What the user types is written to the fifo "keys"; what appears is
-// the process' stdout. Its end hangs the terminal up.
+// onTerminal runs words on a terminal of their own. What the user types is written to the fifo
+// "keys"; what appears is the process' stdout. Its end hangs the terminal up.
 func (w *world) onTerminal(words ...string) *process {
 	w.t.Helper()
 	needs(w.t, "python3")
@@ -617,8 +625,8 @@ func (w *world) types(keys string) {
 	}
 }
 
-// TestLifetime_terminal: a lock that was taken at an interactive shell belongs to the shell, and ends when the terminal hangs
-// up; so does that of a script which runs there.
+// TestLifetime_terminal: a lock that was taken at an interactive shell belongs to the shell, and
+// ends when the terminal hangs up; so does that of a script which runs there.
 func TestLifetime_terminal(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -647,8 +655,9 @@ func TestLifetime_terminal(t *testing.T) {
 	}
 }
 
-// TestNested: a function, a subshell or a child script that clones what its caller has locked does not wait for its
-// caller. All of them share the lock, and it is free when the last has released its share.
+// TestNested: a function, a subshell or a child script that clones what its caller has locked does
+// not wait for its caller. All of them share the lock, and it is free when the last has released
+// its share.
 func TestNested(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_LOCK_TIMEOUT=5")
@@ -696,8 +705,8 @@ func TestNested(t *testing.T) {
 	w.until("all is free", w.free)
 }
 
-// TestJobs_excludeEachOther: parallel jobs of one script are holders of their own, also when each clones in a subshell
-// of its own.
+// TestJobs_excludeEachOther: parallel jobs of one script are holders of their own, also when each
+// clones in a subshell of its own.
 func TestJobs_excludeEachOther(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -716,8 +725,8 @@ func TestJobs_excludeEachOther(t *testing.T) {
 	w.freed(time.Now())
 }
 
-// TestJobs_failed: a job that has failed does not block its siblings, which say that they take over. For nobody is the lock
-// lost then, and GITOPS_ON_LOST=term means nobody.
+// TestJobs_failed: a job that has failed does not block its siblings, which say that they take
+// over. For nobody is the lock lost then, and GITOPS_ON_LOST=term means nobody.
 func TestJobs_failed(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_ON_LOST=term")
@@ -747,8 +756,8 @@ func TestJobs_failed(t *testing.T) {
 	}
 }
 
-// TestDeadlock: sessions that wait for each other in a circle. The one who came last gives up at once and says why, and
-// the others go on.
+// TestDeadlock: sessions that wait for each other in a circle. The one who came last gives up at
+// once and says why, and the others go on.
 func TestDeadlock(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{2, 3} {
@@ -808,8 +817,8 @@ func TestDeadlock_over(t *testing.T) {
 	wantCode(t, b.wait(), 0)
 }
 
-// TestLost: a lock that somebody else took is lost. The keeper notes it, the next push says it, and the script is told
-// if it asked for that.
+// TestLost: a lock that somebody else took is lost. The keeper notes it, the next push says it, and
+// the script is told if it asked for that.
 func TestLost(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -871,8 +880,8 @@ func TestLost(t *testing.T) {
 	})
 }
 
-// TestStranger_unlock is field notes (d) 8: the last step of a script that never got the lock does not release that of
-// another.
+// TestStranger_unlock is field notes (d) 8: the last step of a script that never got the lock does
+// not release that of another.
 func TestStranger_unlock(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -888,8 +897,8 @@ func TestStranger_unlock(t *testing.T) {
 	w.freed(w.open("gate"))
 }
 
-// TestLifetime_longWork is field notes (d) 1: the work outlives the lease by far, in clone, between the commands, and
-// in push, and nobody else gets in.
+// TestLifetime_longWork is field notes (d) 1: the work outlives the lease by far, in clone, between
+// the commands, and in push, and nobody else gets in.
 func TestLifetime_longWork(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -1006,8 +1015,8 @@ func (w *world) pid(file string) int {
 	return pid
 }
 
-// TestRun_lost: when the lock is lost, nothing of the command lives on, however little it listens; and when nobody
-// can say whether it is lost, nothing lives by the time that it may be another's.
+// TestRun_lost: when the lock is lost, nothing of the command lives on, however little it listens;
+// and when nobody can say whether it is lost, nothing lives by the time that it may be another's.
 func TestRun_lost(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -1073,8 +1082,8 @@ touch again; read -r word; echo "$word" >two; touch done; cat gate`+"\n")
 	p.wait()
 }
 
-// TestInterrupted is field notes (d) 7: who tells us to end, and only us, ends git. The clone's lock is free then; that of
-// a push is kept for the script's next try, and ends with the script.
+// TestInterrupted is field notes (d) 7: who tells us to end, and only us, ends git. The clone's
+// lock is free then; that of a push is kept for the script's next try, and ends with the script.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -1114,7 +1123,8 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestKeeper_small: what waits in the background for an hour must cost nothing. This is about the program as it is released.
+// TestKeeper_small: what waits in the background for an hour must cost nothing. This is about the
+// program as it is released.
 func TestKeeper_small(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -1158,7 +1168,8 @@ func TestKeeper_small(t *testing.T) {
 	w.freed(w.open("gate"))
 }
 
-// processorTime is utime and stime of /proc/PID/stat, see proc_pid_stat(5). A tick is 10 ms on every Linux.
+// processorTime is utime and stime of /proc/PID/stat, see proc_pid_stat(5). A tick is 10 ms on
+// every Linux.
 func processorTime(t *testing.T, pid int) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

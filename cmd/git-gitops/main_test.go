@@ -21,7 +21,8 @@ import (
 // TestMain puts this test binary on the scripts' PATH as git-gitops, so that "git gitops" in a
 // script is the program itself.
 func TestMain(m *testing.M) {
-	// Most tests wait for processes rather than for a processor. A -parallel on the command line comes later and wins.
+	// Most tests wait for processes rather than for a processor. A -parallel on the command line
+	// comes later and wins.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
@@ -46,7 +47,8 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// raceSettings spares every process that is built with -race the second for which it would wait at its end.
+// raceSettings spares every process that is built with -race the second for which it would wait at
+// its end.
 const raceSettings = "atexit_sleep_ms=0"
 
 const gitConfig = `[user]

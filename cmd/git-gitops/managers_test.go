@@ -23,8 +23,8 @@ const (
 `
 )
 
-// TestHook_putAside: a hook manager that comes after us puts our hook aside. doctor says whether it still runs, and
-// uninstall finds it there, and puts the hook back that was there before all.
+// TestHook_putAside: a hook manager that comes after us puts our hook aside. doctor says whether it
+// still runs, and uninstall finds it there, and puts the hook back that was there before all.
 func TestHook_putAside(t *testing.T) {
 	w := hookWorld(t)
 	r := w.ok(preCommitInstall + lefthookInstall + userHook + `
@@ -45,8 +45,8 @@ func TestHook_putAside(t *testing.T) {
 	w.wantSeen("@main}", "")
 }
 
-// TestHook_managersTold: install says what a manager that the repository is set up for would do to our hook, and uninstall
-// which one runs it.
+// TestHook_managersTold: install says what a manager that the repository is set up for would do to
+// our hook, and uninstall which one runs it.
 func TestHook_managersTold(t *testing.T) {
 	w := hookWorld(t)
 	r := w.ok(`git clone -q "$1" work; cd work; echo 'pre-push:' >lefthook.yml; git gitops install; echo '{run: git-gitops pre-push lefthook {0}}' >>lefthook.yml
@@ -59,8 +59,8 @@ func TestHook_managersTold(t *testing.T) {
 	wantText(t, r.stderr, "pre-commit and lefthook refuse to install hooks")
 }
 
-// TestHook_pushToCheckout: a repository into whose work tree others push works behind our core.hooksPath as without it:
-// with a hook of its own, and with what git does when there is none.
+// TestHook_pushToCheckout: a repository into whose work tree others push works behind our
+// core.hooksPath as without it: with a hook of its own, and with what git does when there is none.
 func TestHook_pushToCheckout(t *testing.T) {
 	w := hookWorld(t)
 	w.ok(`git clone -q "$1" plain; git clone -q "$1" global
@@ -80,7 +80,8 @@ func TestHook_pushToCheckout(t *testing.T) {
 		sed -i 's/has .*staged changes/has DIRT changes/' a2; diff a2 b2 >&2; grep -q 'own hook 1' b`)
 }
 
-// named is a copy of bash under another name: a process that runs a script, as that program runs what it does.
+// named is a copy of bash under another name: a process that runs a script, as that program runs
+// what it does.
 func (w *world) named(name string) string {
 	w.t.Helper()
 	bash, err := exec.LookPath("bash")
@@ -94,8 +95,8 @@ func (w *world) named(name string) string {
 	return w.write("named/"+name, string(text))
 }
 
-// TestShim_managers: package managers and provisioners clone what they install without a lock, also while somebody holds
-// it; what they run for the user takes its turn.
+// TestShim_managers: package managers and provisioners clone what they install without a lock, also
+// while somebody holds it; what they run for the user takes its turn.
 func TestShim_managers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		needs           string
@@ -165,7 +166,8 @@ func TestShim_managers(t *testing.T) {
 	}
 }
 
-// TestShim_managersCrossed: two that install the same two repositories in opposite order do not wait for one another.
+// TestShim_managersCrossed: two that install the same two repositories in opposite order do not
+// wait for one another.
 func TestShim_managersCrossed(t *testing.T) {
 	w := shimWorld(t)
 	w.seed("other.git")

@@ -159,7 +159,8 @@ func (w *world) listening() (*process, func() map[string]float64) {
 	}
 }
 
-// TestMetrics_listen: events are counted once, from the start on, over an outage of Redis too, until a signal.
+// TestMetrics_listen: events are counted once, from the start on, over an outage of Redis too,
+// until a signal.
 func TestMetrics_listen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -198,7 +199,8 @@ func TestMetrics_listen(t *testing.T) {
 	}
 }
 
-// TestMetrics_listenFirst: it may start before Redis does. What happened before its first sight of Redis does not count.
+// TestMetrics_listenFirst: it may start before Redis does. What happened before its first sight of
+// Redis does not count.
 func TestMetrics_listenFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

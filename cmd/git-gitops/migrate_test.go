@@ -12,8 +12,8 @@ import (
 const fieldScript = "#!/bin/bash\r\nset -e\n\ncd \"$1\";  git clone https://git:$PAT@$HOST/o/r.git -b main || exit 1\n" +
 	"git -C r add -v .\t\n\n\n\n\n\n\ngit commit -m 'x' && git \"push\" -u origin main"
 
-// TestMigrate_diff: the diff on stdout is one that git applies, and then there is nothing left to change. No file is touched, and
-// no setting is needed.
+// TestMigrate_diff: the diff on stdout is one that git applies, and then there is nothing left to
+// change. No file is touched, and no setting is needed.
 func TestMigrate_diff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("REDIS_HOST", "REDIS_PORT")
@@ -65,8 +65,8 @@ func TestMigrate_stdin(t *testing.T) {
 	}
 }
 
-// TestMigrate_write: files are replaced at one stroke with the mode and the owner they had, symbolic links stay, and what need not change is
-// not touched.
+// TestMigrate_write: files are replaced at one stroke with the mode and the owner they had,
+// symbolic links stay, and what need not change is not touched.
 func TestMigrate_write(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -101,7 +101,8 @@ func TestMigrate_write(t *testing.T) {
 	}
 }
 
-// TestMigrate_refuses: what cannot be read or parsed is named, stays as it is, and does not stop the others.
+// TestMigrate_refuses: what cannot be read or parsed is named, stays as it is, and does not stop
+// the others.
 func TestMigrate_refuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

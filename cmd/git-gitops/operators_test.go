@@ -29,8 +29,9 @@ func (w *world) seen(text string) string {
 	return text
 }
 
-// TestBroken is the story of a lock that an operator breaks, end to end between two pipelines: found in the list,
-// broken by the ID that was seen, handed to the next in line; its owner is told who, when and why, once, and can go on.
+// TestBroken is the story of a lock that an operator breaks, end to end between two pipelines:
+// found in the list, broken by the ID that was seen, handed to the next in line; its owner is told
+// who, when and why, once, and can go on.
 func TestBroken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITHUB_ACTIONS=true", "GITHUB_SERVER_URL=https://github.com", "GITHUB_REPOSITORY=org/app",
@@ -107,7 +108,8 @@ func TestBroken(t *testing.T) {
 	}
 }
 
-// TestLocks_names: every list calls a lock by the same name, and a part of it finds the lock where only one has it.
+// TestLocks_names: every list calls a lock by the same name, and a part of it finds the lock where
+// only one has it.
 func TestLocks_names(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -137,7 +139,8 @@ func TestLocks_names(t *testing.T) {
 	wantText(t, none.stderr, `no lock "beta" is held, waited for or frozen`)
 }
 
-// TestHostile: what others wrote into Redis is printed without doing anything to a terminal, and within bounds.
+// TestHostile: what others wrote into Redis is printed without doing anything to a terminal, and
+// within bounds.
 func TestHostile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -171,7 +174,8 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestWaiting_terminal: on a terminal the wait is one line that is rewritten; --watch repaints in place.
+// TestWaiting_terminal: on a terminal the wait is one line that is rewritten; --watch repaints in
+// place.
 func TestWaiting_terminal(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("python3"); err != nil {
@@ -248,7 +252,8 @@ func TestEvents_follow(t *testing.T) {
 	}
 }
 
-// TestWaiting_scriptKilled: when a script is killed while its clone waits, nobody waits for its turn any more.
+// TestWaiting_scriptKilled: when a script is killed while its clone waits, nobody waits for its
+// turn any more.
 func TestWaiting_scriptKilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -267,7 +272,8 @@ func TestWaiting_scriptKilled(t *testing.T) {
 	}
 }
 
-// TestOrphan: a command whose script is gone has nobody whose end would end its lock, so no keeper renews it: the TTL ends it.
+// TestOrphan: a command whose script is gone has nobody whose end would end its lock, so no keeper
+// renews it: the TTL ends it.
 func TestOrphan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_LOCK_SESSION", "GITOPS_LOCK_TTL=5")

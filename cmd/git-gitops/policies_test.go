@@ -24,8 +24,8 @@ func (w *world) holding(t *testing.T) *process {
 	return p
 }
 
-// TestPolicy_skip: a clone, lock or run that would have to wait ends with 77, says why, and leaves nothing; a push waits as
-// ever.
+// TestPolicy_skip: a clone, lock or run that would have to wait ends with 77, says why, and leaves
+// nothing; a push waits as ever.
 func TestPolicy_skip(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t, "GITOPS_LOCK_POLICY=skip")
@@ -70,8 +70,8 @@ func TestPolicy_ownScript(t *testing.T) {
 	}
 }
 
-// TestPolicy_newest: of those who wait only the newest stays, in the place of the earlier one; that one ends with 77 and
-// says who came.
+// TestPolicy_newest: of those who wait only the newest stays, in the place of the earlier one; that
+// one ends with 77 and says who came.
 func TestPolicy_newest(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t)
@@ -104,8 +104,8 @@ func TestPolicy_newest(t *testing.T) {
 	wantText(t, w.must(".", "git gitops events"), "superseded")
 }
 
-// TestPolicy_headStart: who has a head start goes before those who came within it, and is told to have waited for as long as
-// it did.
+// TestPolicy_headStart: who has a head start goes before those who came within it, and is told to
+// have waited for as long as it did.
 func TestPolicy_headStart(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t)

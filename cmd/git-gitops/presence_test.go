@@ -13,8 +13,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/webhook"
 )
 
-// namespace runs a script as the first process of a process table of its own, as a container does: all
-// that is left in it dies with that process.
+// namespace runs a script as the first process of a process table of its own, as a container does:
+// all that is left in it dies with that process.
 var namespace = []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c"}
 
 func needNamespaces(t *testing.T) {
@@ -24,8 +24,8 @@ func needNamespaces(t *testing.T) {
 	}
 }
 
-// TestPresence: however a pipeline ends, and whatever ends with it, the next in line has the lock long
-// before the TTL of five minutes.
+// TestPresence: however a pipeline ends, and whatever ends with it, the next in line has the lock
+// long before the TTL of five minutes.
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	life := newLifeWorld(t).with("GITOPS_LOCK_TTL=300", "GITOPS_LOCK_TIMEOUT=600")
@@ -108,8 +108,8 @@ func (w *world) claimed() bool {
 	return true
 }
 
-// TestPresence_shown: locks and the page show that a holder is gone also when nobody waits; events, stats,
-// metrics and the webhook of the next holder tell that its hold ended so.
+// TestPresence_shown: locks and the page show that a holder is gone also when nobody waits; events,
+// stats, metrics and the webhook of the next holder tell that its hold ended so.
 func TestPresence_shown(t *testing.T) {
 	t.Parallel()
 	needNamespaces(t)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// guardedRemote is a remote whose hook notes the locks that are held while a push is received, and refuses the push when there is a
-// file named refuse.
+// guardedRemote is a remote whose hook notes the locks that are held while a push is received, and
+// refuses the push when there is a file named refuse.
 func (w *world) guardedRemote() string {
 	w.t.Helper()
 	remote := w.seed("remote.git")
@@ -22,8 +22,8 @@ if [ -e %[2]s/refuse ]; then echo policy says no >&2; exit 1; fi
 	return remote
 }
 
-// TestPush_forms: whatever the form, the locks of exactly the branches that it updates are held while the server
-// receives it, and none after.
+// TestPush_forms: whatever the form, the locks of exactly the branches that it updates are held
+// while the server receives it, and none after.
 func TestPush_forms(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -124,7 +124,8 @@ func TestPush_waits(t *testing.T) {
 	}
 }
 
-// TestPush_narrowLock: with GITOPS_LOCK_NAME the branch's own lock is held as well, for just the push.
+// TestPush_narrowLock: with GITOPS_LOCK_NAME the branch's own lock is held as well, for just the
+// push.
 func TestPush_narrowLock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -143,7 +144,8 @@ func TestPush_narrowLock(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestPush_failed: a push that fails ends with git's code and keeps the lock, so that the script's next try is still in its turn.
+// TestPush_failed: a push that fails ends with git's code and keeps the lock, so that the script's
+// next try is still in its turn.
 func TestPush_failed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -168,7 +170,8 @@ func TestPush_failed(t *testing.T) {
 	w.must("work", "rm ../refuse && git gitops push")
 	w.wantLocks()
 
-	// Somebody outside the lock moves the branch: git rejects, the lock stays, pull and push succeed.
+	// Somebody outside the lock moves the branch: git rejects, the lock stays, pull and push
+	// succeed.
 	w.must(".", "git gitops clone -q remote.git late && git -C late commit -q --allow-empty -m late")
 	w.must("work", "git commit -q --allow-empty -m outside && git push -q")
 	r = w.bash("late", "git gitops push")

@@ -19,7 +19,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// The numbers (d) in the comments are those of the pitfalls that others fell into, in the project's notes on the field.
+// The numbers (d) in the comments are those of the pitfalls that others fell into, in the project's
+// notes on the field.
 
 // tip is the commit of a branch at the remote, "" when there is none.
 func (w *world) tip(branch string) string {
@@ -55,8 +56,9 @@ func (w *world) outsider(script string) {
 	w.must(".", `rm -rf out && git clone -q remote.git out && cd out && `+script+` && git add . && git commit -qm outsider && git push -q origin HEAD`)
 }
 
-// lose takes the lock away from the clone in work, and leaves it free, as when it expired and the next one is done with it. The keeper has to
-// see it first: it would take back what is free. It looks every third of the TTL.
+// lose takes the lock away from the clone in work, and leaves it free, as when it expired and the
+// next one is done with it. The keeper has to see it first: it would take back what is free. It
+// looks every third of the TTL.
 func (w *world) lose() {
 	w.t.Helper()
 	key := lockKey(w.path("remote"), "main")
@@ -67,8 +69,8 @@ func (w *world) lose() {
 	w.keys.Del(w.t.Context(), key)
 }
 
-// TestPush_baseCheck: a push whose lock was not held all the time since the clone goes ahead only if nobody
-// brought in what this clone has not seen.
+// TestPush_baseCheck: a push whose lock was not held all the time since the clone goes ahead only
+// if nobody brought in what this clone has not seen.
 func TestPush_baseCheck(t *testing.T) {
 	t.Parallel()
 	other := `git gitops clone -q remote.git other && cd other && echo other >other && git add . && git commit -qm other && git gitops push -q`
@@ -148,7 +150,8 @@ func TestPush_baseCheck(t *testing.T) {
 	}
 }
 
-// TestPush_rejectedBefore: a lock that a rejected push took, and that is lost since, knows no base: git decides.
+// TestPush_rejectedBefore: a lock that a rejected push took, and that is lost since, knows no base:
+// git decides.
 func TestPush_rejectedBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_LOCK_SESSION")
@@ -173,8 +176,8 @@ func TestPush_rejectedBefore(t *testing.T) {
 	w.must("work", "git checkout -q feat && git pull -q --rebase && git gitops push -q origin feat")
 }
 
-// TestPush_passingRefusal: what a server refuses for a reason that passes is tried again, and what it refuses
-// for good is not (d 20).
+// TestPush_passingRefusal: what a server refuses for a reason that passes is tried again, and what
+// it refuses for good is not (d 20).
 func TestPush_passingRefusal(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -221,7 +224,8 @@ func TestPush_passingRefusal(t *testing.T) {
 	}
 }
 
-// TestPush_localHook: what a pre-push hook of the clone refuses is refused for good, whatever its words are.
+// TestPush_localHook: what a pre-push hook of the clone refuses is refused for good, whatever its
+// words are.
 func TestPush_localHook(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -256,10 +260,12 @@ func TestPush_refLockFile(t *testing.T) {
 	w.wantLocks()
 }
 
-// fault is what a git server over HTTP does about one request instead of serving it; false leaves it to be served.
+// fault is what a git server over HTTP does about one request instead of serving it; false leaves
+// it to be served.
 type fault func(rw http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter)) bool
 
-// overFaultyHTTP serves remote.git, and returns the world with origin's URL in $URL and the number of pushes that it received.
+// overFaultyHTTP serves remote.git, and returns the world with origin's URL in $URL and the number
+// of pushes that it received.
 func overFaultyHTTP(t *testing.T, f fault) (*world, func() int) {
 	t.Helper()
 	w := newWorld(t)
@@ -291,7 +297,8 @@ func overFaultyHTTP(t *testing.T, f fault) (*world, func() int) {
 	}
 }
 
-// first is a fault of the first pushes only: of what comes to git-receive-pack, the advertisement of refs included when all is set.
+// first is a fault of the first pushes only: of what comes to git-receive-pack, the advertisement
+// of refs included when all is set.
 func first(n int, all bool, f fault) fault {
 	return func(rw http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter)) bool {
 		ours := strings.HasSuffix(r.URL.Path, "git-receive-pack") && r.Method == http.MethodPost ||
@@ -328,8 +335,8 @@ func cut(rw http.ResponseWriter, _ *http.Request, _ func(http.ResponseWriter)) b
 	return true
 }
 
-// TestPush_overHTTP: a server that is overloaded is tried again, one that forbids is not; and what had landed although
-// git reports an error has landed, exactly once (d 19).
+// TestPush_overHTTP: a server that is overloaded is tried again, one that forbids is not; and what
+// had landed although git reports an error has landed, exactly once (d 19).
 func TestPush_overHTTP(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -436,7 +443,8 @@ func TestPush_upToDate(t *testing.T) {
 	})
 }
 
-// TestPush_rebase: with GITOPS_PUSH_REBASE what an outsider pushed comes in first, or the clone is as it was.
+// TestPush_rebase: with GITOPS_PUSH_REBASE what an outsider pushed comes in first, or the clone is
+// as it was.
 func TestPush_rebase(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -509,8 +517,8 @@ func TestPush_rebase(t *testing.T) {
 	}
 }
 
-// TestPush_narrowLocksRebase: differently named pipelines of one branch, which edit different files and clone all at once, never see
-// a rejected push.
+// TestPush_narrowLocksRebase: differently named pipelines of one branch, which edit different files
+// and clone all at once, never see a rejected push.
 func TestPush_narrowLocksRebase(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_PUSH_REBASE=true", "GITOPS_LOCK_SESSION")
@@ -544,7 +552,8 @@ git gitops push origin HEAD:main
 	}
 }
 
-// TestPush_lostBetweenTries: without the lock there is no further try and no rebase, which would defeat git's own compare-and-swap (d 16).
+// TestPush_lostBetweenTries: without the lock there is no further try and no rebase, which would
+// defeat git's own compare-and-swap (d 16).
 func TestPush_lostBetweenTries(t *testing.T) {
 	t.Parallel()
 	t.Run("before a retry", func(t *testing.T) {
@@ -576,8 +585,8 @@ func TestPush_lostBetweenTries(t *testing.T) {
 	})
 }
 
-// TestPush_redisDies: a Redis that dies once git has said yes changes nothing but for one warning, and the keeper lets go when
-// Redis is back; before that, its absence is a failure (d 23).
+// TestPush_redisDies: a Redis that dies once git has said yes changes nothing but for one warning,
+// and the keeper lets go when Redis is back; before that, its absence is a failure (d 23).
 func TestPush_redisDies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -613,8 +622,8 @@ func TestPush_redisDies(t *testing.T) {
 	}
 }
 
-// TestPush_redisRestarts: a push whose lock this clone holds waits for a Redis that restarts, also one that has lost its
-// data; a first contact does not, nor does a push wait longer than the lease.
+// TestPush_redisRestarts: a push whose lock this clone holds waits for a Redis that restarts, also
+// one that has lost its data; a first contact does not, nor does a push wait longer than the lease.
 func TestPush_redisRestarts(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -667,7 +676,8 @@ func TestPush_redisRestarts(t *testing.T) {
 	})
 }
 
-// TestPush_streams: git's stdout and stderr pass unchanged and in order; a terminal stays git's own, and nothing is tried again on it.
+// TestPush_streams: git's stdout and stderr pass unchanged and in order; a terminal stays git's
+// own, and nothing is tried again on it.
 func TestPush_streams(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -713,7 +723,8 @@ func TestPush_streams(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestPush_elsewhere: the lock is that of where a push goes to; one that the clone took under another URL is held with it and ends with it.
+// TestPush_elsewhere: the lock is that of where a push goes to; one that the clone took under
+// another URL is held with it and ends with it.
 func TestPush_elsewhere(t *testing.T) {
 	t.Parallel()
 	for name, configure := range map[string]string{
@@ -798,7 +809,8 @@ func TestPush_severalBranches(t *testing.T) {
 	}
 }
 
-// TestPush_interruptedRebase: a rebase that a signal falls into is undone or finished, not left half done.
+// TestPush_interruptedRebase: a rebase that a signal falls into is undone or finished, not left
+// half done.
 func TestPush_interruptedRebase(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_PUSH_REBASE=true")

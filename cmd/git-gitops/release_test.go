@@ -105,7 +105,8 @@ func (s *releases) count(suffix string) (n int) {
 
 const signature = "checksums.txt.sigstore.json"
 
-// signer is a folder with a cosign that believes the signatures of publish. A real one must not be asked.
+// signer is a folder with a cosign that believes the signatures of publish. A real one must not be
+// asked.
 func signer(w *world) string {
 	w.write("signer/cosign", `#!/bin/sh
 printf '%s\n' "$@" >"${0%/*}/args"

@@ -36,8 +36,8 @@ func wantUnconfirmed(t *testing.T, r result, words ...string) {
 	}
 }
 
-// TestMinReplicas: a lock counts when so many replicas have it, and is given back at once otherwise. One who has
-// waited for it asks again for a while.
+// TestMinReplicas: a lock counts when so many replicas have it, and is given back at once
+// otherwise. One who has waited for it asks again for a while.
 func TestMinReplicas(t *testing.T) {
 	t.Parallel()
 	w, replica := replicated(t)
@@ -68,7 +68,8 @@ func TestMinReplicas(t *testing.T) {
 	}
 	before := waits()
 	w.must("held", "git gitops unlock")
-	// Its turn has come, and the replica is away: it waits on, and has the lock when the replica is back.
+	// Its turn has come, and the replica is away: it waits on, and has the lock when the replica is
+	// back.
 	w.until("the second asks a second time", func() bool { return waits() >= before+2 })
 	if err := replica.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
@@ -91,7 +92,8 @@ func TestMinReplicas(t *testing.T) {
 	}
 }
 
-// TestMinReplicas_none: without replicas, or without the right to ask them, no lock counts and none is left.
+// TestMinReplicas_none: without replicas, or without the right to ask them, no lock counts and none
+// is left.
 func TestMinReplicas_none(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_REDIS_MIN_REPLICAS=1")
@@ -105,8 +107,9 @@ func TestMinReplicas_none(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestFailover_lostLock: a failover that loses locks, because the replicas did not have them yet and nobody asked for that, grants
-// each of them a second time. Two pipelines hold one lock, and still no commit is lost: git has the last word.
+// TestFailover_lostLock: a failover that loses locks, because the replicas did not have them yet
+// and nobody asked for that, grants each of them a second time. Two pipelines hold one lock, and
+// still no commit is lost: git has the last word.
 func TestFailover_lostLock(t *testing.T) {
 	t.Parallel()
 	all := redistest.Sentinel(t)

@@ -11,7 +11,8 @@ import (
 
 // Who shares a lock, who takes it over, and who waits: design.md section 5.
 
-// jobFunction is one job of a script: it clones, bumps the counter, pushes. It notes what goes wrong.
+// jobFunction is one job of a script: it clones, bumps the counter, pushes. It notes what goes
+// wrong.
 const jobFunction = `job() {
 	git gitops clone -q "$REMOTE" job$1 || { echo "$1 clone" >>failed; return; }
 	n=$(cat job$1/counter); echo $((n + 1)) >job$1/counter
@@ -37,8 +38,8 @@ var surroundings = []struct {
 	{"background function", `f() { J; }; f & wait $!`, false},
 }
 
-// TestJobs_surroundings: the parallel jobs of a script exclude each other wherever they are started,
-// and however each of them is.
+// TestJobs_surroundings: the parallel jobs of a script exclude each other wherever they are
+// started, and however each of them is.
 func TestJobs_surroundings(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -70,8 +71,9 @@ func TestJobs_surroundings(t *testing.T) {
 	}
 }
 
-// TestShare is the table of docs/guarantees.md: what a script does that has the lock in one clone, and
-// whether a command in another part of it goes on at once ("shares"), takes the lock over, or waits.
+// TestShare is the table of docs/guarantees.md: what a script does that has the lock in one clone,
+// and whether a command in another part of it goes on at once ("shares"), takes the lock over, or
+// waits.
 func TestShare(t *testing.T) {
 	t.Parallel()
 	const clone = `git gitops clone -q "$REMOTE" `
@@ -135,8 +137,9 @@ func TestShare_sharersChild(t *testing.T) {
 	wantCode(t, p.wait(), 0)
 }
 
-// TestResume: what a clone remembers is used by the session that made it. Two scripts that work in one
-// clone, or in two worktrees of it, exclude each other, and the end of one does not end the other's hold.
+// TestResume: what a clone remembers is used by the session that made it. Two scripts that work in
+// one clone, or in two worktrees of it, exclude each other, and the end of one does not end the
+// other's hold.
 func TestResume(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -187,8 +190,8 @@ func TestResume(t *testing.T) {
 	})
 }
 
-// TestResume_dead: a script that was killed leaves no base that a later one is held against. A folder
-// that is kept, with forced pushes only, goes on.
+// TestResume_dead: a script that was killed leaves no base that a later one is held against. A
+// folder that is kept, with forced pushes only, goes on.
 func TestResume_dead(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -208,8 +211,8 @@ func TestResume_dead(t *testing.T) {
 	}
 }
 
-// TestShareOff: several pipelines of one process exclude each other with GITOPS_LOCK_SHARE=off, and are
-// told of that when they share.
+// TestShareOff: several pipelines of one process exclude each other with GITOPS_LOCK_SHARE=off, and
+// are told of that when they share.
 func TestShareOff(t *testing.T) {
 	t.Parallel()
 	needs(t, "python3")

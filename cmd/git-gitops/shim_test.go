@@ -36,7 +36,8 @@ func shimWorld(t *testing.T, settings ...string) *world {
 	return w.with(append([]string{"REAL=" + path, "PATH=" + w.path("shim") + string(os.PathListSeparator) + w.env["PATH"]}, settings...)...)
 }
 
-// TestShim_line: the line that install prints puts the link first on PATH, in every shell that is here.
+// TestShim_line: the line that install prints puts the link first on PATH, in every shell that is
+// here.
 func TestShim_line(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -142,7 +143,8 @@ func TestShim_locks(t *testing.T) {
 	wantText(t, r.ours(), "cannot lock, so nothing was cloned or pushed")
 }
 
-// TestShim_recursion: in none of the ways in which git, or what git starts, calls git again, does the shim find itself.
+// TestShim_recursion: in none of the ways in which git, or what git starts, calls git again, does
+// the shim find itself.
 func TestShim_recursion(t *testing.T) {
 	w := shimWorld(t, "GITOPS_LOCK_TIMEOUT=20")
 	w.must(".", `mkdir two exec && ln -s "$PWD/shim/git" two/git
@@ -199,8 +201,9 @@ func TestShim_recursion(t *testing.T) {
 	}
 }
 
-// probe is a script that a shell, standing in for git, reads as its subcommand. It prints all that a process
-// is given by the one that runs it. A shell changes nothing of that before it is asked, as a Go program would.
+// probe is a script that a shell, standing in for git, reads as its subcommand. It prints all that
+// a process is given by the one that runs it. A shell changes nothing of that before it is asked,
+// as a Go program would.
 const probe = `
 echo "argv:"; tr '\0' '\n' </proc/$$/cmdline
 echo "environment:"; tr '\0' '\n' </proc/$$/environ
@@ -215,8 +218,8 @@ echo "input:"; [ ! -e eat ] || cat
 exit 42
 `
 
-// probed runs a command line of git with a shell standing in for git, with an exact environment, and returns what the probe
-// printed and how it ended.
+// probed runs a command line of git with a shell standing in for git, with an exact environment,
+// and returns what the probe printed and how it ended.
 func (w *world) probed(program string, argv []string, env []string, dir string) (string, syscall.WaitStatus) {
 	w.t.Helper()
 	out, err := os.Create(filepath.Join(w.path(dir), "out"))
@@ -254,7 +257,8 @@ func (w *world) probed(program string, argv []string, env []string, dir string) 
 	return w.read(dir + "/out"), status
 }
 
-// TestShim_probe: a command that is passed through gets exactly what git would get. What differs is listed here, and is all.
+// TestShim_probe: a command that is passed through gets exactly what git would get. What differs is
+// listed here, and is all.
 func TestShim_probe(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("looks into /proc")
@@ -294,8 +298,8 @@ func TestShim_probe(t *testing.T) {
 	}
 }
 
-// TestShim_probePush: a push that is guarded, and a clone, get the same, but for the parent, the variable for our own hook, and an
-// exit code for a signal.
+// TestShim_probePush: a push that is guarded, and a clone, get the same, but for the parent, the
+// variable for our own hook, and an exit code for a signal.
 func TestShim_probePush(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("looks into /proc")
@@ -376,7 +380,8 @@ func TestShim_noPath(t *testing.T) {
 	wantCode(t, r, 78)
 }
 
-// TestShim_severalInOneClone: several processes push from one clone at once, different branches and the same.
+// TestShim_severalInOneClone: several processes push from one clone at once, different branches and
+// the same.
 func TestShim_severalInOneClone(t *testing.T) {
 	w := shimWorld(t)
 	w.must(".", `set -e; git clone -q remote.git work; cd work; git commit -q --allow-empty -m more

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestWaiter_interrupted: a wait that a signal ends leaves no ticket, holds nothing, and ends as the signal says.
+// TestWaiter_interrupted: a wait that a signal ends leaves no ticket, holds nothing, and ends as
+// the signal says.
 func TestWaiter_interrupted(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -57,7 +58,8 @@ func TestWaiter_interrupted(t *testing.T) {
 	}
 }
 
-// TestWaiter_killed: a waiter that dies without a word does not keep the next one waiting for longer than its sign of life lasts.
+// TestWaiter_killed: a waiter that dies without a word does not keep the next one waiting for
+// longer than its sign of life lasts.
 func TestWaiter_killed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -10,10 +10,11 @@ import (
 	"testing"
 )
 
-// What a clone remembers, when it cannot be read or written. Nothing that is there is taken for nothing.
+// What a clone remembers, when it cannot be read or written. Nothing that is there is taken for
+// nothing.
 
-// userWorld is a world in which a script can run commands as other users of one group (as 3001 COMMAND…), each with
-// a home of its own. remote.git is open to all of them.
+// userWorld is a world in which a script can run commands as other users of one group (as 3001
+// COMMAND…), each with a home of its own. remote.git is open to all of them.
 func userWorld(t *testing.T) *world {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -35,7 +36,8 @@ umask 022
 	return w
 }
 
-// TestState_shared: users who can work in one clone can push from it in turn, whoever took the lock.
+// TestState_shared: users who can work in one clone can push from it in turn, whoever took the
+// lock.
 func TestState_shared(t *testing.T) {
 	t.Parallel()
 	for name, clone := range map[string]string{
@@ -69,8 +71,8 @@ func TestState_shared(t *testing.T) {
 	}
 }
 
-// TestState_private: another user who may only read the clone's files can neither use its lock nor take
-// it for none.
+// TestState_private: another user who may only read the clone's files can neither use its lock nor
+// take it for none.
 func TestState_private(t *testing.T) {
 	t.Parallel()
 	w := userWorld(t)
@@ -107,8 +109,8 @@ func TestState_private(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestState_keep: a sidecar that cannot read a clone says so; and one that can no longer read a clone
-// whose lock it keeps does not take it for deleted.
+// TestState_keep: a sidecar that cannot read a clone says so; and one that can no longer read a
+// clone whose lock it keeps does not take it for deleted.
 func TestState_keep(t *testing.T) {
 	t.Parallel()
 	w := userWorld(t)
@@ -135,8 +137,8 @@ func TestState_keep(t *testing.T) {
 	own.wait()
 }
 
-// TestState_damaged: each kind of file that is not to be understood stops every command that would need it
-// before it waits for anything, names the file, and says what to do.
+// TestState_damaged: each kind of file that is not to be understood stops every command that would
+// need it before it waits for anything, names the file, and says what to do.
 func TestState_damaged(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ harm, says, do string }{
@@ -181,7 +183,8 @@ func TestState_damaged(t *testing.T) {
 	}
 }
 
-// TestState_seenDamaged: a forced push is not decided by what cannot be read; any other does not need it.
+// TestState_seenDamaged: a forced push is not decided by what cannot be read; any other does not
+// need it.
 func TestState_seenDamaged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -150,7 +150,8 @@ func TestTLS_insecure(t *testing.T) {
 	w.doctor(".").want(t, "tls", "warn", "is believed", "unset REDIS_TLS_INSECURE")
 }
 
-// TestTLS_settings: what is wrong with the certificates that are set is told before anything is sent, and without them.
+// TestTLS_settings: what is wrong with the certificates that are set is told before anything is
+// sent, and without them.
 func TestTLS_settings(t *testing.T) {
 	t.Parallel()
 	certs, other := certificates(t), certificates(t)
@@ -186,8 +187,8 @@ func TestTLS_settings(t *testing.T) {
 	w.wantLocks()
 }
 
-// certs is an authority, with what it has signed, as files: ca.pem; server.pem and server.key, for 127.0.0.1 and
-// redis.example.com; client.pem and client.key.
+// certs is an authority, with what it has signed, as files: ca.pem; server.pem and server.key, for
+// 127.0.0.1 and redis.example.com; client.pem and client.key.
 type certs struct {
 	dir, pem string // pem is that of ca.pem
 	cert     *x509.Certificate
@@ -224,7 +225,8 @@ func (c certs) content(t *testing.T, name string) string {
 	return string(text)
 }
 
-// issue writes NAME.pem, a certificate for an hour that the authority signs, and NAME.key, and returns the first.
+// issue writes NAME.pem, a certificate for an hour that the authority signs, and NAME.key, and
+// returns the first.
 func (c certs) issue(t *testing.T, name string, change func(*x509.Certificate)) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -280,15 +282,16 @@ func (c certs) start(t *testing.T, args ...string) (string, *redistest.Server) {
 	}, args...)...)
 }
 
-// serveOld listens for TLS 1.1 at most, which OpenSSL does not speak any more, and returns its port.
+// serveOld listens for TLS 1.1 at most, which OpenSSL does not speak any more, and returns its
+// port.
 func (c certs) serveOld(t *testing.T) string {
 	t.Helper()
 	config := &tls.Config{Certificates: []tls.Certificate{c.pair(t)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
 	return answer(t, func(conn net.Conn) { _ = tls.Server(conn, config).Handshake() })
 }
 
-// serveTo wants a client certificate, and unlike Redis waits until the client has read what it says of that; it returns
-// its port.
+// serveTo wants a client certificate, and unlike Redis waits until the client has read what it says
+// of that; it returns its port.
 func (c certs) serveTo(t *testing.T) string {
 	t.Helper()
 	config := &tls.Config{Certificates: []tls.Certificate{c.pair(t)}, MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert}

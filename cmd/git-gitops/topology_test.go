@@ -33,8 +33,9 @@ func (w *world) on(settings string) *world {
 	return w.with(append(strings.Fields(settings), "REDIS_HOST", "REDIS_PORT")...)
 }
 
-// TestFailover: the primary that keeps the lock is killed twice while pipelines take turns. Each lands or fails cleanly, none is
-// lost, and those that waited land in the order in which they waited.
+// TestFailover: the primary that keeps the lock is killed twice while pipelines take turns. Each
+// lands or fails cleanly, none is lost, and those that waited land in the order in which they
+// waited.
 func TestFailover(t *testing.T) {
 	const pipelines = 30
 	for name, start := range topologies {
@@ -76,7 +77,8 @@ rm -rf repo`))
 
 			for n := range 2 {
 				before := landed()
-				// The first time one has just landed, and releases; the second time one has just begun its push.
+				// The first time one has just landed, and releases; the second time one has just
+				// begun its push.
 				w.until("some more have landed", func() bool { return landed() >= before+5 && (n == 0 || working()) })
 				killed := time.Now()
 				primary.Kill()

@@ -18,8 +18,8 @@ import (
 
 const wrongPassword = "hunter2-wrong-password"
 
-// TestRedisTrouble: whatever is wrong with Redis, clone and push stop with exit code 69 before anything has happened, and each
-// trouble says what it is.
+// TestRedisTrouble: whatever is wrong with Redis, clone and push stop with exit code 69 before
+// anything has happened, and each trouble says what it is.
 func TestRedisTrouble(t *testing.T) {
 	t.Parallel()
 	serverCert := certificates(t)
@@ -241,7 +241,8 @@ func TestRedisTrouble(t *testing.T) {
 	}
 }
 
-// TestRedisTrouble_verbs: a verb that Redis fails says what did not happen, which is no clone and no push.
+// TestRedisTrouble_verbs: a verb that Redis fails says what did not happen, which is no clone and
+// no push.
 func TestRedisTrouble_verbs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -275,8 +276,8 @@ func TestSettings_example(t *testing.T) {
 	wantText(t, r.stderr, "or unix:///path?db=0: ")
 }
 
-// answers listens, gives these answers to the requests of each connection in turn, the last one again and again, and
-// returns the port.
+// answers listens, gives these answers to the requests of each connection in turn, the last one
+// again and again, and returns the port.
 func answers(t *testing.T, lines ...string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -323,8 +324,8 @@ func unknownEndpoint(t *testing.T) string {
 	return node.Port
 }
 
-// patient runs a command again when a busy machine was too slow for a first contact, which is another failure than the one
-// that is wanted.
+// patient runs a command again when a busy machine was too slow for a first contact, which is
+// another failure than the one that is wanted.
 func (w *world) patient(command string, words []string) result {
 	w.t.Helper()
 	const slow = "no answer in time"

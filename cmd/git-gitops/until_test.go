@@ -8,8 +8,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
-// TestUntil: with GITOPS_LOCK_UNTIL=session a script that pushes several times, a release and then the
-// next version, has the lock for all of it; whoever comes next gets it when the script ends.
+// TestUntil: with GITOPS_LOCK_UNTIL=session a script that pushes several times, a release and then
+// the next version, has the lock for all of it; whoever comes next gets it when the script ends.
 func TestUntil(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -46,7 +46,8 @@ func TestUntil(t *testing.T) {
 				}
 				return entries[0].Base
 			}
-			// The hook's keeper sees the push end a moment later, and so does the end of the branch's own lock.
+			// The hook's keeper sees the push end a moment later, and so does the end of the
+			// branch's own lock.
 			tip := w.must("remote.git", "git rev-parse main")
 			w.until("the clone builds on what was pushed", func() bool { return builds() == tip && len(held()) == 1 })
 			lock := held()[0]

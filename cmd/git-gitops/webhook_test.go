@@ -123,7 +123,8 @@ func (w *world) logged(clone, text string) {
 	w.until("logged: "+text, func() bool { return w.exists(log) && strings.Contains(w.read(log), text) })
 }
 
-// TestWebhook_slow: pushes do not wait for a receiver that does not answer, and it gets all events in the end.
+// TestWebhook_slow: pushes do not wait for a receiver that does not answer, and it gets all events
+// in the end.
 func TestWebhook_slow(t *testing.T) {
 	t.Parallel()
 	asked, go1 := make(chan struct{}), make(chan struct{})
@@ -158,8 +159,8 @@ func TestWebhook_slow(t *testing.T) {
 	w.hushed("work")
 }
 
-// TestWebhook_trouble: a receiver that fails at first gets the events all the same, one that refuses is logged. Pushes
-// notice nothing.
+// TestWebhook_trouble: a receiver that fails at first gets the events all the same, one that
+// refuses is logged. Pushes notice nothing.
 func TestWebhook_trouble(t *testing.T) {
 	t.Parallel()
 	t.Run("500 three times", func(t *testing.T) {

@@ -56,7 +56,8 @@ type kind struct {
 // many write different parts of one branch, and push together.
 var many = []kind{{"batched", 80}, {"named", 8}, {"locked", 4}, {"outsider", 8}}
 
-// stale is a kind for a server with our hook: plain git from the clone of one who holds the lock, or has lost it.
+// stale is a kind for a server with our hook: plain git from the clone of one who holds the lock,
+// or has lost it.
 const stale = "stale"
 
 // TestChaos runs pipelines under faults and then looks at what is left.
@@ -65,8 +66,8 @@ func TestChaos(t *testing.T) { runChaos(t, kinds, false) }
 // TestChaos_batches does so with pipelines that push together.
 func TestChaos_batches(t *testing.T) { runChaos(t, many, false) }
 
-// TestChaos_fence does so with our hook at the server, where nobody may land without the lock; and Redis may come back with
-// older data.
+// TestChaos_fence does so with our hook at the server, where nobody may land without the lock; and
+// Redis may come back with older data.
 func TestChaos_fence(t *testing.T) { runChaos(t, append(slices.Clone(kinds), kind{stale, 10}), true) }
 
 func runChaos(t *testing.T, kinds []kind, fenced bool) {
@@ -160,8 +161,8 @@ func (w *world) runAll(dice *rand.Rand, kinds []kind) {
 // parts is how many lock names those share that push together.
 const parts = 12
 
-// leftBehind are the batch refs that pipelines left that were not killed. One may stay for a day where
-// the git server had some trouble when it was to be deleted.
+// leftBehind are the batch refs that pipelines left that were not killed. One may stay for a day
+// where the git server had some trouble when it was to be deleted.
 func (w *world) leftBehind(storm *faults) (wrong []string) {
 	troubles := storm.counts["git is cut off"] + storm.counts["git's answers are lost"]
 	killed := storm.counts["kill script and git"] + storm.counts["kill all"]
@@ -178,8 +179,8 @@ func (w *world) leftBehind(storm *faults) (wrong []string) {
 	return wrong
 }
 
-// drain waits until nothing is held or waited for, and returns how long that took. All pipelines have
-// ended, so what is held now nobody will release but a keeper or the TTL.
+// drain waits until nothing is held or waited for, and returns how long that took. All pipelines
+// have ended, so what is held now nobody will release but a keeper or the TTL.
 func (w *world) drain() time.Duration {
 	started := time.Now()
 	none := func(pattern string) func() bool {
@@ -234,8 +235,8 @@ func (w *world) checkSaid() {
 	}
 }
 
-// landing is how many of those that meant to push have landed, and how many of them must have: half of
-// those that were not killed.
+// landing is how many of those that meant to push have landed, and how many of them must have: half
+// of those that were not killed.
 func landing(h history, outcomes []outcome) (landed, least int) {
 	meant := 0
 	for _, o := range outcomes {

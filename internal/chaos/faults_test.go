@@ -176,8 +176,8 @@ func (f *faults) deafen(p *redistest.Proxy) bool {
 	return true
 }
 
-// restart kills Redis and starts it again, with what its append-only file has, or with nothing. Nobody
-// is let in before the monitor has seen what is left.
+// restart kills Redis and starts it again, with what its append-only file has, or with nothing.
+// Nobody is let in before the monitor has seen what is left.
 func (f *faults) restart(empty bool) bool {
 	f.w.redis.Kill()
 	for _, p := range f.w.toRedis {

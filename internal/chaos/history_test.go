@@ -171,8 +171,8 @@ func (p *pipeline) outcome() outcome {
 	return o
 }
 
-// judge holds the history against what the pipelines say, and returns what is wrong with it. lost is
-// the number of edits that a pipeline has reason to believe in and that are not there.
+// judge holds the history against what the pipelines say, and returns what is wrong with it. lost
+// is the number of edits that a pipeline has reason to believe in and that are not there.
 func judge(h history, outcomes []outcome) (wrong []string, lost int) {
 	complain := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 

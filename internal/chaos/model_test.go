@@ -26,8 +26,9 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// What a client does, in the words of the models: it is granted the lock with a fence, or its belief
-// in the grant with that fence ends, by release or because its own clock says that the lease is over.
+// What a client does, in the words of the models: it is granted the lock with a fence, or its
+// belief in the grant with that fence ends, by release or because its own clock says that the lease
+// is over.
 type (
 	grant  struct{ key string }
 	ending struct {
@@ -127,9 +128,10 @@ const (
 	lately          // what was written since some time ago
 )
 
-// TestModel has clients of the lock acquire, renew, oversleep, share, take over, break and release, and strangers
-// take one of the locks by SET NX, while connections are cut and slow and Redis is killed, and checks the
-// history: with the append-only file it is that of a mutex; after a loss of data the fences still grow.
+// TestModel has clients of the lock acquire, renew, oversleep, share, take over, break and release,
+// and strangers take one of the locks by SET NX, while connections are cut and slow and Redis is
+// killed, and checks the history: with the append-only file it is that of a mutex; after a loss of
+// data the fences still grow.
 func TestModel(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	seed := *seedFlag
@@ -215,7 +217,8 @@ type client struct {
 	did    map[string]int
 }
 
-// breakable are the first locks, whose holds an operator breaks. Their holders may believe in them for longer.
+// breakable are the first locks, whose holds an operator breaks. Their holders may believe in them
+// for longer.
 const breakable = 2
 
 // modelKey is one of the locks; 4 is one that strangers take as well.
@@ -355,8 +358,8 @@ func (c *client) round(ctx context.Context) {
 	}
 }
 
-// join makes the lock of a lease a new token's as well, or instead: as a command below the holder, or of the same
-// script, does. When the lease is over, it may be granted as to anybody.
+// join makes the lock of a lease a new token's as well, or instead: as a command below the holder,
+// or of the same script, does. When the lease is over, it may be granted as to anybody.
 func (c *client) join(ctx context.Context, lease *lock.Lease, a lock.Action) (*lock.Lease, error) {
 	r := lock.Request{Key: lease.Key, Token: lock.NewToken(), TTL: lease.TTL}
 	r.Policy = func(_ context.Context, got lock.Attempt) (lock.Decision, error) {
@@ -414,8 +417,8 @@ func storm(ctx context.Context, t *testing.T, dice *rand.Rand, server *redistest
 	}
 }
 
-// lose takes from a server that is down what it loses. A rollback is to what was written when it was down the last time
-// but one.
+// lose takes from a server that is down what it loses. A rollback is to what was written when it
+// was down the last time but one.
 func lose(lost loss, written, older string) error {
 	switch lost {
 	case everything:
@@ -463,8 +466,9 @@ func TestModel_detects(t *testing.T) {
 	}
 }
 
-// TestModel_presence: holders that live are granted the lock one after the other as ever, while half of them die without
-// a word, and connections are cut and Redis is killed. Only their presence frees the locks of the dead.
+// TestModel_presence: holders that live are granted the lock one after the other as ever, while
+// half of them die without a word, and connections are cut and Redis is killed. Only their presence
+// frees the locks of the dead.
 func TestModel_presence(t *testing.T) {
 	seed := *seedFlag
 	if seed == 0 {

@@ -18,9 +18,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// monitor follows what Redis carries out (MONITOR), also within scripts, and keeps a mirror of every
-// queue: who takes which ticket, who is granted the lock, which fence is given out. Nothing is missed:
-// after a restart it looks at what is left before anybody else is let in.
+// monitor follows what Redis carries out (MONITOR), also within scripts, and keeps a mirror of
+// every queue: who takes which ticket, who is granted the lock, which fence is given out. Nothing
+// is missed: after a restart it looks at what is left before anybody else is let in.
 type monitor struct {
 	addr   string
 	client *redis.Client

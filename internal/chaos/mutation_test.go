@@ -22,7 +22,8 @@ var mutations = []struct {
 	{"a release that does not look at its token", "release.lua", "if known and not m[4] or not known and owner ~= TOKEN then\n", "if false then\n"},
 }
 
-// TestMutations: without faults every pipeline lands at its first push, in order; with a broken lock the suite says so.
+// TestMutations: without faults every pipeline lands at its first push, in order; with a broken
+// lock the suite says so.
 func TestMutations(t *testing.T) {
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {

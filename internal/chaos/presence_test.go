@@ -31,8 +31,8 @@ var (
 	busyFlag      = flag.Bool("chaos.busy", false, "keep all processors busy meanwhile")
 )
 
-// TestPresence has holders live, and the next in line of each wait, while Redis restarts and fails over in
-// every way: no holder is judged gone. Then all holders end, and the next have their locks.
+// TestPresence has holders live, and the next in line of each wait, while Redis restarts and fails
+// over in every way: no holder is judged gone. Then all holders end, and the next have their locks.
 func TestPresence(t *testing.T) {
 	seed := *seedFlag
 	if seed == 0 {
@@ -178,8 +178,8 @@ func (l *living) until(what string, reached func() bool) {
 	}
 }
 
-// claimed waits until the server at which the locks are counts the subscription of every holder. at is nil
-// while there is none.
+// claimed waits until the server at which the locks are counts the subscription of every holder. at
+// is nil while there is none.
 func (l *living) claimed(at func() *redis.Client) {
 	l.t.Helper()
 	l.until("every holder shows itself", func() bool {
@@ -216,8 +216,8 @@ func (l *living) over() {
 	l.fail("at the end")
 }
 
-// presenceRestarts kills Redis again and again. It comes back with its data or without, at once or after
-// longer than the grace of those who judge.
+// presenceRestarts kills Redis again and again. It comes back with its data or without, at once or
+// after longer than the grace of those who judge.
 func presenceRestarts(t *testing.T, dice *rand.Rand) {
 	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	client := server.Client(t)
@@ -255,8 +255,8 @@ func presenceRestarts(t *testing.T, dice *rand.Rand) {
 // linger lets those who judge look for a while, at times for long enough to decide.
 func linger(dice *rand.Rand) { time.Sleep(time.Duration(dice.Int64N(int64(8 * time.Second)))) }
 
-// presenceFailovers kills, stops or asks the primary of all locks again and again. One that was stopped goes on
-// as the primary that it was, until it is told of the new one.
+// presenceFailovers kills, stops or asks the primary of all locks again and again. One that was
+// stopped goes on as the primary that it was, until it is told of the new one.
 func presenceFailovers(t *testing.T, dice *rand.Rand, start func(testing.TB) (*redistest.Topology, redisstore.Options)) {
 	all, o := start(t)
 	l := live(t, o)

@@ -106,8 +106,8 @@ func (w *world) event(format string, args ...any) {
 	_, _ = fmt.Fprintf(w.events, "%.6f %s\n", float64(time.Now().UnixMicro())/1e6, fmt.Sprintf(format, args...))
 }
 
-// serveGit makes the bare repository and a server for it, whose processes are not the pipelines' own:
-// what kills a pipeline does not kill the server's end of its push.
+// serveGit makes the bare repository and a server for it, whose processes are not the pipelines'
+// own: what kills a pipeline does not kill the server's end of its push.
 func (w *world) serveGit() {
 	w.t.Helper()
 	w.must("git", "init", "-q", "--bare", "-b", "main", w.bare)
@@ -283,8 +283,8 @@ func (w *world) start(id, kind, group string, proxy int) *pipeline {
 	return p
 }
 
-// wait returns when the script has ended, and all that it left behind: a git whose script was killed
-// still works, and may land its push.
+// wait returns when the script has ended, and all that it left behind: a git whose script was
+// killed still works, and may land its push.
 func (w *world) wait(p *pipeline) error {
 	err := p.cmd.Wait()
 	p.took = time.Since(p.started)

@@ -208,8 +208,8 @@ type interrupted struct{ signal syscall.Signal }
 
 func (e *interrupted) Error() string { return "interrupted by " + e.signal.String() }
 
-// interruptible is a context that a polite signal ends, with the signal as its cause. Signals that our
-// caller has us ignore stay ignored.
+// interruptible is a context that a polite signal ends, with the signal as its cause. Signals that
+// our caller has us ignore stay ignored.
 func (c *command) interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c.cancel = cancel

@@ -51,7 +51,8 @@ func needShell(t *testing.T, name string) {
 	}
 }
 
-// completionCases are command lines up to the cursor, and what must be among the answers, or what must not be (!).
+// completionCases are command lines up to the cursor, and what must be among the answers, or what
+// must not be (!).
 var completionCases = []struct {
 	line string
 	want string
@@ -196,8 +197,8 @@ func TestCompletion_zsh(t *testing.T) {
 	needShell(t, "zsh")
 	script := completionScript(t, "zsh")
 	dir, env := completionRepo(t)
-	// A key counts when the line editor reads it, not before: so it says when it does, and when it has noted an answer. The echo of
-	// what is typed must not look like that.
+	// A key counts when the line editor reads it, not before: so it says when it does, and when it
+	// has noted an answer. The echo of what is typed must not look like that.
 	const ask = `
 zmodload zsh/zpty
 zpty inner zsh -f -i

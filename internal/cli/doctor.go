@@ -104,8 +104,8 @@ func printChecks(w io.Writer, checks []doctor.Check, healthy, asJSON bool) error
 	return nil
 }
 
-// printACL prints the Redis command for a user. It needs no Redis, and of the settings only those that
-// matter for the rule.
+// printACL prints the Redis command for a user. It needs no Redis, and of the settings only those
+// that matter for the rule.
 func (c *command) printACL(u *ucli.Context, role redisstore.Role, out *term.Printer) error {
 	user := u.String("acl")
 	blank := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '"' || r == '\'' }

@@ -18,8 +18,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/term"
 )
 
-// eventJSON is an event as `events --json` prints it; docs/reference.md describes the fields, and they do
-// not change.
+// eventJSON is an event as `events --json` prints it; docs/reference.md describes the fields, and
+// they do not change.
 type eventJSON struct {
 	Time     time.Time `json:"time"`
 	Lock     string    `json:"lock"`
@@ -78,8 +78,8 @@ func eventsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 	var from time.Time
 	seen := map[string]bool{}
 	for {
-		// The streams are read one by one: only what is older than the reading is surely complete in all, and
-		// the rest is read again, and known.
+		// The streams are read one by one: only what is older than the reading is surely complete
+		// in all, and the rest is read again, and known.
 		now, err := store.Now(ctx)
 		if err != nil {
 			return err

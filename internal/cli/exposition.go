@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// The text format of Prometheus, version 0.0.4 ("Exposition formats" in its documentation). The client
-// library would do this too, but its packages cost a third of the start-up of every git command that
-// passes through us, and the keeper three megabytes (measured).
+// The text format of Prometheus, version 0.0.4 ("Exposition formats" in its documentation). The
+// client library would do this too, but its packages cost a third of the start-up of every git
+// command that passes through us, and the keeper three megabytes (measured).
 
 const expositionType = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -105,8 +105,8 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 	}
 }
 
-// removeLocal removes our hook from all places where this repository may have it, and tells of those where it is
-// another's to remove.
+// removeLocal removes our hook from all places where this repository may have it, and tells of
+// those where it is another's to remove.
 func (c *command) removeLocal(ctx context.Context, out *term.Printer) error {
 	repo, err := c.git.State(ctx)
 	if err != nil {
@@ -138,7 +138,8 @@ func (c *command) removeLocal(ctx context.Context, out *term.Printer) error {
 	return nil
 }
 
-// tellLFS says how the Git LFS content of the repository here, if there is one, gets to the remote now.
+// tellLFS says how the Git LFS content of the repository here, if there is one, gets to the remote
+// now.
 func (c *command) tellLFS(ctx context.Context, out *term.Printer) {
 	repo, err := c.git.State(ctx)
 	if err != nil || !git.HasProgram("lfs") || !hooks.HasLFS(repo.CommonDir) {

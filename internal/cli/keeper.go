@@ -70,8 +70,8 @@ func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.
 	}
 }
 
-// here is the folder of the entries, in which a keeper is started and stays: it knows the clone by this
-// folder itself, so that one that is moved keeps its lock.
+// here is the folder of the entries, in which a keeper is started and stays: it knows the clone by
+// this folder itself, so that one that is moved keeps its lock.
 const here = workspace.Dir(".")
 
 // keep is the keeper process: `git-gitops keeper LABEL`, of which the label is only for ps.
@@ -209,8 +209,8 @@ func terminate(owner *session.Process) {
 	}
 }
 
-// logTo appends lines to the log of a clone. It opens the file for each line, and never makes it, so
-// that a clone can be deleted at any time, also on NFS, where a file that is open stays.
+// logTo appends lines to the log of a clone. It opens the file for each line, and never makes it,
+// so that a clone can be deleted at any time, also on NFS, where a file that is open stays.
 func logTo(dir workspace.Dir) func(string, ...any) {
 	return func(format string, args ...any) {
 		f, err := dir.OpenLog(false)

@@ -25,8 +25,8 @@ import (
 // watchEvery is how often --watch reads the locks again.
 const watchEvery = time.Second
 
-// lockJSON is a lock as `locks --json` prints it, one object for each; docs/reference.md describes the
-// fields, and they do not change.
+// lockJSON is a lock as `locks --json` prints it, one object for each; docs/reference.md describes
+// the fields, and they do not change.
 type lockJSON struct {
 	Key     string       `json:"key"`
 	Repo    string       `json:"repo,omitempty"`
@@ -199,7 +199,8 @@ func filter(states []lock.State, pattern string) []lock.State {
 	return kept
 }
 
-// named reports whether a pattern, a glob or a part of the text, matches one of the names of a lock.
+// named reports whether a pattern, a glob or a part of the text, matches one of the names of a
+// lock.
 func named(pattern string, names ...string) bool {
 	part := strings.Trim(pattern, "*")
 	return slices.ContainsFunc(names, func(name string) bool {
@@ -265,7 +266,8 @@ func showVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 	return nil
 }
 
-// choose finds the locks that want names: whole, as a repository or a branch, or else by a part that only one lock has.
+// choose finds the locks that want names: whole, as a repository or a branch, or else by a part
+// that only one lock has.
 func choose(states []lock.State, want string) ([]lock.State, error) {
 	var found []lock.State
 	for _, s := range states {

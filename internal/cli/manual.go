@@ -25,8 +25,9 @@ type manualVerb struct {
 
 type manualFlag struct{ Name, Value, Usage string }
 
-// Manual writes the manual page git-gitops(1) as Markdown: git opens that page for git gitops --help.
-// What it says of verbs, flags and settings has the source that -h and the settings themselves have.
+// Manual writes the manual page git-gitops(1) as Markdown: git opens that page for git gitops
+// --help. What it says of verbs, flags and settings has the source that -h and the settings
+// themselves have.
 func Manual(w io.Writer, version string) error {
 	page, err := template.New("manual").Parse(manual)
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/term"
 )
 
-// The manual page, as it is shipped, has every verb, flag, setting and exit code, and the first lines that whatis needs.
+// The manual page, as it is shipped, has every verb, flag, setting and exit code, and the first
+// lines that whatis needs.
 func TestManual(t *testing.T) {
 	out, err := exec.Command("go", "run", "../../scripts/man", "1.2.3").Output()
 	if err != nil {

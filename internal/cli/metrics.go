@@ -24,9 +24,11 @@ import (
 const (
 	// scrapeTime bounds one reading of Redis: less than Prometheus waits by default.
 	scrapeTime = 9 * time.Second
-	// mostLabels is how many locks get metrics of their own, and longestLabel the bytes of their names.
+	// mostLabels is how many locks get metrics of their own, and longestLabel the bytes of their
+	// names.
 	mostLabels, longestLabel = 1000, 512
-	// overlap is read again at each scrape, and known: the nodes of a Cluster may disagree on the time by that much.
+	// overlap is read again at each scrape, and known: the nodes of a Cluster may disagree on the
+	// time by that much.
 	overlap = 30 * time.Second
 )
 
@@ -113,8 +115,8 @@ func newMetrics(store *redisstore.Store) *metrics {
 	}
 }
 
-// write reads Redis and writes all metrics. When Redis cannot be read, only that and the sums so far
-// are written, and the error says why.
+// write reads Redis and writes all metrics. When Redis cannot be read, only that and the sums so
+// far are written, and the error says why.
 func (m *metrics) write(ctx context.Context, w io.Writer) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -146,7 +148,8 @@ func (m *metrics) write(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// skipPast has the sums begin with what happens from now on: those of another run must not be added to these.
+// skipPast has the sums begin with what happens from now on: those of another run must not be added
+// to these.
 func (m *metrics) skipPast(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -158,7 +161,8 @@ func (m *metrics) skipPast(ctx context.Context) {
 
 // readEvents adds the events since the last reading to the sums, and returns the time at Redis.
 func (m *metrics) readEvents(ctx context.Context) (time.Time, error) {
-	// The streams are read one by one. Only what is older than the reading is surely complete in all.
+	// The streams are read one by one. Only what is older than the reading is surely complete in
+	// all.
 	now, err := m.store.Now(ctx)
 	if err != nil {
 		return now, err

@@ -28,7 +28,8 @@ git gitops migrate - <FILE           the changed script on stdout`,
 	}
 }
 
-// migrateVerb shows or writes what becomes of each file. A file that cannot be read or parsed is left alone, and the others go on.
+// migrateVerb shows or writes what becomes of each file. A file that cannot be read or parsed is
+// left alone, and the others go on.
 func migrateVerb(u *ucli.Context, out *term.Printer) error {
 	names, write := u.Args().Slice(), u.Bool("write")
 	switch {
@@ -106,7 +107,8 @@ func readScript(name string) (*migrate.Script, error) {
 	return migrate.Read(name, text)
 }
 
-// rewrite replaces a file at one stroke, with the mode and the owner that it has. A symbolic link stays one.
+// rewrite replaces a file at one stroke, with the mode and the owner that it has. A symbolic link
+// stays one.
 func rewrite(name string, text []byte) error {
 	path, err := filepath.EvalSymlinks(name)
 	if err != nil {

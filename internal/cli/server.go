@@ -26,7 +26,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/term"
 )
 
-// The server's side: a pre-receive hook that lets in only what the holder of a branch's lock has declared.
+// The server's side: a pre-receive hook that lets in only what the holder of a branch's lock has
+// declared.
 
 // fenceLog is where a repository keeps the last decisions; fenceLogMost is how many bytes of them.
 const (
@@ -34,8 +35,8 @@ const (
 	fenceLogMost = 64 << 10
 )
 
-// fenceRules are the settings of the repository here. They may come from its own configuration: on a server it belongs to
-// who runs it.
+// fenceRules are the settings of the repository here. They may come from its own configuration: on
+// a server it belongs to who runs it.
 func fenceRules(c gitargs.Config, gitDir string) (fence.Rules, error) {
 	rules := fence.Rules{Protect: c["gitops.protect"], Exempt: c["gitops.protectexempt"]}
 	if rules.Repo, _ = c.Get("gitops.lockrepo"); rules.Repo == "" {
@@ -48,8 +49,8 @@ func fenceRules(c gitargs.Config, gitDir string) (fence.Rules, error) {
 	return rules, nil
 }
 
-// preReceive is the hook: `git-gitops pre-receive HOOK`, with what is pushed on stdin. A hook that ours stands in for
-// comes first.
+// preReceive is the hook: `git-gitops pre-receive HOOK`, with what is pushed on stdin. A hook that
+// ours stands in for comes first.
 func (c *command) preReceive(words []string) int {
 	out := term.New(os.Stderr)
 	if len(words) != 1 {
@@ -126,7 +127,8 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 	return 0
 }
 
-// ask asks Redis about what is protected. As everywhere, a repository's own configuration does not say where Redis is.
+// ask asks Redis about what is protected. As everywhere, a repository's own configuration does not
+// say where Redis is.
 func (c *command) ask(ctx context.Context, rules fence.Rules, settings gitargs.ScopedConfig, updates []lock.Update) (*fence.Refused, error) {
 	cfg, err := config.Load(os.LookupEnv, config.FromGit(settings.User().Get, settings.Get))
 	if err != nil {
@@ -137,7 +139,8 @@ func (c *command) ask(ctx context.Context, rules fence.Rules, settings gitargs.S
 	return rules.Check(ctx, store, updates)
 }
 
-// refusal is what a client is told, in its words. The fixed word at the end is for a client of ours.
+// refusal is what a client is told, in its words. The fixed word at the end is for a client of
+// ours.
 func refusal(r *fence.Refused) term.Message {
 	m := term.Message{Do: []string{"push with git gitops, or under git gitops run"}}
 	switch {
@@ -158,8 +161,8 @@ func refusal(r *fence.Refused) term.Message {
 	return m
 }
 
-// noteDecision keeps the last decisions, for doctor. Who may write to the repository may write them. That it cannot is no
-// reason to refuse a push.
+// noteDecision keeps the last decisions, for doctor. Who may write to the repository may write
+// them. That it cannot is no reason to refuse a push.
 func noteDecision(gitDir string, u lock.Update, decision string) {
 	name, mode := filepath.Join(gitDir, fenceLog), fs.FileMode(0o600)
 	if dir, err := os.Stat(gitDir); err == nil { //nolint:gosec // where git runs us

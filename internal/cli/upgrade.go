@@ -100,8 +100,8 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 	return nil
 }
 
-// mayReplace says why this program must not be replaced: it is a package manager's, or some lock was
-// taken by it, and what it wrote about that in the clone must be read by the same version.
+// mayReplace says why this program must not be replaced: it is a package manager's, or some lock
+// was taken by it, and what it wrote about that in the clone must be read by the same version.
 func (c *command) mayReplace(ctx context.Context, self string) error {
 	if by, do := packaged(self); by != "" {
 		return &adminError{what: fmt.Sprintf("%s was installed by %s, which has to upgrade it", self, by), do: do}

@@ -5,7 +5,8 @@ import "runtime/debug"
 // version is set when a release is linked (-X).
 var version string
 
-// programVersion is the version of this program: the release's, without a v, else what Go knows of the build.
+// programVersion is the version of this program: the release's, without a v, else what Go knows of
+// the build.
 func programVersion() string {
 	if version != "" {
 		return version

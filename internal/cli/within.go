@@ -11,13 +11,14 @@ import (
 	"github.com/git-gitops/git-gitops/shim"
 )
 
-// Plain git in a command under "git gitops run": a link like that of the shim, which looks at nothing but pushes
-// to the branches that are locked there.
+// Plain git in a command under "git gitops run": a link like that of the shim, which looks at
+// nothing but pushes to the branches that are locked there.
 
 // runLocksEnv names the locks of every run above, one a line.
 const runLocksEnv = "GITOPS_RUN_LOCKS"
 
-// runLinks is the folder of that link. It stays: a process that outlives its run may still look there for git.
+// runLinks is the folder of that link. It stays: a process that outlives its run may still look
+// there for git.
 func runLinks() (string, error) {
 	home, err := workspace.StateHome()
 	return filepath.Join(home, "run"), err
@@ -62,7 +63,8 @@ func replaceLink(dir, self string) error {
 	return nil
 }
 
-// runLocks are the locks of every run above, when the git that PATH finds first is that link; nil: it is not.
+// runLocks are the locks of every run above, when the git that PATH finds first is that link; nil:
+// it is not.
 func runLocks() []string {
 	ids := os.Getenv(runLocksEnv)
 	dir, err := runLinks()

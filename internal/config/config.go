@@ -145,8 +145,8 @@ func Load(env, git func(string) (string, bool)) (Config, error) {
 }
 
 // Include returns the patterns of the repositories that are locked, from GITOPS_INCLUDE (separated
-// by commas or spaces) or else from all the values that git config has for gitops.include. None means
-// all repositories.
+// by commas or spaces) or else from all the values that git config has for gitops.include. None
+// means all repositories.
 func Include(env func(string) (string, bool), git []string) []string {
 	if text, _ := env("GITOPS_INCLUDE"); text != "" {
 		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })

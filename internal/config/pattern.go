@@ -2,8 +2,8 @@ package config
 
 import "strings"
 
-// Matches reports whether a pattern, as settings have them, fits a whole text: "*" stands for any characters, also
-// slashes.
+// Matches reports whether a pattern, as settings have them, fits a whole text: "*" stands for any
+// characters, also slashes.
 func Matches(pattern, text string) bool {
 	head, tail, star := strings.Cut(pattern, "*")
 	text, ok := strings.CutPrefix(text, head)

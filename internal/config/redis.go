@@ -130,8 +130,8 @@ func firstLine(content []byte) string {
 	return string(bytes.TrimSuffix(line, []byte("\r")))
 }
 
-// ReadPassword reads REDIS_PASSWORD_FILE again, as it may be changed while a command waits. It is nil where the
-// password is not from a file.
+// ReadPassword reads REDIS_PASSWORD_FILE again, as it may be changed while a command waits. It is
+// nil where the password is not from a file.
 func (r Redis) ReadPassword() func() (string, error) {
 	if r.passwordFile == "" {
 		return nil
@@ -256,8 +256,8 @@ type redisURL struct {
 }
 
 // parseURL reads a URL as the schemes redis and rediss are registered at IANA,
-// without parameters, or unix:///path?db=N as common Redis clients take it. No part of the URL is in its errors: in a broken URL any part may be a
-// piece of the password.
+// without parameters, or unix:///path?db=N as common Redis clients take it. No part of the URL is
+// in its errors: in a broken URL any part may be a piece of the password.
 func parseURL(text string) (redisURL, error) {
 	parsed, err := url.Parse(text)
 	if err != nil {

@@ -8,8 +8,8 @@ const IncludeKey = "gitops.include"
 // repositoryKeys are the settings that a repository's own configuration may make, because they
 // concern its own locks. All others say where Redis is and how far it is trusted, what is sent
 // where, and whether anything is locked at all: a repository may be somebody else's. How a command
-// queues is not among them: it acts on the pipelines of others that wait, whose lock a repository could
-// name as its own, and has a script go on without having done its work.
+// queues is not among them: it acts on the pipelines of others that wait, whose lock a repository
+// could name as its own, and has a script go on without having done its work.
 var repositoryKeys = []string{
 	"GITOPS_CLONE_AHEAD",
 	"GITOPS_LOCK_KEY",

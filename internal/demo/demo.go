@@ -1,4 +1,5 @@
-// Package demo owns what shows git-gitops without a server: an embedded Redis, and pipelines that come and go.
+// Package demo owns what shows git-gitops without a server: an embedded Redis, and pipelines that
+// come and go.
 package demo
 
 import (
@@ -84,7 +85,8 @@ func record(key lock.Key, runner, run int) lock.Record {
 	}
 }
 
-// Past makes holds and waits of the last hours, on the server's clock, so that there is something to see at once.
+// Past makes holds and waits of the last hours, on the server's clock, so that there is something
+// to see at once.
 func (s *Server) Past(ctx context.Context, store lock.Store, hours time.Duration) error {
 	defer s.redis.SetTime(time.Time{}) // the present again
 	now, run := time.Now(), 0
@@ -130,8 +132,8 @@ func (s *Server) Past(ctx context.Context, store lock.Store, hours time.Duration
 	return nil
 }
 
-// Pipelines lock and release some branches until ctx ends, each as a pipeline would: it waits for its turn, works for
-// some seconds, and releases. open makes a store for each.
+// Pipelines lock and release some branches until ctx ends, each as a pipeline would: it waits for
+// its turn, works for some seconds, and releases. open makes a store for each.
 func Pipelines(ctx context.Context, open func() lock.Store) {
 	var all sync.WaitGroup
 	n := 0

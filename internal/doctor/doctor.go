@@ -36,8 +36,8 @@ const (
 	Fail Status = "fail"
 )
 
-// Check is one thing that was looked at, as `doctor --json` prints it; docs/reference.md describes the
-// fields, and they do not change. Several checks may have the same name.
+// Check is one thing that was looked at, as `doctor --json` prints it; docs/reference.md describes
+// the fields, and they do not change. Several checks may have the same name.
 type Check struct {
 	Name   string `json:"name"`
 	Status Status `json:"status"`

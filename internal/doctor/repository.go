@@ -19,7 +19,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
-// repository looks at the clone here: which locks its push takes, which it holds, its hook, its remote.
+// repository looks at the clone here: which locks its push takes, which it holds, its hook, its
+// remote.
 func (d *Checkup) repository(ctx context.Context) {
 	repo, err := d.Git.State(ctx)
 	var gitErr *git.Error

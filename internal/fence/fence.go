@@ -1,7 +1,8 @@
-// Package fence is the server's side: it lets an update of a protected branch in only if the holder of the branch's
-// lock has declared exactly this update.
+// Package fence is the server's side: it lets an update of a protected branch in only if the holder
+// of the branch's lock has declared exactly this update.
 //
-// git itself compares the old object id when it updates the ref, so that what was declared is what happens, or nothing.
+// git itself compares the old object id when it updates the ref, so that what was declared is what
+// happens, or nothing.
 package fence
 
 import (
@@ -17,7 +18,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-// leaseAtLeast is how long a lock lasts from the decision on: the time that the server may take to finish.
+// leaseAtLeast is how long a lock lasts from the decision on: the time that the server may take to
+// finish.
 const leaseAtLeast = time.Minute
 
 // Mark begins the fixed word of a refusal, by which a client knows it: "[gitops: not-declared]".
@@ -43,7 +45,8 @@ func (r Rules) Protects(ref string) bool {
 	})
 }
 
-// Exempts is the rule by which whoever pushes is exempt, by the environment that the server gives its hooks; "" for none.
+// Exempts is the rule by which whoever pushes is exempt, by the environment that the server gives
+// its hooks; "" for none.
 func (r Rules) Exempts(env func(string) string) string {
 	for _, rule := range r.Exempt {
 		name, value, ok := strings.Cut(rule, "=")
@@ -61,7 +64,8 @@ type Refused struct {
 	lock.Permit
 }
 
-// Check finds the first update that may not be made; nil when all may. Whatever is not protected is not looked at.
+// Check finds the first update that may not be made; nil when all may. Whatever is not protected is
+// not looked at.
 func (r Rules) Check(ctx context.Context, store Store, updates []lock.Update) (*Refused, error) {
 	for _, u := range updates {
 		if !r.Protects(u.Ref) {

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// A model of declaring, checking and git's comparison: two pipelines, an outsider, and everything that may go wrong, in every
-// order. It knows nothing of the code; it shows what the rules give, and that each of them is needed.
+// A model of declaring, checking and git's comparison: two pipelines, an outsider, and everything
+// that may go wrong, in every order. It knows nothing of the code; it shows what the rules give,
+// and that each of them is needed.
 
 // rules are those of the fence; each can be taken out.
 type rules struct {
@@ -16,8 +17,8 @@ type rules struct {
 	exact bool // only what was declared may in, and not whatever the holder pushes
 }
 
-// Histories are strings, one letter for each commit: s the seed, a and b those of the pipelines, A and B what a plain forced
-// push from their clones makes, x an outsider's.
+// Histories are strings, one letter for each commit: s the seed, a and b those of the pipelines, A
+// and B what a plain forced push from their clones makes, x an outsider's.
 
 type phase uint8
 
@@ -257,8 +258,8 @@ func (r rules) pipelineSteps(w world, i int, step func(name string, next world))
 	}
 }
 
-// check walks through all that may happen, and returns the way to the first wrong, or to where nothing goes on though somebody
-// waits; and how many worlds it saw.
+// check walks through all that may happen, and returns the way to the first wrong, or to where
+// nothing goes on though somebody waits; and how many worlds it saw.
 func (r rules) check(left budget, plain [2]uint8) (wrong string, seen int) {
 	type way struct {
 		from world

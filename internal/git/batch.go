@@ -73,8 +73,8 @@ func replayable(text string) string {
 	return text
 }
 
-// HasLike reports whether the commits from base to tip have one that is this one replayed. When that
-// cannot be told, it says so as well.
+// HasLike reports whether the commits from base to tip have one that is this one replayed. When
+// that cannot be told, it says so as well.
 func (g Git) HasLike(ctx context.Context, base, tip, commit string) bool {
 	out, err := g.Output(ctx, "rev-list", base+".."+tip)
 	if err != nil {
@@ -127,7 +127,8 @@ func (g Git) FetchBatch(ctx context.Context, url, branch, prefix string) (map[st
 	return refs, err
 }
 
-// LeasedRef is one ref that a push moves, if it still is what we know. "" is no ref: made or deleted.
+// LeasedRef is one ref that a push moves, if it still is what we know. "" is no ref: made or
+// deleted.
 type LeasedRef struct{ Ref, Old, New string }
 
 // PushResult is what a push with leases came to. All but Unknown are certain.
@@ -148,8 +149,8 @@ func (r PushResult) String() string {
 	return [...]string{"unknown", "pushed", "stale", "refused"}[r]
 }
 
-// PushLeased moves refs of a remote, all or none. said is what git says of it: the lines of those that
-// were not moved, and its stderr.
+// PushLeased moves refs of a remote, all or none. said is what git says of it: the lines of those
+// that were not moved, and its stderr.
 func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (result PushResult, said string) {
 	from, remote := g.quietly().withRemoteAlias(url)
 	words := []string{"push", "--atomic", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"}

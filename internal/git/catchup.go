@@ -14,8 +14,9 @@ import (
 	"github.com/git-gitops/git-gitops/internal/gitargs"
 )
 
-// A clone that was made some time ago can be brought to what a fresh clone would be now for the price of a small fetch. Snapshot looks
-// at it in advance, CatchUp does it. Whatever is unusual is left to a fresh clone: both then say why, in a *StaleError.
+// A clone that was made some time ago can be brought to what a fresh clone would be now for the
+// price of a small fetch. Snapshot looks at it in advance, CatchUp does it. Whatever is unusual is
+// left to a fresh clone: both then say why, in a *StaleError.
 
 // StaleError says why a clone cannot be brought up to date so that it equals a fresh one.
 type StaleError struct{ Reason string }
@@ -38,7 +39,8 @@ type Snapshot struct {
 	made   time.Time // not before the clone was done
 }
 
-// Snapshot looks at the clone in a folder, which args has made. g has the global options that it was made with.
+// Snapshot looks at the clone in a folder, which args has made. g has the global options that it
+// was made with.
 func (g Git) Snapshot(ctx context.Context, dir string, args gitargs.CloneArgs) (Snapshot, error) {
 	g.Globals = append(slices.Clone(g.Globals), "-C", dir)
 	s := Snapshot{git: g, depth: args.Depth, files: !args.NoCheckout, made: time.Now()}
@@ -95,7 +97,8 @@ func (g Git) Snapshot(ctx context.Context, dir string, args gitargs.CloneArgs) (
 // CloneHooks are the hooks that git runs in a clone.
 var CloneHooks = []string{"post-checkout", "post-index-change", "reference-transaction"}
 
-// noHooks makes sure that none of the hooks is there that git runs in a clone, and did not run in this one.
+// noHooks makes sure that none of the hooks is there that git runs in a clone, and did not run in
+// this one.
 func (s Snapshot) noHooks(ctx context.Context) error {
 	dir, err := s.git.HooksDir(ctx)
 	if err != nil {
@@ -109,19 +112,22 @@ func (s Snapshot) noHooks(ctx context.Context) error {
 	return nil
 }
 
-// Settled is when Settle can do its work: two seconds after the clone was made, because git counts in whole ones.
+// Settled is when Settle can do its work: two seconds after the clone was made, because git counts
+// in whole ones.
 func (s Snapshot) Settled() time.Time { return s.made.Add(2 * time.Second) }
 
-// Settle spares CatchUp from reading the whole work tree. git trusts a file's time only if it is older than the index (Documentation/technical/racy-git.txt),
-// and a clone writes both within a second or two: the index has to be written once more, later.
+// Settle spares CatchUp from reading the whole work tree. git trusts a file's time only if it is
+// older than the index (Documentation/technical/racy-git.txt), and a clone writes both within a
+// second or two: the index has to be written once more, later.
 func (s Snapshot) Settle(ctx context.Context) {
 	if s.files {
 		_, _ = s.git.Output(ctx, "-c", "core.hooksPath="+os.DevNull, "status", "--porcelain", "--untracked-files=no") // it is about time only
 	}
 }
 
-// CatchUp brings the clone to what a fresh one would be now: all refs, HEAD, index, work tree, history of HEAD. Objects that a fresh
-// clone would not have may stay. After an error the clone is in no state to be used.
+// CatchUp brings the clone to what a fresh one would be now: all refs, HEAD, index, work tree,
+// history of HEAD. Objects that a fresh clone would not have may stay. After an error the clone is
+// in no state to be used.
 func (s Snapshot) CatchUp(ctx context.Context) error {
 	asked := make(chan error, 1)
 	go func() { asked <- s.sameHead(ctx) }() // a request of its own, for the same time as the fetch
@@ -229,8 +235,8 @@ func (Snapshot) dropTags(ctx context.Context, g Git, tip string) error {
 	return err
 }
 
-// tidy removes what a fresh clone would not have: the previous HEAD, and the steps in the reflogs between the first entry and now.
-// head is where the remote's HEAD stands.
+// tidy removes what a fresh clone would not have: the previous HEAD, and the steps in the reflogs
+// between the first entry and now. head is where the remote's HEAD stands.
 func (s Snapshot) tidy(tip, head string) error {
 	dir := s.repo.CommonDir
 	if err := os.Remove(filepath.Join(dir, "ORIG_HEAD")); err != nil && !errors.Is(err, os.ErrNotExist) {

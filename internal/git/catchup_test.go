@@ -23,8 +23,8 @@ var (
 	catchUpSeed   = flag.Uint64("catchup.seed", uint64(time.Now().UnixNano()), "seed of TestCatchUp") //nolint:gosec // any number
 )
 
-// TestCatchUp: a clone that was made before others pushed, and is then brought up to date, is what a fresh clone is. Histories and
-// options are random.
+// TestCatchUp: a clone that was made before others pushed, and is then brought up to date, is what
+// a fresh clone is. Histories and options are random.
 func TestCatchUp(t *testing.T) {
 	g, work, remote := repository(t)
 	t.Logf("-catchup.seed=%d", *catchUpSeed)
@@ -378,7 +378,8 @@ func TestSnapshot_leavesAlone(t *testing.T) {
 	}
 }
 
-// TestCatchUp_leavesAlone: what may happen to the remote meanwhile that makes bringing a clone up to date unsafe.
+// TestCatchUp_leavesAlone: what may happen to the remote meanwhile that makes bringing a clone up
+// to date unsafe.
 func TestCatchUp_leavesAlone(t *testing.T) {
 	for name, change := range map[string]func(*testing.T, Git, string, string){
 		"attributes": func(t *testing.T, g Git, dir, _ string) {
@@ -492,7 +493,8 @@ func modified(t *testing.T, path string) time.Time {
 	return info.ModTime()
 }
 
-// TestBackground_over: once git has ended, no signal goes to what may by then be somebody else's processes.
+// TestBackground_over: once git has ended, no signal goes to what may by then be somebody else's
+// processes.
 func TestBackground_over(t *testing.T) {
 	g, _, _ := repository(t)
 	top := t.TempDir()

@@ -95,8 +95,8 @@ func (g Git) InBare(dir string) Git {
 	return here
 }
 
-// UsesCwdRepo reports whether nothing but the working directory says which repository is meant: no variable of the environment, and
-// no global option but those that say how git works.
+// UsesCwdRepo reports whether nothing but the working directory says which repository is meant: no
+// variable of the environment, and no global option but those that say how git works.
 func (g Git) UsesCwdRepo() bool {
 	for _, name := range []string{"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE"} {
 		if _, ok := os.LookupEnv(name); ok {
@@ -117,7 +117,8 @@ func (g Git) UsesCwdRepo() bool {
 	return true
 }
 
-// withRemoteAlias is a git that knows a URL by a name, for this command alone: a password in it is then in no argument list of ours.
+// withRemoteAlias is a git that knows a URL by a name, for this command alone: a password in it is
+// then in no argument list of ours.
 func (g Git) withRemoteAlias(url string) (known Git, remote string) {
 	if !strings.Contains(url, "://") || !strings.Contains(url, "@") {
 		return g, url
@@ -137,7 +138,8 @@ func (g Git) With(variables ...string) Git {
 	return g
 }
 
-// Dir is the working directory of git after its -C options, without symlinks: what is beside it is not beside a link to it.
+// Dir is the working directory of git after its -C options, without symlinks: what is beside it is
+// not beside a link to it.
 func (g Git) Dir() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -201,7 +203,8 @@ func (g Git) Alias(ctx context.Context, name string) (string, bool) {
 	return all[len(all)-1], true
 }
 
-// HasProgram reports whether there is a program git-<verb>, which git would run for that subcommand.
+// HasProgram reports whether there is a program git-<verb>, which git would run for that
+// subcommand.
 func HasProgram(verb string) bool {
 	return process.OnPath("git-" + verb)
 }
@@ -344,9 +347,9 @@ func (g Git) Reflog(ctx context.Context, ref string) []ReflogEntry {
 	return log
 }
 
-// Had reports whether a commit is, or was, in the history of a local branch, or of a detached HEAD, as far
-// as its log goes. What a rebase had checked out does not count, nor what one of ours has made of a
-// branch: they may have been undone, and what they brought in is else still there.
+// Had reports whether a commit is, or was, in the history of a local branch, or of a detached HEAD,
+// as far as its log goes. What a rebase had checked out does not count, nor what one of ours has
+// made of a branch: they may have been undone, and what they brought in is else still there.
 func (g Git) Had(ctx context.Context, branch, commit string) bool {
 	var input strings.Builder
 	fmt.Fprintln(&input, commit)
@@ -393,7 +396,8 @@ func (g Git) RemoteBranches(ctx context.Context, remote string) (map[string]stri
 	return tips, err
 }
 
-// LocalRefs are the names of the repository's refs, each followed by a space and the ref it stands for, if any.
+// LocalRefs are the names of the repository's refs, each followed by a space and the ref it stands
+// for, if any.
 func (g Git) LocalRefs(ctx context.Context) ([]string, error) {
 	out, err := g.Output(ctx, "for-each-ref", "--format=%(refname) %(symref)")
 	return lines(out), err

@@ -33,9 +33,9 @@ var ErrNotFetched = errors.New("not fetched")
 // rebaseAction begins what git's logs say of a rebase of ours.
 const rebaseAction = "gitops push (rebase)"
 
-// FetchAndRebase fetches a branch of the remote and rebases HEAD onto it, keeping every commit whole;
-// where that is not possible it leaves everything as it was, and the error is a *RebaseError. It
-// reports whether there was anything to do.
+// FetchAndRebase fetches a branch of the remote and rebases HEAD onto it, keeping every commit
+// whole; where that is not possible it leaves everything as it was, and the error is a
+// *RebaseError. It reports whether there was anything to do.
 func (g Git) FetchAndRebase(ctx context.Context, remote, branch string) (bool, error) {
 	from, remote := g.withRemoteAlias(remote)
 	if _, err := from.Output(ctx, "fetch", "--quiet", "--no-tags", "--", remote, "refs/heads/"+branch); err != nil {

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// repository is a clone of a bare repository of its own, in a neutral environment, with one commit that is pushed: file says 1.
+// repository is a clone of a bare repository of its own, in a neutral environment, with one commit
+// that is pushed: file says 1.
 func repository(t *testing.T) (g Git, dir, remote string) {
 	t.Helper()
 	for _, kv := range []string{
@@ -187,8 +188,8 @@ func TestPushDryRun(t *testing.T) {
 	}
 }
 
-// TestFetchAndRebase_signed: a rebase that would drop a signature is not begun; with commit.gpgSign it
-// signs again.
+// TestFetchAndRebase_signed: a rebase that would drop a signature is not begun; with commit.gpgSign
+// it signs again.
 func TestFetchAndRebase_signed(t *testing.T) {
 	g, dir, remote := repository(t)
 	signer := filepath.Join(t.TempDir(), "signer")
@@ -216,7 +217,8 @@ func TestFetchAndRebase_signed(t *testing.T) {
 	}
 }
 
-// TestHad: what was merged or reset to was in the branch; what a rebase only tried to bring in was not.
+// TestHad: what was merged or reset to was in the branch; what a rebase only tried to bring in was
+// not.
 func TestHad(t *testing.T) {
 	start := func(t *testing.T, more string) (g Git, remote, theirs string) {
 		g, dir, remote := repository(t)

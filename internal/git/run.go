@@ -26,7 +26,8 @@ func (g Git) RunWithInput(input []byte, args ...string) (process.Exit, error) {
 // replaced, git is a child.
 func (g Git) Exec(args ...string) (process.Exit, error) { return g.command(args).Exec() }
 
-// WithoutPrompts is a git that opens no window to ask for a password. (Without a terminal it would.)
+// WithoutPrompts is a git that opens no window to ask for a password. (Without a terminal it
+// would.)
 func (g Git) WithoutPrompts() Git {
 	return g.With("GIT_ASKPASS=", "SSH_ASKPASS_REQUIRE=never")
 }

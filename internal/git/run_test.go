@@ -12,7 +12,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/process"
 )
 
-// TestRunCapturing: what git says passes through to stderr unchanged, its end is returned, and so is how git ended.
+// TestRunCapturing: what git says passes through to stderr unchanged, its end is returned, and so
+// is how git ended.
 func TestRunCapturing(t *testing.T) {
 	g, dir, _ := repository(t)
 	for _, tc := range []struct {

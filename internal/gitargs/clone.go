@@ -30,7 +30,8 @@ type CloneArgs struct {
 	Help         bool // usage was asked for: git prints it and clones nothing
 }
 
-// cloneOptions are the options of git clone in git 2.39 and what newer ones added (builtin/clone.c).
+// cloneOptions are the options of git clone in git 2.39 and what newer ones added
+// (builtin/clone.c).
 var cloneOptions = []option{
 	{"verbose", 'v', noValue},
 	{"quiet", 'q', noValue},
@@ -71,8 +72,8 @@ var cloneOptions = []option{
 	{"bundle-uri", 0, needsValue},
 }
 
-// aheadOptions do not keep a clone from being brought up to date. The others make one that does not fetch in the usual way, that
-// shares objects, or that has several repositories.
+// aheadOptions do not keep a clone from being brought up to date. The others make one that does not
+// fetch in the usual way, that shares objects, or that has several repositories.
 var aheadOptions = []string{
 	"verbose", "quiet", "progress", "reject-shallow", "checkout", "local", "hardlinks", "template",
 	"origin", "branch", "depth", "single-branch", "tags", "config", "ipv4", "ipv6", "filter", "sparse", "jobs",
@@ -219,7 +220,8 @@ func isBundle(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// squeeze turns every run of white space and control characters into one space, and none at the ends.
+// squeeze turns every run of white space and control characters into one space, and none at the
+// ends.
 func squeeze(name string) string {
 	return strings.Join(strings.FieldsFunc(name, func(r rune) bool { return r <= ' ' }), " ")
 }

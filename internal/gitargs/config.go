@@ -49,7 +49,8 @@ func ParseConfig(z []byte) Config {
 	return c
 }
 
-// With is the same configuration with settings added, "key=value" as -c has them. The first and the last part of a key are in any case.
+// With is the same configuration with settings added, "key=value" as -c has them. The first and the
+// last part of a key are in any case.
 func (c Config) With(settings []string) Config {
 	c = maps.Clone(c)
 	for _, setting := range settings {

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// OwnLease is a --force-with-lease that the user wrote for a branch. Value is the revision after the
-// colon, which may be "": the branch must not exist. Without a colon (Tracking) it is what was last
-// fetched.
+// OwnLease is a --force-with-lease that the user wrote for a branch. Value is the revision after
+// the colon, which may be "": the branch must not exist. Without a colon (Tracking) it is what was
+// last fetched.
 type OwnLease struct {
 	Value    string
 	Tracking bool
@@ -38,10 +38,10 @@ type Lease struct {
 // WithLeases are words of the same push that overwrite each of the branches in leases only if its
 // lease holds. All others, and tags, are forced as the user wrote it. target is this push's.
 //
-// git ignores a lease beside --force or "+". So --force is taken away, each refspec that it was meant for
-// gets a "+" of its own, and a branch with a lease none. A wildcard keeps its "+", and a refspec for
-// the branch alone, which goes before a wildcard, is added. A push without refspecs that stands for
-// several branches gets them as words.
+// git ignores a lease beside --force or "+". So --force is taken away, each refspec that it was
+// meant for gets a "+" of its own, and a branch with a lease none. A wildcard keeps its "+", and a
+// refspec for the branch alone, which goes before a wildcard, is added. A push without refspecs
+// that stands for several branches gets them as words.
 func (a PushArgs) WithLeases(ctx PushContext, target PushTarget, given []string, leases map[string]Lease) ([]string, error) {
 	if len(leases) == 0 {
 		return given, nil
@@ -150,8 +150,8 @@ func (r *rewriting) single(bare string, plus bool) (string, error) {
 	}
 }
 
-// spellOut writes as words what a push without refspecs stands for, if that is more than the checked-out
-// branch.
+// spellOut writes as words what a push without refspecs stands for, if that is more than the
+// checked-out branch.
 func (r *rewriting) spellOut() error {
 	plan := &pushPlan{PushContext: r.ctx, remote: r.target.Remote, branches: map[string]PushUpdate{}}
 	mirror := plan.mirror(r.PushArgs)
@@ -185,7 +185,8 @@ func (r *rewriting) spellOut() error {
 	return nil
 }
 
-// Tracking is the ref that holds what was last fetched of a branch of a remote; "" when there is none.
+// Tracking is the ref that holds what was last fetched of a branch of a remote; "" when there is
+// none.
 func (c Config) Tracking(remote, ref string) string {
 	for _, text := range c["remote."+remote+".fetch"] {
 		r, ok := parseRefspec(text)

@@ -137,8 +137,8 @@ func (o *oracle) context() PushContext {
 	}
 }
 
-// push asks git what a push would do: the branches that it lists (updated, up to date or rejected), and
-// the URL, which is "" when git refused before it listed any ref.
+// push asks git what a push would do: the branches that it lists (updated, up to date or rejected),
+// and the URL, which is "" when git refused before it listed any ref.
 func (o *oracle) push(args []string) (branches []string, url string) {
 	o.t.Helper()
 	out, _ := o.git(o.dir, append([]string{"push", "--dry-run", "--porcelain", "-v"}, args...)...)

@@ -75,7 +75,8 @@ func ParsePush(args []string) (PushArgs, error) {
 		case "all":
 			a.All = s.on
 		case "mirror":
-			// To git, mirror is two bits, one of them force. A later --no-force takes that one back.
+			// To git, mirror is two bits, one of them force. A later --no-force takes that one
+			// back.
 			a.Mirror, a.Force = s.on, s.on
 		case "delete":
 			a.Delete = s.on

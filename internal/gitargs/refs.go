@@ -45,9 +45,9 @@ type PushUpdate struct {
 //
 // No branch is missing, but some may be too many: an unqualified destination ("main:prod",
 // "--delete v1") counts as the branch of that name although it may turn out to be a tag, and a
-// push that git will refuse counts as far as its words say. Not seen are remotes kept in the old files
-// .git/remotes and .git/branches, remote groups, submodules, symbolic refs outside refs/ other than HEAD, and
-// branches at the remote whose own name starts with "refs/".
+// push that git will refuse counts as far as its words say. Not seen are remotes kept in the old
+// files .git/remotes and .git/branches, remote groups, submodules, symbolic refs outside refs/
+// other than HEAD, and branches at the remote whose own name starts with "refs/".
 //
 // An error comes from LocalRefs or RemoteRefs only.
 func (a PushArgs) Target(ctx PushContext) (PushTarget, error) {
@@ -156,7 +156,8 @@ func (r refspec) destination() string {
 	return r.src
 }
 
-// mapName turns a name that fits the pattern from, with its one "*", into the same of the pattern to.
+// mapName turns a name that fits the pattern from, with its one "*", into the same of the pattern
+// to.
 func mapName(name, from, to string) (string, bool) {
 	before, after, _ := strings.Cut(from, "*")
 	if len(name) < len(before)+len(after) || !strings.HasPrefix(name, before) || !strings.HasSuffix(name, after) {
@@ -247,14 +248,16 @@ func (p *pushPlan) match(a PushArgs) error {
 	return nil
 }
 
-// add notes a destination, if it is a branch. Of several for one branch the first counts, as in git.
+// add notes a destination, if it is a branch. Of several for one branch the first counts, as in
+// git.
 func (p *pushPlan) add(u PushUpdate) {
 	if _, known := p.branches[u.Ref]; !known && len(u.Ref) > len(branchPrefix) && strings.HasPrefix(u.Ref, branchPrefix) {
 		p.branches[u.Ref] = u
 	}
 }
 
-// refspecs returns the refspecs that this push goes by (set_refspecs and do_push in builtin/push.c).
+// refspecs returns the refspecs that this push goes by (set_refspecs and do_push in
+// builtin/push.c).
 func (p *pushPlan) refspecs(a PushArgs, mirror bool) ([]refspec, error) {
 	var specs []refspec
 	add := func(texts ...string) {
@@ -354,8 +357,8 @@ func (p *pushPlan) defaultRefspec() []string {
 	return []string{p.Head + ":" + p.Head}
 }
 
-// mapped returns what git makes of a refspec word without a colon: when the word names one local ref,
-// the configuration may know where that one goes (refspec_append_mapped in builtin/push.c).
+// mapped returns what git makes of a refspec word without a colon: when the word names one local
+// ref, the configuration may know where that one goes (refspec_append_mapped in builtin/push.c).
 func (p *pushPlan) mapped(word string) ([]string, error) {
 	names, err := p.find(word)
 	if err != nil || len(names) != 1 {
@@ -381,7 +384,8 @@ func (p *pushPlan) mapped(word string) ([]string, error) {
 	}
 	switch {
 	case dst != "" && negative:
-		// Whether git maps a ref that may be excluded takes its reverse matching to tell; count both.
+		// Whether git maps a ref that may be excluded takes its reverse matching to tell; count
+		// both.
 		return []string{plus + name + ":" + dst, word}, nil
 	case dst != "":
 		return []string{plus + name + ":" + dst}, nil
@@ -421,8 +425,8 @@ func (p *pushPlan) explicit(r refspec) error {
 	return nil
 }
 
-// patternDestination is where wildcard and matching refspecs send a local ref, whether by force, and
-// whether it was a wildcard: the first one that fits wins, and ":" is for what none fits
+// patternDestination is where wildcard and matching refspecs send a local ref, whether by force,
+// and whether it was a wildcard: the first one that fits wins, and ":" is for what none fits
 // (get_ref_match in remote.c).
 func patternDestination(specs []refspec, name string) (dst string, force, byPattern bool) {
 	for _, r := range specs {
@@ -438,7 +442,8 @@ func patternDestination(specs []refspec, name string) (dst string, force, byPatt
 	return dst, force, false
 }
 
-// gone says whether pruning deletes a ref at the remote: the refspec that covers it finds no local ref.
+// gone says whether pruning deletes a ref at the remote: the refspec that covers it finds no local
+// ref.
 func (p *pushPlan) gone(specs []refspec, name string) bool {
 	matching := false
 	for _, r := range specs {
@@ -483,8 +488,8 @@ func (p *pushPlan) resolve(name string) string {
 	return name
 }
 
-// find returns the local refs that a source may mean. More than one is ambiguous to git (count_refspec_match
-// in remote.c).
+// find returns the local refs that a source may mean. More than one is ambiguous to git
+// (count_refspec_match in remote.c).
 func (p *pushPlan) find(src string) ([]string, error) {
 	if err := p.readLocal(); err != nil {
 		return nil, err

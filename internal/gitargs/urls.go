@@ -2,8 +2,9 @@ package gitargs
 
 import "strings"
 
-// FetchURL is the URL that git would fetch from for a remote's name or a URL, after its own rewriting (alias_all_urls in remote.c).
-// "git remote get-url" knows neither URLs nor remotes that -c made, and would cost a process.
+// FetchURL is the URL that git would fetch from for a remote's name or a URL, after its own
+// rewriting (alias_all_urls in remote.c). "git remote get-url" knows neither URLs nor remotes that
+// -c made, and would cost a process.
 func (c Config) FetchURL(remote string) string {
 	url := remote
 	if urls := c["remote."+remote+".url"]; len(urls) > 0 {
@@ -13,7 +14,8 @@ func (c Config) FetchURL(remote string) string {
 	return url
 }
 
-// PushURLs are the URLs that git would push to for a remote's name or a URL, after its own rewriting.
+// PushURLs are the URLs that git would push to for a remote's name or a URL, after its own
+// rewriting.
 func (c Config) PushURLs(remote string) []string {
 	urls, rewritten := c["remote."+remote+".pushurl"], []string(nil)
 	if len(urls) == 0 {

@@ -19,8 +19,9 @@ import (
 // stagger is how long who is one place further back begins later.
 const stagger = 400 * time.Millisecond
 
-// ahead is a clone that is made while its turn has not come: when it comes, only what has changed is left to fetch. It is made in the
-// place that the user asked for, and what it is not sure to make like a fresh clone at that time, it leaves to one.
+// ahead is a clone that is made while its turn has not come: when it comes, only what has changed
+// is left to fetch. It is made in the place that the user asked for, and what it is not sure to
+// make like a fresh clone at that time, it leaves to one.
 type ahead struct {
 	f     *Flows
 	args  gitargs.CloneArgs
@@ -33,10 +34,12 @@ type ahead struct {
 	stderr string            // by git
 }
 
-// cloneAhead is a clone to begin when there is a wait; nil when this one can't. url is what git makes of the one in args.
+// cloneAhead is a clone to begin when there is a wait; nil when this one can't. url is what git
+// makes of the one in args.
 func (f *Flows) cloneAhead(args gitargs.CloneArgs, url string, words []string, cwd string) *ahead {
 	_, local := giturl.At(url, cwd)
-	// A local clone copies all objects, so that it knows no depth, and tags of other branches are followed.
+	// A local clone copies all objects, so that it knows no depth, and tags of other branches are
+	// followed.
 	if !f.Config.Lock.Ahead || !args.Ahead || local && (args.Depth != "" || args.SingleBranch) || !f.Git.UsesCwdRepo() {
 		return nil
 	}
@@ -58,8 +61,9 @@ func (f *Flows) cloneAhead(args gitargs.CloneArgs, url string, words []string, c
 
 const markKey = "gitops.ahead"
 
-// begin starts the clone. It is called at each news of the wait. The holder's work comes first, and then that of those who are next: on
-// the server, because all begin one after the other, and on a machine that several pipelines share, by priority.
+// begin starts the clone. It is called at each news of the wait. The holder's work comes first, and
+// then that of those who are next: on the server, because all begin one after the other, and on a
+// machine that several pipelines share, by priority.
 func (a *ahead) begin(ctx context.Context, place int) {
 	if a == nil || a.taken != nil {
 		return
@@ -119,7 +123,8 @@ func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
 	return a.f.Git.Snapshot(ctx, a.dir, a.args)
 }
 
-// finish brings the clone up to date, now that its turn has come. It reports whether there is one; if not, the place is as it was.
+// finish brings the clone up to date, now that its turn has come. It reports whether there is one;
+// if not, the place is as it was.
 func (a *ahead) finish(ctx context.Context) bool {
 	if a == nil || a.taken == nil {
 		return false
@@ -154,14 +159,15 @@ func (a *ahead) abandon() {
 	a.remove(a.ours())
 }
 
-// ours reports whether the clone in the folder is the one that we began. Another may have come first, which git refuses to touch, or have
-// been put in its place.
+// ours reports whether the clone in the folder is the one that we began. Another may have come
+// first, which git refuses to touch, or have been put in its place.
 func (a *ahead) ours() bool {
 	config, err := os.ReadFile(filepath.Join(a.dir, ".git", "config"))
 	return err == nil && bytes.Contains(config, []byte(a.mark))
 }
 
-// remove removes the clone that is ours, if there is one, and the folders that were not there before.
+// remove removes the clone that is ours, if there is one, and the folders that were not there
+// before.
 func (a *ahead) remove(ours bool) {
 	if !ours {
 		a.leave()

@@ -48,8 +48,8 @@ func (e *UnknownError) Error() string {
 // gets the turn it is the leader and pushes for all. What has become of it is read from the remote
 // alone: its batch ref holds the marker until the same push that moves the branch moves it.
 //
-// Its commits are pushed only by a push that moves the batch ref, with a lease on the marker. Before it
-// pushes in any other way, or ends, it deletes the batch ref with the same lease.
+// Its commits are pushed only by a push that moves the batch ref, with a lease on the marker.
+// Before it pushes in any other way, or ends, it deletes the batch ref with the same lease.
 type batch struct {
 	p      *pushing
 	git    git.Git // of its own: it asks beside the wait
@@ -302,7 +302,8 @@ func (b *batch) run(ctx context.Context) error {
 	return err
 }
 
-// errAlone says that nothing has landed and nothing is on its way: the push goes as without batches.
+// errAlone says that nothing has landed and nothing is on its way: the push goes as without
+// batches.
 var errAlone = errors.New("this push goes alone")
 
 // lead pushes the own commits and those of followers. An error is one that ends the push.
@@ -363,7 +364,8 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 	return false, nil
 }
 
-// takes reports whether an offer is one to take along. That of a day ago is over, whoever shows it again.
+// takes reports whether an offer is one to take along. That of a day ago is over, whoever shows it
+// again.
 func (b *batch) takes(o lock.Offer) bool {
 	return isOID(o.Marker) && isOID(o.Base) && time.Since(b.madeAt(o.Ref)) < batchRefLife && o.Signed(b.asks.Key, b.p.f.Config.Push.BatchSecret.Reveal())
 }
@@ -495,8 +497,9 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 		case refs[b.ref] != "":
 			return false, err // it was moved to what is not in the branch
 		case gone:
-			// Nobody can push the commits any more. A deletion of ours without an answer has come through,
-			// or somebody else has deleted the ref: they have landed before only if the branch has their like.
+			// Nobody can push the commits any more. A deletion of ours without an answer has come
+			// through, or somebody else has deleted the ref: they have landed before only if the
+			// branch has their like.
 			if b.git.HasLike(ctx, b.base, refs["refs/heads/"+b.branch], b.tip) {
 				return false, err
 			}
@@ -617,8 +620,8 @@ func (b *batch) drop(ctx context.Context, is string) {
 	}
 }
 
-// gone makes sure that the own batch ref is not there, by a deletion of what is not there. A fetch would
-// not tell a ref that is hidden, nor one that a copy of the server does not have yet.
+// gone makes sure that the own batch ref is not there, by a deletion of what is not there. A fetch
+// would not tell a ref that is hidden, nor one that a copy of the server does not have yet.
 func (b *batch) gone(ctx context.Context) bool {
 	result, _ := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref})
 	return result == git.Pushed
@@ -665,14 +668,14 @@ func (b *batch) pause(ctx context.Context, why string) {
 	_ = b.p.f.Offers.PauseOffers(ctx, b.asks.Key, b.asks.Token, offersPause) // the next one finds out as well
 }
 
-// neverTakes reports whether the refusal of an offer would meet every other: that of a hook or a policy
-// may be about these very commits.
+// neverTakes reports whether the refusal of an offer would meet every other: that of a hook or a
+// policy may be about these very commits.
 func neverTakes(said string) bool {
 	return strings.Contains(said, "hidden ref") || strings.Contains(said, "does not support") && strings.Contains(said, "atomic")
 }
 
-// refusesBatches reports whether a refusal would meet every batch: of batch refs, and not of what goes
-// to the branch with them; or of commits that another than their committer pushes.
+// refusesBatches reports whether a refusal would meet every batch: of batch refs, and not of what
+// goes to the branch with them; or of commits that another than their committer pushes.
 func refusesBatches(said string) bool {
 	var batchRefs, branch bool
 	for line := range strings.Lines(said) {

@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-// A model of pushing together (docs/design.md): pipelines as batch.go has them, a remote, a Redis that
-// forgets and says what is not so, and an adversary. TestBatchModel looks at every interleaving of
-// small cases, and at the same without one rule at a time.
+// A model of pushing together (docs/design.md): pipelines as batch.go has them, a remote, a Redis
+// that forgets and says what is not so, and an adversary. TestBatchModel looks at every
+// interleaving of small cases, and at the same without one rule at a time.
 
-// tip is a branch: the changes on it, 3 bits each, the oldest lowest. It is also an object id, because
-// the same change on the same parent is the same commit.
+// tip is a branch: the changes on it, 3 bits each, the oldest lowest. It is also an object id,
+// because the same change on the same parent is the same commit.
 type tip uint16
 
 const (

@@ -10,7 +10,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-// FencedError says that the server lets a push in only under its lock, and did not find it declared.
+// FencedError says that the server lets a push in only under its lock, and did not find it
+// declared.
 type FencedError struct {
 	Branch string
 	Word   lock.Refusal
@@ -20,9 +21,9 @@ func (e *FencedError) Error() string {
 	return fmt.Sprintf("the server does not let this push to %s in (%s)", e.Branch, e.Word)
 }
 
-// declare tells a server that guards its branches what this push will do. Where none is known to ask, that would be time
-// for nothing: the first push to a server that does is refused, and tried again. A push that cannot be tried again is
-// always declared.
+// declare tells a server that guards its branches what this push will do. Where none is known to
+// ask, that would be time for nothing: the first push to a server that does is refused, and tried
+// again. A push that cannot be tried again is always declared.
 func (p *pushing) declare(ctx context.Context) error {
 	if len(p.heeded) == 0 && !p.onlyTry() && !p.guarded() {
 		return nil
@@ -52,7 +53,8 @@ func (p *pushing) declare(ctx context.Context) error {
 	return p.held.declare(ctx, intents...)
 }
 
-// onlyTry reports whether a refusal is final: the terminal is git's, or the output is a program's to read.
+// onlyTry reports whether a refusal is final: the terminal is git's, or the output is a program's
+// to read.
 func (p *pushing) onlyTry() bool { return p.f.Terminal || p.args.Porcelain }
 
 func (p *pushing) guarded() bool {
@@ -89,8 +91,8 @@ func updateOf(r git.LeasedRef) lock.Update {
 	return u
 }
 
-// expected is the tip that a branch has at the server, as far as this clone knows, and else what the server says; "" when
-// it does not exist.
+// expected is the tip that a branch has at the server, as far as this clone knows, and else what
+// the server says; "" when it does not exist.
 func (p *pushing) expected(ctx context.Context, ref string) (string, error) {
 	if tip, ok := p.actual[ref]; ok {
 		return tip, nil
@@ -110,7 +112,8 @@ func (p *pushing) expected(ctx context.Context, ref string) (string, error) {
 	return p.f.Git.RemoteTip(ctx, p.url, ref)
 }
 
-// heed prepares another try of a push that the server has refused as not under its lock. A lock that was lost stays so.
+// heed prepares another try of a push that the server has refused as not under its lock. A lock
+// that was lost stays so.
 func (p *pushing) heed(ctx context.Context, word lock.Refusal, words []string) error {
 	if err := p.held.again(ctx); err != nil {
 		return err

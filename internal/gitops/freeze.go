@@ -6,8 +6,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-// FreezeKey is what is to be frozen or thawed: the branch of a request with every narrower lock in it, or all
-// branches of its repository; under GITOPS_LOCK_KEY, that lock.
+// FreezeKey is what is to be frozen or thawed: the branch of a request with every narrower lock in
+// it, or all branches of its repository; under GITOPS_LOCK_KEY, that lock.
 func (f *Flows) FreezeKey(ctx context.Context, r LockRequest, all bool) (lock.Key, error) {
 	if all {
 		r.Branch = "any" // and is not asked for

@@ -50,8 +50,8 @@ type Flows struct {
 	// what needs no lock needs no configuration. Config and Store are not set then.
 	Misconfigured error
 
-	// Within are the IDs of the locks of every "git gitops run" above, when this is a plain git below one:
-	// only a push to one of their branches is ours. nil: this is no such git.
+	// Within are the IDs of the locks of every "git gitops run" above, when this is a plain git
+	// below one: only a push to one of their branches is ours. nil: this is no such git.
 	Within []string
 
 	// Offers is where pushes that wait for their turn meet; nil: each goes alone.
@@ -59,12 +59,13 @@ type Flows struct {
 	// OwnHook reports whether the pre-push hook in a folder is ours, and calls no other.
 	OwnHook func(dir string) bool
 
-	// PushesAreOurs makes plain git, in the commands that are started from now on, one that pushes under
-	// the lock of a "git gitops run".
+	// PushesAreOurs makes plain git, in the commands that are started from now on, one that pushes
+	// under the lock of a "git gitops run".
 	PushesAreOurs func(id string) error
 
 	// StartKeeper starts a keeper for an entry, in the background, and returns its process id. The
-	// file, if any, is the connection by which we are present: the keeper holds it until it has its own.
+	// file, if any, is the connection by which we are present: the keeper holds it until it has its
+	// own.
 	StartKeeper func(workspace.Dir, workspace.Entry, *PushWatch, *os.File) (int, error)
 
 	taken   map[string]lock.Token // by ID, the locks that this command holds and no clone remembers yet
@@ -90,7 +91,8 @@ func (f *Flows) request(k lock.Key, command string) lock.Request {
 	}
 }
 
-// acquireQueued is acquireWhile for a command whose work is still to do: the user may say how it queues.
+// acquireQueued is acquireWhile for a command whose work is still to do: the user may say how it
+// queues.
 func (f *Flows) acquireQueued(ctx context.Context, k lock.Key, command string, waits func(place int)) (*lock.Lease, error) {
 	r := f.request(k, command)
 	r.QueuePolicy, r.Group, r.HeadStart = lock.QueuePolicy(f.Config.Lock.Policy), f.Config.Lock.Group, f.Config.Lock.Head
@@ -210,8 +212,8 @@ func (f *Flows) ready(urls ...string) (wanted bool, err error) {
 	return false, nil
 }
 
-// included matches in any case, and the repository as it was spelled too: a pattern that misses one of its names
-// would leave it without a lock.
+// included matches in any case, and the repository as it was spelled too: a pattern that misses one
+// of its names would leave it without a lock.
 func included(patterns []string, u giturl.URL) bool {
 	for _, p := range patterns {
 		p = strings.ToLower(p)
@@ -263,8 +265,8 @@ func (f *Flows) saveAndKeep(ctx context.Context, dir workspace.Dir, e workspace.
 	return f.noteKeeper(dir, e, pid)
 }
 
-// startKeeper starts a keeper that is present in our place from the start, so that nobody judges the
-// lock by the end of this command.
+// startKeeper starts a keeper that is present in our place from the start, so that nobody judges
+// the lock by the end of this command.
 func (f *Flows) startKeeper(ctx context.Context, dir workspace.Dir, e workspace.Entry, watch *PushWatch, l *lock.Lease) (int, error) {
 	present := l.Subscription()
 	if present != nil {
@@ -279,8 +281,9 @@ func (f *Flows) startKeeper(ctx context.Context, dir workspace.Dir, e workspace.
 	return pid, err
 }
 
-// orphaned reports whether nobody's end would end our locks: the script that ran us is gone, or none is to be
-// seen. A keeper could only hold them for ever, so the TTL counts. The user can ask for a lock without an owner.
+// orphaned reports whether nobody's end would end our locks: the script that ran us is gone, or
+// none is to be seen. A keeper could only hold them for ever, so the TTL counts. The user can ask
+// for a lock without an owner.
 func (f *Flows) orphaned() bool {
 	return f.Session.Owner == nil && f.Config.Lock.Session != session.Workspace
 }
@@ -293,8 +296,8 @@ func (f *Flows) noteKeeper(dir workspace.Dir, e workspace.Entry, pid int) error 
 	return dir.Update(e, func(e *workspace.Entry) { e.Keeper = &keeper })
 }
 
-// remembered are the entries of a clone. It is an error when they cannot all be read, or what is there could not be
-// changed: a push would wait for its own lock, or leave it behind.
+// remembered are the entries of a clone. It is an error when they cannot all be read, or what is
+// there could not be changed: a push would wait for its own lock, or leave it behind.
 func remembered(dir workspace.Dir) ([]workspace.Entry, error) {
 	entries, err := dir.Load()
 	if err != nil || dir.Gone() {

@@ -191,8 +191,8 @@ func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry
 	return lease, nil
 }
 
-// restartBudget is how long a command that has a lock asks a Redis that is away: a restart takes a second
-// or so, and a failover some more.
+// restartBudget is how long a command that has a lock asks a Redis that is away: a restart takes a
+// second or so, and a failover some more.
 const restartBudget = 10 * time.Second
 
 // patiently asks Redis, and if we hold a lock there, which only a Redis that was reachable can have
@@ -256,8 +256,8 @@ func (h *holds) landed(ctx context.Context) {
 	}
 }
 
-// retain keeps the locks of a push that failed, for the script's own retry, and lets go of those that
-// are for just the push.
+// retain keeps the locks of a push that failed, for the script's own retry, and lets go of those
+// that are for just the push.
 func (h *holds) retain(ctx context.Context) {
 	for _, one := range h.list {
 		one.stop()

@@ -20,9 +20,9 @@ type keeping struct {
 	stop  func()
 }
 
-// Keep renews the locks of every clone below some folders, and is present for them, until ctx ends: then it releases them.
-// Clones that come later count too. It is for locks that belong to no process (GITOPS_LOCK_SESSION=workspace); the others
-// have a keeper of their own.
+// Keep renews the locks of every clone below some folders, and is present for them, until ctx ends:
+// then it releases them. Clones that come later count too. It is for locks that belong to no
+// process (GITOPS_LOCK_SESSION=workspace); the others have a keeper of their own.
 func (f *Flows) Keep(ctx context.Context, folders []string) error {
 	kept := map[lock.Token]*keeping{}
 	told := map[string]bool{}

@@ -80,8 +80,8 @@ func (e *ForeignError) Error() string {
 }
 
 // Unlock releases the lock that the request names, or all that this clone remembers, and forgets
-// them. A lock that was not held any more is no error, and Unlocked says so. That of another session
-// which lives is left alone: a ForeignError, unless all are meant.
+// them. A lock that was not held any more is no error, and Unlocked says so. That of another
+// session which lives is left alone: a ForeignError, unless all are meant.
 func (f *Flows) Unlock(ctx context.Context, r LockRequest, all bool) ([]Unlocked, error) {
 	var (
 		dir  workspace.Dir
@@ -137,8 +137,8 @@ func (f *Flows) UnlockSession(ctx context.Context) ([]Unlocked, error) {
 	return done, errors.Join(errs...)
 }
 
-// end releases the locks of entries, and forgets them. It leaves those of another session that lives alone, which is an
-// error unless all are meant.
+// end releases the locks of entries, and forgets them. It leaves those of another session that
+// lives alone, which is an error unless all are meant.
 func (f *Flows) end(ctx context.Context, dir workspace.Dir, entries []workspace.Entry, all bool) ([]Unlocked, error) {
 	var (
 		done []Unlocked
@@ -212,7 +212,8 @@ func (f *Flows) here(ctx context.Context) (git.RepoState, error) {
 	return repo, err
 }
 
-// stateDir is where locks are remembered: in the repository, or in the user's state folder outside of one.
+// stateDir is where locks are remembered: in the repository, or in the user's state folder outside
+// of one.
 func stateDir(repo git.RepoState) (workspace.Dir, error) {
 	if repo.CommonDir != "" {
 		return workspace.At(repo.CommonDir), nil

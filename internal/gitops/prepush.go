@@ -17,12 +17,12 @@ import (
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
-// guardedBy is the variable that tells git's hooks which process of ours has the locks of this push.
-// Its name must not begin with GIT_: git's own tests look for leaks of those.
+// guardedBy is the variable that tells git's hooks which process of ours has the locks of this
+// push. Its name must not begin with GIT_: git's own tests look for leaks of those.
 const guardedBy = "GITOPS_PUSH_GUARDED_BY"
 
-// WaitedError stops a push from a hook: the branch moved while the hook waited for its turn, and git
-// has already decided what it pushes onto.
+// WaitedError stops a push from a hook: the branch moved while the hook waited for its turn, and
+// git has already decided what it pushes onto.
 type WaitedError struct{ Branch string }
 
 func (e *WaitedError) Error() string {
@@ -55,8 +55,8 @@ func Guarded() bool {
 	return err == nil && guard.PID == pid
 }
 
-// PushingGit is the git that runs this hook: our parent, or further up when a hook manager, or a hook of
-// the user's own, stands between.
+// PushingGit is the git that runs this hook: our parent, or further up when a hook manager, or a
+// hook of the user's own, stands between.
 func PushingGit() (session.Process, error) {
 	parent, err := session.Parent(os.Getpid())
 	for p := parent; err == nil; {
@@ -147,8 +147,8 @@ func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUp
 	return nil
 }
 
-// unmoved makes sure that the branch is still what git saw when it connected, if we waited since, and
-// that a forced push overwrites only what this clone has seen.
+// unmoved makes sure that the branch is still what git saw when it connected, if we waited since,
+// and that a forced push overwrites only what this clone has seen.
 func (f *Flows) unmoved(ctx context.Context, one *hold, seen *sight, url string, u RefUpdate) error {
 	k := one.lease.Key
 	if u.RemoteRef == "" {
@@ -219,8 +219,8 @@ func (w PushWatch) Keep() func(*workspace.Entry) {
 	return landedAt(tip)
 }
 
-// Landed reports whether the lock ends with a push that has ended, because it is at the remote: by what git itself noted of it in the
-// remote-tracking branch, or else by asking the remote.
+// Landed reports whether the lock ends with a push that has ended, because it is at the remote: by
+// what git itself noted of it in the remote-tracking branch, or else by asking the remote.
 func Landed(ctx context.Context, g git.Git, w PushWatch) bool {
 	if w.ReleaseRegardless {
 		return true

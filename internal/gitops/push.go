@@ -17,8 +17,8 @@ import (
 )
 
 // Push makes sure of the lock of every branch that this push would update, lets git push, and
-// hands the locks on when it landed. words are what the user wrote after "push". A push that failed keeps
-// its locks for the script's own retry.
+// hands the locks on when it landed. words are what the user wrote after "push". A push that failed
+// keeps its locks for the script's own retry.
 func (f *Flows) Push(ctx context.Context, words []string) (process.Exit, error) {
 	command := append([]string{"push"}, words...)
 	args, err := gitargs.ParsePush(words)

@@ -34,8 +34,8 @@ func (e *MovedError) Error() string {
 	return fmt.Sprintf("branch %s moved from %s to %s while its lock was not held", e.Branch, short(e.Base), short(e.Tip))
 }
 
-// SameChangeError says that a commit would be lost because the same textual change came in from somebody
-// else.
+// SameChangeError says that a commit would be lost because the same textual change came in from
+// somebody else.
 type SameChangeError struct {
 	Branch string
 	Err    *git.RebaseError
@@ -209,7 +209,8 @@ func alreadyDeleted(err error) bool {
 }
 
 // transientWords are in refusals that may not be repeated: a ref that another process had locked, a
-// server that was overloaded. Collected from git's refs code, GitHub, GitLab and the reports of users.
+// server that was overloaded. Collected from git's refs code, GitHub, GitLab and the reports of
+// users.
 var transientWords = []string{
 	"cannot lock ref",
 	"failed to lock",
@@ -234,8 +235,8 @@ var rejectedWords = []string{
 }
 
 // reason is what the remote, and the way there, said of a refusal: the lines that git marks as the
-// remote's, its table, and errors of the transport. All else may be a local hook's, whose refusal is
-// final: git then has no table and exits with 1.
+// remote's, its table, and errors of the transport. All else may be a local hook's, whose refusal
+// is final: git then has no table and exits with 1.
 func reason(stderr string, code int) string {
 	lines := strings.FieldsFunc(stderr, func(r rune) bool { return r == '\n' || r == '\r' })
 	begins := func(prefixes ...string) func(string) bool {

@@ -22,8 +22,8 @@ func (e *EndedError) Error() string { return fmt.Sprintf("ended %q: %v", e.Comma
 func (e *EndedError) Unwrap() error { return e.Err }
 
 // Run holds a lock around a command. When the lock is lost, or cannot be renewed in time, the
-// command's process group is ended before the lease can pass to another, and the error says so. A plain
-// git push to the branch, in the command or below it, is one of ours.
+// command's process group is ended before the lease can pass to another, and the error says so. A
+// plain git push to the branch, in the command or below it, is one of ours.
 func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (process.Exit, error) {
 	repo, err := f.here(ctx)
 	if err != nil {

@@ -32,8 +32,8 @@ func (e *UnseenError) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// sight is what a clone has seen of the branches of one remote. docs/guarantees.md has the rule as a
-// table.
+// sight is what a clone has seen of the branches of one remote. docs/guarantees.md has the rule as
+// a table.
 type sight struct {
 	f      *Flows
 	dir    workspace.Dir
@@ -56,8 +56,8 @@ func (f *Flows) newSight(held *holds, repo git.RepoState, remote string, urls []
 	return s
 }
 
-// tips are the object ids at which a branch may be overwritten by an update; "": it does not exist. No
-// tip is known, and git decides, when neither is anything remembered nor was anything fetched.
+// tips are the object ids at which a branch may be overwritten by an update; "": it does not exist.
+// No tip is known, and git decides, when neither is anything remembered nor was anything fetched.
 func (s *sight) tips(ctx context.Context, u gitargs.PushUpdate) (tips []string, known bool, err error) {
 	branch := strings.TrimPrefix(u.Ref, "refs/heads/")
 	note := func(tip string) {
@@ -102,8 +102,8 @@ func (s *sight) local(ctx context.Context, ref string) string {
 	return s.f.Git.Tip(ctx, ref)
 }
 
-// shown reports whether what was last fetched of a branch counts as seen: a fetch alone shows nothing
-// to anybody.
+// shown reports whether what was last fetched of a branch counts as seen: a fetch alone shows
+// nothing to anybody.
 func (s *sight) shown(ctx context.Context, u gitargs.PushUpdate, tracking, fetched string, remembered bool) bool {
 	if s.included(ctx, u, fetched) {
 		return true
@@ -127,8 +127,8 @@ func (s *sight) shown(ctx context.Context, u gitargs.PushUpdate, tracking, fetch
 	}
 }
 
-// included reports whether a commit is in what is pushed, or was in the local branch, or the detached
-// HEAD, that is. For a delete that is HEAD, and the branch of the same name.
+// included reports whether a commit is in what is pushed, or was in the local branch, or the
+// detached HEAD, that is. For a delete that is HEAD, and the branch of the same name.
 func (s *sight) included(ctx context.Context, u gitargs.PushUpdate, commit string) bool {
 	src, branch := u.Src, u.Src
 	switch {
@@ -147,7 +147,8 @@ func (s *sight) included(ctx context.Context, u gitargs.PushUpdate, commit strin
 	return (branch == "HEAD" || strings.HasPrefix(branch, "refs/heads/")) && s.f.Git.Had(ctx, branch, commit)
 }
 
-// contain reports whether a commit is in the history of a revision. Of many branches, many may be alike.
+// contain reports whether a commit is in the history of a revision. Of many branches, many may be
+// alike.
 func (s *sight) contain(ctx context.Context, rev, commit string) bool {
 	tip, ok := s.branches[rev]
 	if !ok {
@@ -186,8 +187,8 @@ func landedAt(tip string) func(*workspace.Entry) {
 	return func(e *workspace.Entry) { e.Base, e.BaseKnown, e.Broken = tip, true, false }
 }
 
-// findLeases are the conditions on which this push may overwrite or delete branches: those that it forces,
-// and those with a lease of the user's own, which holds in addition.
+// findLeases are the conditions on which this push may overwrite or delete branches: those that it
+// forces, and those with a lease of the user's own, which holds in addition.
 func (p *pushing) findLeases(ctx context.Context) (map[string]gitargs.Lease, error) {
 	leases := map[string]gitargs.Lease{}
 	remoteTip := p.remoteTips(ctx)
@@ -255,8 +256,8 @@ func (p *pushing) exact(ctx context.Context, own gitargs.OwnLease) bool {
 	return len(value) >= 40 || strings.HasPrefix(p.f.Git.Tip(ctx, own.Value), value)
 }
 
-// ownLease is a lease of the user's own that is no exact object id. It holds only if the clone has seen
-// what it comes to; else no lease can satisfy both.
+// ownLease is a lease of the user's own that is no exact object id. It holds only if the clone has
+// seen what it comes to; else no lease can satisfy both.
 func (p *pushing) ownLease(ctx context.Context, u gitargs.PushUpdate, own gitargs.OwnLease, tips []string) gitargs.Lease {
 	rev := own.Value
 	if own.Tracking {

@@ -22,11 +22,11 @@ const (
 	lookSibling  = time.Second
 	lookEnded    = 150 * time.Millisecond
 
-	// noteTime is how long the keeper of a part that has ended may take to note that the rest of the
-	// script inherits its lock.
+	// noteTime is how long the keeper of a part that has ended may take to note that the rest of
+	// the script inherits its lock.
 	noteTime = 1500 * time.Millisecond
-	// heirTime is how long a background job leaves an inherited lock alone. Nothing tells whether the
-	// script goes on with it, or a job has failed at once.
+	// heirTime is how long a background job leaves an inherited lock alone. Nothing tells whether
+	// the script goes on with it, or a job has failed at once.
 	heirTime = 10 * time.Second
 	// selfTime is how long a wait for oneself lasts: a keeper may be about to notice that the clone
 	// was deleted.
@@ -237,10 +237,10 @@ func (f *Flows) waitedForBy(p session.Process) bool {
 }
 
 // deadlock finds the circle that this wait would close. Only who holds a lock can be part of one:
-// it tells what its holds wait for, and follows what the holders before it wait for. All in a circle
-// see it; the one who began to wait last gives up. What each tells counts once it was told again,
-// so that nobody is part of a circle who waits no more. watching reports whether this wait could be
-// part of one.
+// it tells what its holds wait for, and follows what the holders before it wait for. All in a
+// circle see it; the one who began to wait last gives up. What each tells counts once it was told
+// again, so that nobody is part of a circle who waits no more. watching reports whether this wait
+// could be part of one.
 func (p *policy) deadlock(ctx context.Context, a lock.Attempt) (watching bool, err error) {
 	f := p.f
 	mine := f.stuck(p.k)
@@ -347,7 +347,8 @@ func (f *Flows) stuck(k lock.Key) []lock.Token {
 	return slices.Compact(tokens)
 }
 
-// unblock ends what deadlock told, however the wait has ended: who waits no more is part of no circle.
+// unblock ends what deadlock told, however the wait has ended: who waits no more is part of no
+// circle.
 func (f *Flows) unblock(ctx context.Context) {
 	if len(f.blocked) == 0 {
 		return

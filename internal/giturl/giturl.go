@@ -1,9 +1,11 @@
-// Package giturl owns the spellings of a git remote: any of them becomes one identity, which names the repository's lock, and one
-// printable form without credentials. It reads a spelling as git does (gitcli(7), gitremote-helpers(7), parse_connect_url in connect.c,
-// transport_get in transport.c, get_repo_path in builtin/clone.c).
+// Package giturl owns the spellings of a git remote: any of them becomes one identity, which names
+// the repository's lock, and one printable form without credentials. It reads a spelling as git
+// does (gitcli(7), gitremote-helpers(7), parse_connect_url in connect.c, transport_get in
+// transport.c, get_repo_path in builtin/clone.c).
 //
-// Two spellings of one repository must never have two identities, because the lock would then not exclude. The other way round, two
-// repositories with one identity only wait for each other; where a spelling leaves a doubt, that is the side to err on.
+// Two spellings of one repository must never have two identities, because the lock would then not
+// exclude. The other way round, two repositories with one identity only wait for each other; where
+// a spelling leaves a doubt, that is the side to err on.
 package giturl
 
 import (
@@ -25,9 +27,11 @@ type URL struct {
 	local          bool
 }
 
-// Identity names the repository, the same for every spelling: "host/path", "host:port/path" for a port of http, ftp or git that is not the
-// usual one, an absolute path for a local repository, and the whole text for a transport helper. It holds no credentials and no control characters;
-// '%', '?' and '#' in the path of a URL are percent-encoded, so that the identity with a scheme before it has the same identity again.
+// Identity names the repository, the same for every spelling: "host/path", "host:port/path" for a
+// port of http, ftp or git that is not the usual one, an absolute path for a local repository, and
+// the whole text for a transport helper. It holds no credentials and no control characters; '%',
+// '?' and '#' in the path of a URL are percent-encoded, so that the identity with a scheme before
+// it has the same identity again.
 func (u URL) Identity() string { return u.identity }
 
 // Spelled is the identity before what is known of servers: host, port and path as they were typed.
@@ -38,11 +42,13 @@ func (u URL) Spelled() string {
 	return u.spelled
 }
 
-// String is the printable form, close to what was typed: without passwords and tokens (http and git lose all userinfo, ssh keeps the
-// user), with the values of a query masked and control characters percent-encoded.
+// String is the printable form, close to what was typed: without passwords and tokens (http and git
+// lose all userinfo, ssh keeps the user), with the values of a query masked and control characters
+// percent-encoded.
 func (u URL) String() string { return u.text }
 
-// Local reports whether the repository, or bundle, is a path on this machine, written as a path or as file://.
+// Local reports whether the repository, or bundle, is a path on this machine, written as a path or
+// as file://.
 func (u URL) Local() bool { return u.local }
 
 var (
@@ -53,9 +59,10 @@ var (
 	errPath  = errors.New("there is no path")
 )
 
-// Parse reads raw as git does. A relative local path is relative to dir, and dir to the working directory. Parse looks at the local file
-// system, for local paths only, and never at the network. An error means that the remote is empty or that nobody could say which
-// repository it names; it never quotes raw.
+// Parse reads raw as git does. A relative local path is relative to dir, and dir to the working
+// directory. Parse looks at the local file system, for local paths only, and never at the network.
+// An error means that the remote is empty or that nobody could say which repository it names; it
+// never quotes raw.
 func Parse(raw, dir string) (URL, error) {
 	u, err := parse(raw, dir, runtime.GOOS == "windows")
 	if err != nil {
@@ -94,8 +101,8 @@ func parse(raw, dir string, windows bool) (URL, error) { //nolint:unparam // tru
 	return parseUnknown(scheme, rest)
 }
 
-// cutScheme returns the characters at the start of raw that may name a scheme or a transport helper, as is_urlschemechar in url.c has
-// it, and the rest.
+// cutScheme returns the characters at the start of raw that may name a scheme or a transport
+// helper, as is_urlschemechar in url.c has it, and the rest.
 func cutScheme(raw string) (name, rest string) {
 	n := strings.IndexFunc(raw, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '+' && r != '-' && r != '.'
@@ -106,7 +113,8 @@ func cutScheme(raw string) (name, rest string) {
 	return raw[:n], raw[n:]
 }
 
-// isLocal is url_is_local_not_ssh in connect.c: no colon, or a slash before it, or a drive letter on Windows.
+// isLocal is url_is_local_not_ssh in connect.c: no colon, or a slash before it, or a drive letter
+// on Windows.
 func isLocal(raw string, windows bool) bool {
 	colon, slash := strings.IndexByte(raw, ':'), strings.IndexByte(raw, '/')
 	return colon < 0 || (slash >= 0 && slash < colon) || (windows && hasDrive(raw))
@@ -128,7 +136,8 @@ func parseHelper(helper, address string) (URL, error) {
 	return URL{identity: text, text: text}, nil
 }
 
-// parseUnknown reads a URL whose scheme is that of a remote helper (git-remote-s3 for s3://…). Here the scheme stays in the identity.
+// parseUnknown reads a URL whose scheme is that of a remote helper (git-remote-s3 for s3://…). Here
+// the scheme stays in the identity.
 func parseUnknown(scheme, rest string) (URL, error) {
 	text := Redact(visible(scheme+"://"+dropUserinfo(rest), ""))
 	body := upTo(text[len(scheme+"://"):], "?#")
@@ -185,7 +194,8 @@ func parseSSH(scheme, rest string) (URL, error) {
 	return network(scheme, host, port, p, text), nil
 }
 
-// parseSCP reads user@host:path, where git decodes nothing and takes a port only inside brackets ([host:port]:path).
+// parseSCP reads user@host:path, where git decodes nothing and takes a port only inside brackets
+// ([host:port]:path).
 func parseSCP(raw string) (URL, error) {
 	start, end := 0, 0
 	if at := strings.Index(raw, "@["); at >= 0 && !strings.ContainsAny(raw[:at], ":/") {
@@ -206,7 +216,8 @@ func parseSCP(raw string) (URL, error) {
 	}
 	shown := p
 	if hostPort == authority {
-		// user:token@host/path, a URL that lost its scheme, has the shape of host:path. What stands before the @ is not ours to show.
+		// user:token@host/path, a URL that lost its scheme, has the shape of host:path. What stands
+		// before the @ is not ours to show.
 		trimmed := strings.TrimLeft(p, "/")
 		first, _, _ := strings.Cut(trimmed, "/")
 		if at := strings.LastIndexByte(first, '@'); at >= 0 {
@@ -224,8 +235,8 @@ func parseSCP(raw string) (URL, error) {
 	return network("ssh", host, port, p, text+":"+Redact(visible(shown, ""))), nil
 }
 
-// cutUser takes the userinfo off what follows the scheme of an ssh URL, or off the part of an scp form before its colon. It returns the
-// user without a password.
+// cutUser takes the userinfo off what follows the scheme of an ssh URL, or off the part of an scp
+// form before its colon. It returns the user without a password.
 func cutUser(s string) (user, rest string) {
 	// [user@host:port] is an old spelling of user@[host:port].
 	if inner, after, ok := strings.Cut(strings.TrimPrefix(s, "["), "]"); ok && s[0] == '[' {
@@ -240,7 +251,8 @@ func cutUser(s string) (user, rest string) {
 
 // network is a repository behind a host; p is its path, decoded.
 func network(scheme, host, port, p, text string) URL {
-	// A path may hold another URL, as those of proxies do: its credentials go first, while it still looks like a URL.
+	// A path may hold another URL, as those of proxies do: its credentials go first, while it still
+	// looks like a URL.
 	p = cleanPath(Redact(visible(p, "%?#")))
 	u := URL{text: text, spelled: joinPath(joinHostPort(host, port), p)}
 	host, port, p = hosted(scheme, host, port, p)
@@ -266,8 +278,8 @@ func cleanPath(p string) string {
 	}
 }
 
-// splitHostPort reads host, host:port, [host], [host]:port and [host:port]; the host comes back lower-case, without a trailing dot or an
-// IPv6 zone, and the port without leading zeros.
+// splitHostPort reads host, host:port, [host], [host]:port and [host:port]; the host comes back
+// lower-case, without a trailing dot or an IPv6 zone, and the port without leading zeros.
 func splitHostPort(s string) (host, port string, err error) {
 	host = s
 	if inner, after, ok := strings.Cut(strings.TrimPrefix(s, "["), "]"); ok && s[0] == '[' {
@@ -299,7 +311,8 @@ func splitHostPort(s string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// lower changes ASCII letters only: what other letters become would depend on tables that change with the version of Go.
+// lower changes ASCII letters only: what other letters become would depend on tables that change
+// with the version of Go.
 func lower(s string) string {
 	b := []byte(s)
 	for i, c := range b {

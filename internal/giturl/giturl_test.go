@@ -276,7 +276,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// checkStable says that an identity, read again, is itself, and that nothing printed can steer a terminal.
+// checkStable says that an identity, read again, is itself, and that nothing printed can steer a
+// terminal.
 func checkStable(t *testing.T, u URL, dir string) {
 	t.Helper()
 	id := u.Identity()

@@ -24,13 +24,15 @@ const (
 	azureSSH = "ssh.dev.azure.com"
 )
 
-// Hosts that take the letters of a path in any case. On others two repositories may differ by case alone.
+// Hosts that take the letters of a path in any case. On others two repositories may differ by case
+// alone.
 var caseless = []string{"github.com", "gitlab.com", "bitbucket.org", "codeberg.org", azure}
 
 // hosted makes one of the ways in which servers spell the same repository; p is a clean path.
 //
-// A port of ssh does not count: with https it is another, or none, for the same repository. One of http does, as
-// people do run two servers on one machine, unless the server is known to have its ssh elsewhere.
+// A port of ssh does not count: with https it is another, or none, for the same repository. One of
+// http does, as people do run two servers on one machine, unless the server is known to have its
+// ssh elsewhere.
 func hosted(scheme, host, port, p string) (_, _, _ string) {
 	ssh := slices.Contains([]string{"ssh", "git+ssh", "ssh+git"}, scheme)
 	bitbucket := ssh && port == "7999"
@@ -42,8 +44,9 @@ func hosted(scheme, host, port, p string) (_, _, _ string) {
 	}
 	parts := strings.Split(p, "/")
 
-	// Azure DevOps: ssh has v3/ORG/PROJECT/REPO, https ORG/PROJECT/_git/REPO, and long ago the organization was in the
-	// host and a collection in the path. Without a project it is the one of the repository's name.
+	// Azure DevOps: ssh has v3/ORG/PROJECT/REPO, https ORG/PROJECT/_git/REPO, and long ago the
+	// organization was in the host and a collection in the path. Without a project it is the one of
+	// the repository's name.
 	org, old := strings.CutSuffix(host, ".visualstudio.com")
 	switch {
 	case host == azureSSH && len(parts) == 4 && parts[0] == "v3":
@@ -63,8 +66,9 @@ func hosted(scheme, host, port, p string) (_, _, _ string) {
 		}
 	}
 
-	// Bitbucket Server: PROJECT/REPO at its own port of ssh, scm/PROJECT/REPO elsewhere. Keys of projects are upper-case,
-	// and found in lower case too. No other server can tell the two apart: what has no port 7999 is read alike with ssh.
+	// Bitbucket Server: PROJECT/REPO at its own port of ssh, scm/PROJECT/REPO elsewhere. Keys of
+	// projects are upper-case, and found in lower case too. No other server can tell the two apart:
+	// what has no port 7999 is read alike with ssh.
 	if len(parts) == 3 && parts[0] == "scm" {
 		bitbucket, port, parts = true, "", parts[1:]
 	}
@@ -72,7 +76,8 @@ func hosted(scheme, host, port, p string) (_, _, _ string) {
 		parts[0] = lower(parts[0])
 	}
 
-	// Gerrit: a/ before the path asks http clients to log in. Elsewhere it may be a group of that name.
+	// Gerrit: a/ before the path asks http clients to log in. Elsewhere it may be a group of that
+	// name.
 	if isGerrit(host) {
 		port = ""
 		if !ssh && len(parts) > 1 && parts[0] == "a" {

@@ -45,9 +45,9 @@ func parseLocal(raw, p, dir string) (URL, error) {
 	return URL{identity: visible(filepath.ToSlash(found), ""), text: Redact(visible(raw, "")), local: true}, nil
 }
 
-// At is the absolute path of the repository or bundle that word names as a path relative to dir, or false when there is
-// none. git clone asks this before all else (get_repo_path in builtin/clone.c), so that there a path may look like
-// host:path.
+// At is the absolute path of the repository or bundle that word names as a path relative to dir, or
+// false when there is none. git clone asks this before all else (get_repo_path in builtin/clone.c),
+// so that there a path may look like host:path.
 func At(word, dir string) (path string, ok bool) {
 	path = word
 	if !filepath.IsAbs(path) {
@@ -57,9 +57,9 @@ func At(word, dir string) (path string, ok bool) {
 	return path, bundle || isRepository(found)
 }
 
-// findRepository is get_repo_path in builtin/clone.c: the folder of the repository that p means, or p itself when there is none. bundle
-// says that it is a file. As pushes to any work tree of a repository update the same branches, the answer for a linked one is the repository
-// itself.
+// findRepository is get_repo_path in builtin/clone.c: the folder of the repository that p means, or
+// p itself when there is none. bundle says that it is a file. As pushes to any work tree of a
+// repository update the same branches, the answer for a linked one is the repository itself.
 func findRepository(p string) (found string, bundle bool) {
 	if trimmed := strings.TrimRight(p, "/"); trimmed != "" {
 		p = trimmed
@@ -104,7 +104,8 @@ func isDir(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// followFile returns the path that the file name holds behind prefix, relative to the folder of the file, or "" when it holds none.
+// followFile returns the path that the file name holds behind prefix, relative to the folder of the
+// file, or "" when it holds none.
 func followFile(name, prefix string) string {
 	f, err := os.Open(name) //nolint:gosec // the user named this repository
 	if err != nil {

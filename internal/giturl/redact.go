@@ -2,9 +2,9 @@ package giturl
 
 import "strings"
 
-// Redact returns text with every URL in it printed without credentials: scheme://user:token@host becomes scheme://host, and the values of
-// a query are masked. When it can't tell a credential from something else it leaves too little rather than too much. Text without
-// "://" comes back as it is.
+// Redact returns text with every URL in it printed without credentials: scheme://user:token@host
+// becomes scheme://host, and the values of a query are masked. When it can't tell a credential from
+// something else it leaves too little rather than too much. Text without "://" comes back as it is.
 func Redact(text string) string {
 	var b strings.Builder
 	for {
@@ -48,7 +48,8 @@ func dropUserinfo(s string) string {
 		authority := upTo(s, "/?#")
 		end := afterLastAt(authority)
 		if end == 0 && !strings.HasPrefix(s, "[") {
-			// user:pa/ss@host: a password that should have been encoded shows as a port that is no number.
+			// user:pa/ss@host: a password that should have been encoded shows as a port that is no
+			// number.
 			if _, port, found := strings.Cut(authority, ":"); found && (port == "" || strings.Trim(port, "0123456789") != "") {
 				end = afterLastAt(s)
 			}
@@ -69,7 +70,8 @@ func afterLastAt(s string) int {
 	return end
 }
 
-// maskQuery masks the values of query, which starts with its question mark. Names are kept when they look like names.
+// maskQuery masks the values of query, which starts with its question mark. Names are kept when
+// they look like names.
 func maskQuery(query string) string {
 	parts := strings.Split(query[1:], "&")
 	for i, part := range parts {

@@ -1,6 +1,6 @@
 // Package keeper renews a lock in the background, between the command that took it and the one that
-// ends it, and ends it when nobody will: when its session has ended, its clone was deleted, or it was
-// held for too long.
+// ends it, and ends it when nobody will: when its session has ended, its clone was deleted, or it
+// was held for too long.
 package keeper
 
 import (
@@ -40,8 +40,8 @@ type Keeper struct {
 	Lost    func(error)                      // called when the lock was lost to others; may be nil
 	Log     func(format string, args ...any) // required
 
-	// Event is told what happens to the lock: acquired, released, lost or pushed, why, and the fence. It must not
-	// wait; may be nil.
+	// Event is told what happens to the lock: acquired, released, lost or pushed, why, and the
+	// fence. It must not wait; may be nil.
 	Event func(what, why string, f lock.Fence)
 
 	// Pushing is the git that is pushing under this lock, for a hook, which cannot see its
@@ -52,7 +52,8 @@ type Keeper struct {
 	SoleKeeper bool
 	Stays      func(*workspace.Entry) // what a push that landed makes of an entry whose lock stays; nil: it ends
 
-	// Before is the connection by which the command that started us is present, until we are. May be nil.
+	// Before is the connection by which the command that started us is present, until we are. May
+	// be nil.
 	Before io.Closer
 
 	leave   func() // ends our presence
@@ -157,9 +158,9 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// dismissed is the end of a keeper that is told to go. It releases the lock of a session that ends as well. Any other stays,
-// for as long as it may without a keeper: its clone may have work in it that is to be pushed, and the next command there takes
-// it up again.
+// dismissed is the end of a keeper that is told to go. It releases the lock of a session that ends
+// as well. Any other stays, for as long as it may without a keeper: its clone may have work in it
+// that is to be pushed, and the next command there takes it up again.
 func (k *Keeper) dismissed(ctx context.Context, lease *lock.Lease, gone <-chan struct{}) {
 	if k.Owner != nil {
 		select {
@@ -197,8 +198,8 @@ func watch(p *session.Process) (gone chan struct{}, stop func()) {
 	}
 }
 
-// heirs tells of the sessions that have the lock from now on, when the part of the script that took it
-// ends right after the command: the rest of the script goes on with it.
+// heirs tells of the sessions that have the lock from now on, when the part of the script that took
+// it ends right after the command: the rest of the script goes on with it.
 func (k *Keeper) heirs() (<-chan session.Session, func()) {
 	heirs := make(chan session.Session)
 	ctx, cancel := context.WithTimeout(context.Background(), inherit)
@@ -311,8 +312,8 @@ func (k *Keeper) release(lease *lock.Lease, why string) {
 	}
 }
 
-// releaseOnce has Redis remember why the lock was released, for a clone that cannot be told: a copy of the one that was
-// deleted. What a command has ended before us it has ended for its own reason.
+// releaseOnce has Redis remember why the lock was released, for a clone that cannot be told: a copy
+// of the one that was deleted. What a command has ended before us it has ended for its own reason.
 func (k *Keeper) releaseOnce(lease *lock.Lease, why string) (lock.ReleaseResult, error) {
 	const budget = 5 * time.Second
 	if k.forgotten() && !k.Dir.Gone() {
@@ -326,8 +327,8 @@ func (k *Keeper) releaseOnce(lease *lock.Lease, why string) (lock.ReleaseResult,
 // byCommand is why a lock was released when a command did that before the keeper.
 const byCommand = "pushed or unlocked"
 
-// released tells of the end of the hold, which a command may have ended before the keeper did. Whoever shared the lock tells
-// nothing unless it was the last.
+// released tells of the end of the hold, which a command may have ended before the keeper did.
+// Whoever shared the lock tells nothing unless it was the last.
 func (k *Keeper) released(lease *lock.Lease, result lock.ReleaseResult, why string) {
 	switch {
 	case result == lock.StillShared, result == lock.NotHeld && k.Entry.Share != "":
@@ -340,8 +341,8 @@ func (k *Keeper) released(lease *lock.Lease, result lock.ReleaseResult, why stri
 	}
 }
 
-// first reports whether the hold begins with this keeper: the lock is neither somebody else's that we share, nor had it a
-// keeper before.
+// first reports whether the hold begins with this keeper: the lock is neither somebody else's that
+// we share, nor had it a keeper before.
 func (k *Keeper) first() bool {
 	before := k.Entry.Keeper
 	return k.Entry.Share == "" && (before == nil || before.PID == os.Getpid())

@@ -10,8 +10,8 @@ import (
 // Timing of the wait. A waiter shows life by asking again at least every Heartbeat; the store
 // forgets one that has been silent for Life, and takes a lock back that was handed to a waiter
 // which does not confirm it within Claim. Claim plus Heartbeat bounds how long a waiter that
-// was killed can block the queue: 15 s. Far back in line, Heartbeat and Life are up to Stretch times
-// as long; the store wakes one that has come to the head of the line.
+// was killed can block the queue: 15 s. Far back in line, Heartbeat and Life are up to Stretch
+// times as long; the store wakes one that has come to the head of the line.
 const (
 	Heartbeat = 10 * time.Second
 	Life      = 15 * time.Second
@@ -22,15 +22,15 @@ const (
 	Near = 4
 	Far  = 20
 
-	// strangerPoll is how soon the first in line asks again while the holder is a writer that will not
-	// hand over to us: others may poll for the same lock. It is up to twice as long, by chance.
+	// strangerPoll is how soon the first in line asks again while the holder is a writer that will
+	// not hand over to us: others may poll for the same lock. It is up to twice as long, by chance.
 	strangerPoll = 50 * time.Millisecond
 	// renewalSlack is how late a renewal of a living holder may be.
 	renewalSlack = 5 * time.Second
 	// releaseBudget bounds the release of a wait that ended, which must work after Ctrl-C.
 	releaseBudget = 2 * time.Second
-	// firstBudget bounds it after a first contact that failed, which must fail fast, in addition to the
-	// time that the contact itself took.
+	// firstBudget bounds it after a first contact that failed, which must fail fast, in addition to
+	// the time that the contact itself took.
 	firstBudget = 400 * time.Millisecond
 	// moveBudget is for how long a first contact asks again while a slot of a Cluster moves.
 	moveBudget = 10 * time.Second
@@ -51,8 +51,9 @@ type Waiting struct {
 // tries once. Waiters are served in the order in which they came.
 //
 // When it returns an error the lock is not held: whatever the store may have granted is
-// released by token. The errors are a *SkippedError, a *SupersededError, a *StoreError when the store failed at the first contact or in a
-// way that waiting does not mend, a *TimeoutError, or ctx's.
+// released by token. The errors are a *SkippedError, a *SupersededError, a *StoreError when the
+// store failed at the first contact or in a way that waiting does not mend, a *TimeoutError, or
+// ctx's.
 func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, news func(Waiting)) (*Lease, error) {
 	started := time.Now()
 	giveUp := started.Add(timeout)
@@ -161,8 +162,8 @@ func (r *Request) see(h Holder, sent time.Time) {
 	r.Known = max(r.Known, h.Fence)
 }
 
-// applyPolicy does what the request's policy says about the holder. It returns a lease, an error that
-// ends the wait, or neither: wait, and when to judge again.
+// applyPolicy does what the request's policy says about the holder. It returns a lease, an error
+// that ends the wait, or neither: wait, and when to judge again.
 func applyPolicy(ctx context.Context, s Store, r Request, a Attempt) (*Lease, time.Duration, error) {
 	if r.Policy == nil || !a.Holder.Known {
 		return nil, 0, nil
@@ -263,8 +264,8 @@ func is(err error, f Failure) bool {
 	return errors.As(err, &se) && se.Failure == f
 }
 
-// backoff doubles from 50 ms to 1 s, with jitter; far back in line from 5 s to a minute, or else all who
-// wait would be there at once when the store is back.
+// backoff doubles from 50 ms to 1 s, with jitter; far back in line from 5 s to a minute, or else
+// all who wait would be there at once when the store is back.
 type backoff struct{ d time.Duration }
 
 func (b *backoff) next(place int) time.Duration {

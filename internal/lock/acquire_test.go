@@ -121,7 +121,8 @@ func TestAcquire_cancelledWhileStoreHangs(t *testing.T) {
 	}
 }
 
-// A waiter that is cancelled in the very moment in which it is handed the lock never takes it to the grave.
+// A waiter that is cancelled in the very moment in which it is handed the lock never takes it to
+// the grave.
 func TestAcquire_cancelRacesHandOver(t *testing.T) {
 	server, client := serve(t)
 	holder, patient := open(t, server.Addr()), open(t, server.Addr())

@@ -2,8 +2,8 @@ package lock
 
 import "time"
 
-// moment is a point in time by two clocks. Go's monotonic clock stands still while a machine is suspended,
-// and the store's goes on; the time since the boot does as well.
+// moment is a point in time by two clocks. Go's monotonic clock stands still while a machine is
+// suspended, and the store's goes on; the time since the boot does as well.
 type moment struct {
 	mono time.Time
 	boot time.Duration

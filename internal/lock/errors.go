@@ -46,7 +46,8 @@ type StoreError struct {
 	Addr    string // where the store is, without credentials
 	Err     error  // the reason, without secrets
 
-	// Ambiguous: the command may have been carried out, whole or in part. What was surely not sent is not.
+	// Ambiguous: the command may have been carried out, whole or in part. What was surely not sent
+	// is not.
 	Ambiguous bool
 }
 

@@ -50,7 +50,8 @@ func inspect(t *testing.T, s *redisstore.Store) lock.State {
 	return state
 }
 
-// A frozen lock is granted to nobody, and a waiter is told who froze it and why. A thaw hands it over.
+// A frozen lock is granted to nobody, and a waiter is told who froze it and why. A thaw hands it
+// over.
 func TestFreeze_free(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
@@ -172,7 +173,8 @@ func TestFreeze_noOtherWay(t *testing.T) {
 	}
 }
 
-// A freeze that is set after Redis lost its data leaves the lock to a holder that does not know that yet.
+// A freeze that is set after Redis lost its data leaves the lock to a holder that does not know
+// that yet.
 func TestFreeze_afterLossOfData(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
@@ -213,8 +215,8 @@ func TestFreeze_holderGone(t *testing.T) {
 	w.granted(t, time.Minute)
 }
 
-// Freezing a repository freezes all of its locks, those that are used for the first time included, and
-// leaves what is frozen by itself frozen when it ends.
+// Freezing a repository freezes all of its locks, those that are used for the first time included,
+// and leaves what is frozen by itself frozen when it ends.
 func TestFreeze_repository(t *testing.T) {
 	server := redistest.Start(t)
 	repositoryFrozen(t, func() *redisstore.Store { return open(t, server.Addr()) })
@@ -302,7 +304,8 @@ func repositoryFrozen(t *testing.T, open func() *redisstore.Store) {
 	}
 }
 
-// older is a client from before there were freezes and policies: the scripts of that time, as they were.
+// older is a client from before there were freezes and policies: the scripts of that time, as they
+// were.
 type older struct {
 	client  *redis.Client
 	scripts map[string]*redis.Script
@@ -360,8 +363,8 @@ func (o *older) renew(t *testing.T, token lock.Token) int64 {
 	return n
 }
 
-// Nobody of ours is on the way when an older holder releases a frozen lock and older ones wait: the freeze holds
-// them, and each keeps its place.
+// Nobody of ours is on the way when an older holder releases a frozen lock and older ones wait: the
+// freeze holds them, and each keeps its place.
 func TestFreeze_olderClients(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
@@ -407,8 +410,8 @@ func TestFreeze_olderClients(t *testing.T) {
 	}
 }
 
-// Steps of clients old and new at random: no step grants a frozen lock, whatever it is. Every grant has a new
-// fence.
+// Steps of clients old and new at random: no step grants a frozen lock, whatever it is. Every grant
+// has a new fence.
 func TestFreeze_noGrant(t *testing.T) {
 	seed := rand.Uint64()
 	if s := os.Getenv("LOCK_TEST_SEED"); s != "" {
@@ -544,8 +547,8 @@ func TestFreeze_noGrant(t *testing.T) {
 	}
 }
 
-// Pipelines take turns while others freeze and thaw: the events are those of a lock that is granted to nobody from a
-// freeze to its end, and everybody has its turn in the end.
+// Pipelines take turns while others freeze and thaw: the events are those of a lock that is granted
+// to nobody from a freeze to its end, and everybody has its turn in the end.
 func TestFreeze_races(t *testing.T) {
 	server, client := serve(t)
 	const pipelines, rounds = 6, 8

@@ -51,7 +51,8 @@ func (l *Lease) Broken() bool {
 	return l.broken
 }
 
-// Guarded reports whether the grant or the last renewal found that a server asks what is declared under this lock.
+// Guarded reports whether the grant or the last renewal found that a server asks what is declared
+// under this lock.
 func (l *Lease) Guarded() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,8 +102,9 @@ func (l *Lease) Declare(ctx context.Context, s Store, intent []Update) error {
 
 // Keep renews the lease every third of its TTL until stop is called, which waits until no
 // renewal is under way any more: call it before Release, or a late renewal could take back what
-// was released. When the request wants it, it shows as well that this process lives (Attend). Trouble with the store is survived until margin before the lease's own deadline. When the
-// lock is lost, lost is called once, from Keep's goroutine; it must not call stop.
+// was released. When the request wants it, it shows as well that this process lives (Attend).
+// Trouble with the store is survived until margin before the lease's own deadline. When the lock is
+// lost, lost is called once, from Keep's goroutine; it must not call stop.
 func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost func(error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

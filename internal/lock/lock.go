@@ -1,4 +1,5 @@
-// Package lock is the lock as an idea: which lock, who holds it, for how long, and how to wait for it.
+// Package lock is the lock as an idea: which lock, who holds it, for how long, and how to wait for
+// it.
 //
 // It owns Key, Token, Fence, Holder, Lease, the errors of locking, the waiting loop and the
 // renewing loop. It knows no Redis: a Store keeps the locks, and redisstore is the one that exists.
@@ -151,8 +152,8 @@ type Share struct {
 	Token Token
 }
 
-// ID is what an operator names to break this hold, and no later one: the fence, or for a writer that
-// left no record a digest of the value that it set.
+// ID is what an operator names to break this hold, and no later one: the fence, or for a writer
+// that left no record a digest of the value that it set.
 func (h Holder) ID() string {
 	if h.Known {
 		return strconv.FormatInt(int64(h.Fence), 10)
@@ -194,9 +195,9 @@ type Request struct {
 	HeadStart   time.Duration
 	Arrived     int64
 
-	// HeldBy is the last holder that we saw, HeldRecord what it said about itself, and HeldUntil until
-	// when it may believe in its lease. When the store has lost our ticket it has lost the lock too, and
-	// that holder gets it back.
+	// HeldBy is the last holder that we saw, HeldRecord what it said about itself, and HeldUntil
+	// until when it may believe in its lease. When the store has lost our ticket it has lost the
+	// lock too, and that holder gets it back.
 	HeldBy     Token
 	HeldRecord Record
 	HeldUntil  time.Time
@@ -204,20 +205,21 @@ type Request struct {
 	// Known is the greatest fence of this lock that we have seen: the next one is greater.
 	Known Fence
 
-	// Intent is what a push under this lock will do, for a server that lets nothing else in. A renewal
-	// without one leaves what was declared before.
+	// Intent is what a push under this lock will do, for a server that lets nothing else in. A
+	// renewal without one leaves what was declared before.
 	Intent []Update
 
 	// Share is the token of our share when Token is another's, who lets us share; else "".
 	Share Token
-	// Present: the holder shows that its process lives (Lease.Keep). Server is the one that counts its
-	// subscription, for a renewal: "" leaves what was claimed before, noPresence takes it back.
+	// Present: the holder shows that its process lives (Lease.Keep). Server is the one that counts
+	// its subscription, for a renewal: "" leaves what was claimed before, noPresence takes it back.
 	Present bool
 	Server  string
 
 	// Policy is asked after each try that was not granted. nil: wait.
 	Policy func(context.Context, Attempt) (Decision, error)
-	// Woken is asked each time that a wait was interrupted, and may end it with an error. nil: go on.
+	// Woken is asked each time that a wait was interrupted, and may end it with an error. nil: go
+	// on.
 	Woken func(context.Context) error
 	// Ended are those whose shares end when this request takes the lock over.
 	Ended []Token
@@ -305,7 +307,8 @@ type RenewStatus int
 const (
 	// Renewed says that the lease was ours and was extended.
 	Renewed RenewStatus = iota + 1
-	// Reasserted says that it was gone and untaken, and is ours again. Somebody may have held it in between.
+	// Reasserted says that it was gone and untaken, and is ours again. Somebody may have held it in
+	// between.
 	Reasserted
 	// Lost says that somebody else has it, or that it was ended by Release or by an operator.
 	Lost
@@ -375,8 +378,8 @@ type Store interface {
 	GiveUp(ctx context.Context, r Request, why EventType) error
 	// Note adds an event to those of a lock.
 	Note(ctx context.Context, k Key, event EventType, by Record, why string) error
-	// Subscribe shows the others that the process of a holder lives, until it ends or closes what is
-	// returned.
+	// Subscribe shows the others that the process of a holder lives, until it ends or closes what
+	// is returned.
 	Subscribe(ctx context.Context, k Key, holder Token) (Subscription, error)
 	// Renew extends the lease of the token's holder, and takes an untaken lock back.
 	Renew(ctx context.Context, r Request) (Renewal, error)

@@ -34,7 +34,8 @@ func (o *Offer) sign(k Key, secret string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// Landing is who has pushed an offer, for people; the zero value when nobody did, or it is forgotten.
+// Landing is who has pushed an offer, for people; the zero value when nobody did, or it is
+// forgotten.
 type Landing struct {
 	By       string
 	Together int // pushes that went out in one

@@ -16,8 +16,8 @@ const (
 	Newest QueuePolicy = "newest" // whoever comes takes the place of an earlier one of its group that waits
 )
 
-// skipLooks is how often a request that does not wait looks at a holder that is not there, before it
-// believes that the lock is held.
+// skipLooks is how often a request that does not wait looks at a holder that is not there, before
+// it believes that the lock is held.
 const skipLooks = 4
 
 // SkippedError says that a request that does not wait did not get the lock at once.
@@ -52,8 +52,8 @@ func (e *SupersededError) Error() string {
 	return fmt.Sprintf("superseded: a newer command of the same group waits for the lock on %s", e.Key)
 }
 
-// skipping decides what a request does that was not granted and does not wait: it shares a lock of its own
-// script, looks again while the holder may be dead, or skips.
+// skipping decides what a request does that was not granted and does not wait: it shares a lock of
+// its own script, looks again while the holder may be dead, or skips.
 func skipping(ctx context.Context, s Store, r Request, a Attempt, look int) (*Lease, error) {
 	lease, _, err := applyPolicy(ctx, s, r, a)
 	if lease != nil || ctx.Err() != nil {
@@ -87,8 +87,8 @@ const (
 	WholeRemote Scope = "repo"   // every branch of the repository
 )
 
-// FreezeRequest asks for a freeze of a lock and of the narrower ones in its branch, or of every lock of a
-// repository (Key.WholeRepo).
+// FreezeRequest asks for a freeze of a lock and of the narrower ones in its branch, or of every
+// lock of a repository (Key.WholeRepo).
 type FreezeRequest struct {
 	Key    Key
 	For    time.Duration // by the store's clock; 0: Until counts

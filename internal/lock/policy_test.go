@@ -23,7 +23,8 @@ func by(user string, p lock.QueuePolicy, group string) lock.Request {
 	return r
 }
 
-// Who does not wait has the lock when it is free, and else is told why not; it is never in the queue.
+// Who does not wait has the lock when it is free, and else is told why not; it is never in the
+// queue.
 func TestSkip(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
@@ -93,7 +94,8 @@ func TestSkip_holderGone(t *testing.T) {
 	release(t, store, take(t, store, by("skipper", lock.Skip, "")), lock.Freed)
 }
 
-// A newer one takes the place in line of an earlier one of its group, which is told at once by whom.
+// A newer one takes the place in line of an earlier one of its group, which is told at once by
+// whom.
 func TestNewest(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
@@ -160,8 +162,8 @@ func TestNewest_restartedEmpty(t *testing.T) {
 	}
 }
 
-// Many of a few groups come and go at once, holders too: at any time at most one of a group waits, no holder is
-// ended, and all others are told that they were superseded.
+// Many of a few groups come and go at once, holders too: at any time at most one of a group waits,
+// no holder is ended, and all others are told that they were superseded.
 func TestNewest_atMostOne(t *testing.T) {
 	server, client := serve(t)
 	const clients, rounds = 12, 10
@@ -234,8 +236,8 @@ func TestNewest_atMostOne(t *testing.T) {
 	checkFree(t, client)
 }
 
-// The order of those who wait, whatever they came with, is that of when they came less their head start; and what is
-// told of how long they waited is the truth.
+// The order of those who wait, whatever they came with, is that of when they came less their head
+// start; and what is told of how long they waited is the truth.
 func TestHeadStart_order(t *testing.T) {
 	seed := rand.Uint64()
 	if s := os.Getenv("LOCK_TEST_SEED"); s != "" {

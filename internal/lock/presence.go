@@ -17,8 +17,8 @@ const (
 	pingEvery = 3 * time.Second
 	// subscribeTimeout bounds one attempt to subscribe.
 	subscribeTimeout = 4 * time.Second
-	// subscribePause is how long to leave a store alone that refused a subscription, or does not count
-	// it.
+	// subscribePause is how long to leave a store alone that refused a subscription, or does not
+	// count it.
 	subscribePause = time.Minute
 )
 
@@ -39,16 +39,17 @@ const noPresence = "none"
 type Subscription interface {
 	// Server names the server that counts it, in the store's words.
 	Server() string
-	// Wait returns nil after d when the subscription still stands, and an error as soon as it has ended.
+	// Wait returns nil after d when the subscription still stands, and an error as soon as it has
+	// ended.
 	Wait(ctx context.Context, d time.Duration) error
 	// File is the connection, for another process to hold open; nil where that is not possible.
 	File() *os.File
 	Close() error
 }
 
-// Attend shows for as long as the lease is held that this process lives, until stop is called, which
-// leaves the subscription open: Leave ends it, or the end of the process. After each change Changed is
-// signalled, and the lease is to be renewed at once.
+// Attend shows for as long as the lease is held that this process lives, until stop is called,
+// which leaves the subscription open: Leave ends it, or the end of the process. After each change
+// Changed is signalled, and the lease is to be renewed at once.
 func (l *Lease) Attend(ctx context.Context, s Store) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -152,8 +153,8 @@ func (l *Lease) Claimed() bool {
 	return l.claimed
 }
 
-// Subscription is the connection of a subscription that the store may count on, nil for none. Another
-// process that holds it open is present in our place.
+// Subscription is the connection of a subscription that the store may count on, nil for none.
+// Another process that holds it open is present in our place.
 func (l *Lease) Subscription() *os.File {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -108,7 +108,8 @@ func events(t *testing.T, c *redis.Client) (all []string) {
 	return all
 }
 
-// A holder whose process has ended loses its lock to who waits long before its TTL, and can't take it back.
+// A holder whose process has ended loses its lock to who waits long before its TTL, and can't take
+// it back.
 func TestPresence_gone(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
@@ -145,8 +146,8 @@ func TestPresence_first(t *testing.T) {
 	release(t, h.store, next, lock.Freed)
 }
 
-// Nobody is judged by a claim of the one who held the lock before: one who was handed it may be late to
-// subscribe.
+// Nobody is judged by a claim of the one who held the lock before: one who was handed it may be
+// late to subscribe.
 func TestPresence_handedOver(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
@@ -172,8 +173,8 @@ func TestPresence_handedOver(t *testing.T) {
 	release(t, h.store, last.granted(t, ample), lock.Freed)
 }
 
-// Whoever shares a lock is there for it: one that shows itself while another does, one that shows nothing
-// keeps the lock from being judged at all.
+// Whoever shares a lock is there for it: one that shows itself while another does, one that shows
+// nothing keeps the lock from being judged at all.
 func TestPresence_sharers(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
@@ -348,8 +349,8 @@ func overdue(t *testing.T, c *redis.Client) {
 	}
 }
 
-// A holder that ends with the server that counted its subscription, or just before, is judged by the next
-// server when its renewal is overdue; one that lives, and is subscribed there, is not.
+// A holder that ends with the server that counted its subscription, or just before, is judged by
+// the next server when its renewal is overdue; one that lives, and is subscribed there, is not.
 func TestPresence_moved(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t, "--enable-debug-command", "yes")

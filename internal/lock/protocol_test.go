@@ -33,8 +33,8 @@ func as(t *testing.T, server *redistest.Server, c *redis.Client, but ...string) 
 	return s
 }
 
-// An acquire that is refused in the middle leaves no lock, whatever is refused, although its give-up is
-// refused as well.
+// An acquire that is refused in the middle leaves no lock, whatever is refused, although its
+// give-up is refused as well.
 func TestAcquire_refusedMidway(t *testing.T) {
 	server, client := serve(t)
 	ctx := t.Context()
@@ -63,7 +63,8 @@ func TestAcquire_refusedMidway(t *testing.T) {
 	}
 }
 
-// A release that is refused in the middle can be repeated. One whose event may not be noted frees the lock.
+// A release that is refused in the middle can be repeated. One whose event may not be noted frees
+// the lock.
 func TestRelease_refusedMidway(t *testing.T) {
 	server, client := serve(t)
 	ctx := t.Context()
@@ -99,7 +100,8 @@ func TestRelease_refusedMidway(t *testing.T) {
 	release(t, as(t, server, client, "xadd"), lease, lock.Freed)
 }
 
-// What an operator's break is refused in the middle can be repeated, and says the same when it was done.
+// What an operator's break is refused in the middle can be repeated, and says the same when it was
+// done.
 func TestBreak_again(t *testing.T) {
 	server, client := serve(t)
 	ctx := t.Context()
@@ -184,7 +186,8 @@ func TestQueue_restartedEmptyBelieved(t *testing.T) {
 	}
 }
 
-// What a waiter has put back is over when a neighbour has taken the lock since: the old holder has lost it.
+// What a waiter has put back is over when a neighbour has taken the lock since: the old holder has
+// lost it.
 func TestQueue_restoredThenStranger(t *testing.T) {
 	server, client := serve(t)
 	ctx := t.Context()
@@ -208,8 +211,8 @@ func TestQueue_restoredThenStranger(t *testing.T) {
 	}
 }
 
-// After a failover that has lost the last writes, a released holder's lock is back. It loses against the
-// greater fence.
+// After a failover that has lost the last writes, a released holder's lock is back. It loses
+// against the greater fence.
 func TestLease_Renew_revived(t *testing.T) {
 	server, client := serve(t)
 	ctx := t.Context()

@@ -155,8 +155,8 @@ func TestQueue_restartedEmptyWaiterFirst(t *testing.T) {
 	w.granted(t, soon)
 }
 
-// While the holder may still take the lock back, a waiter that gives up passes it to nobody, and the
-// others ask now and then, not without a pause.
+// While the holder may still take the lock back, a waiter that gives up passes it to nobody, and
+// the others ask now and then, not without a pause.
 func TestQueue_restartedEmptyOneGivesUp(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
@@ -326,8 +326,8 @@ func TestFence_grows(t *testing.T) {
 	}
 }
 
-// A waiter that puts back the lock of the holder it saw last, after Redis lost its data, may be wrong: the
-// lock had passed to another since. That one takes it back.
+// A waiter that puts back the lock of the holder it saw last, after Redis lost its data, may be
+// wrong: the lock had passed to another since. That one takes it back.
 func TestQueue_restartedEmptyStaleGuess(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())

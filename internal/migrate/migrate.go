@@ -1,5 +1,6 @@
-// Package migrate owns changing a shell script from git to git gitops: where the word goes in, and which lines of a locking by
-// hand can go. It reads scripts with a real parser, changes nothing but the words it puts in, and touches no files.
+// Package migrate owns changing a shell script from git to git gitops: where the word goes in, and
+// which lines of a locking by hand can go. It reads scripts with a real parser, changes nothing but
+// the words it puts in, and touches no files.
 package migrate
 
 import (
@@ -58,7 +59,8 @@ type call struct {
 	trap     bool
 }
 
-// Read parses a script and works out its changes. The error names the place where the parser gave up.
+// Read parses a script and works out its changes. The error names the place where the parser gave
+// up.
 func Read(name string, text []byte) (*Script, error) {
 	if err := isScript(name, text); err != nil {
 		return nil, err
@@ -105,7 +107,8 @@ func isScript(name string, text []byte) error {
 	return nil
 }
 
-// asUTF8 is text of the same length in which every byte that is no UTF-8, which the parser refuses and the shell does not, is a ?.
+// asUTF8 is text of the same length in which every byte that is no UTF-8, which the parser refuses
+// and the shell does not, is a ?.
 func asUTF8(text []byte) []byte {
 	if utf8.Valid(text) {
 		return text
@@ -260,7 +263,8 @@ func (s *Script) git(args []*syntax.Word, words []string, at int, in *function) 
 	if in != nil && sub.Verb == "gitops" && s.guarded(sub.Args) { // already
 		in.changed = true
 	}
-	// A command that only the script's run tells may be a push; git gitops leaves all others to git.
+	// A command that only the script's run tells may be a push; git gitops leaves all others to
+	// git.
 	open := strings.Contains(sub.Verb, unknown) && (in == nil || in.name != "git")
 	if !open && !s.guarded(words[at+1:]) {
 		return nil
@@ -292,7 +296,8 @@ func (s *Script) unguarded(n syntax.Node, sub shim.CommandLine, in *function) {
 	}
 }
 
-// guarded reports whether words after git are a clone or a push, by themselves or through an alias that the script sets.
+// guarded reports whether words after git are a clone or a push, by themselves or through an alias
+// that the script sets.
 func (s *Script) guarded(words []string) bool {
 	no := func(string) bool { return false }
 	alias := func(name string) (string, bool) { v, ok := s.aliases[strings.ToLower(name)]; return v, ok }
@@ -300,8 +305,8 @@ func (s *Script) guarded(words []string) bool {
 	return route == shim.Clone || route == shim.Push
 }
 
-// quoted points at commands in words that a shell reads as a script: those are not changed, because how often they are unquoted before
-// is not ours to say.
+// quoted points at commands in words that a shell reads as a script: those are not changed, because
+// how often they are unquoted before is not ours to say.
 func (s *Script) quoted(args []*syntax.Word, words []string, in *function) {
 	for i, word := range words {
 		var inner *Script
@@ -343,7 +348,8 @@ func (s *Script) stdin(stmt *syntax.Stmt, in *function) {
 	}
 }
 
-// hides makes a note if text, which stands at n, is a script that clones or pushes. The script is nil when it cannot be read.
+// hides makes a note if text, which stands at n, is a script that clones or pushes. The script is
+// nil when it cannot be read.
 func (s *Script) hides(n syntax.Node, text string, in *function) *Script {
 	inner, err := Read("", []byte(strings.ReplaceAll(text, unknown, "$X")))
 	hidden := err == nil && inner.Edits+len(inner.Notes) > 0
@@ -389,9 +395,11 @@ func (s *Script) source(w *syntax.Word) string {
 	return string(s.Text[from:to])
 }
 
-// Link completes the notes of scripts that belong together: a function for locking by hand gets one note, and each of its calls one.
+// Link completes the notes of scripts that belong together: a function for locking by hand gets one
+// note, and each of its calls one.
 func Link(scripts []*Script) {
-	// A function that clones or pushes, by itself or through others, is not for locking alone, whatever its name.
+	// A function that clones or pushes, by itself or through others, is not for locking alone,
+	// whatever its name.
 	working := closure(scripts, func(f *function, calls bool) bool { return f.changed || calls })
 	lockers := closure(scripts, func(f *function, calls bool) bool {
 		_, works := working[f.name]
@@ -432,7 +440,8 @@ type place struct {
 	line   int
 }
 
-// closure are the functions, by name, for which is holds; calls tells it whether the function calls one of them.
+// closure are the functions, by name, for which is holds; calls tells it whether the function calls
+// one of them.
 func closure(scripts []*Script, is func(f *function, calls bool) bool) map[string]place {
 	found := map[string]place{}
 	for more := true; more; {

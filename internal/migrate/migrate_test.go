@@ -199,7 +199,8 @@ func TestLink(t *testing.T) {
 	}
 }
 
-// FuzzRead: what parses still parses, a second time changes nothing, and without the words put in it is the input, byte for byte.
+// FuzzRead: what parses still parses, a second time changes nothing, and without the words put in
+// it is the input, byte for byte.
 func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
 		"git push", "git -C \"$d\" clone x\r\n", "X=`git push`", "cat <<E\n$(git push)\nE\n", "git\\\n push", "sh -c 'git push'", "git() { git \"$@\"; }", "g'it' push",

@@ -61,7 +61,8 @@ func value(w *syntax.Word) string {
 	return b.String()
 }
 
-// unescape takes the backslashes away that stand before one of chars, or before anything if there are none.
+// unescape takes the backslashes away that stand before one of chars, or before anything if there
+// are none.
 func unescape(s, chars string) string {
 	if !strings.Contains(s, `\`) {
 		return s
@@ -129,11 +130,12 @@ func (s *Script) namesLockBranch(w *syntax.Word) bool {
 	return found
 }
 
-// locksByHand reports whether a command sets a key that must not exist, as locks on Redis are taken.
+// locksByHand reports whether a command sets a key that must not exist, as locks on Redis are
+// taken.
 func locksByHand(words []string) bool { return has(words, "set") && has(words, "nx") }
 
-// unlocksByHand reports whether a command runs a script on Redis, as locks are released and renewed: EVAL, the script, the number of
-// its keys.
+// unlocksByHand reports whether a command runs a script on Redis, as locks are released and
+// renewed: EVAL, the script, the number of its keys.
 func unlocksByHand(words []string) bool {
 	i := slices.IndexFunc(words, func(w string) bool { return strings.EqualFold(w, "eval") })
 	return i > 0 && len(words) > i+2 && words[i+2] == "1"

@@ -12,11 +12,11 @@ import (
 	"syscall"
 )
 
-// Detach starts a program of ours that outlives us: in the folder dir, which it then knows also when
-// that is moved; in a session of its own, so that no terminal
+// Detach starts a program of ours that outlives us: in the folder dir, which it then knows also
+// when that is moved; in a session of its own, so that no terminal
 // hangs it up, and with none of our descriptors, so that it holds no pipe of the script open. It
-// reads input on its stdin, and holds the file, if there is one, as descriptor 3. Nothing else may be
-// started after it: descriptors that we inherited are not passed on any more.
+// reads input on its stdin, and holds the file, if there is one, as descriptor 3. Nothing else may
+// be started after it: descriptors that we inherited are not passed on any more.
 func Detach(path, dir string, argv []string, input []byte, hold *os.File) (pid int, err error) {
 	closeOnExec()
 	r, w, err := os.Pipe()

@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// endWithGit has the kernel kill us when the git that has started us is killed, for "git gitops push"
-// or for a hook: what we do is done for it. No other parent is meant: what the kernel looks at is the
-// thread that has started us, whose end need not be that of its process.
+// endWithGit has the kernel kill us when the git that has started us is killed, for "git gitops
+// push" or for a hook: what we do is done for it. No other parent is meant: what the kernel looks
+// at is the thread that has started us, whose end need not be that of its process.
 func endWithGit() {
 	parent := os.Getppid()
 	exe, err := os.Readlink("/proc/" + strconv.Itoa(parent) + "/exe")

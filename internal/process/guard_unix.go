@@ -16,9 +16,9 @@ import (
 //go:embed guard.sh
 var guardScript string
 
-// guard ends what we have started when we are killed and cannot do so ourselves: who kills us wants it
-// to be over, and a push that lands later than that lands unguarded. No system tells the children of
-// our children of our end, so that a shell waits for it beside us.
+// guard ends what we have started when we are killed and cannot do so ourselves: who kills us wants
+// it to be over, and a push that lands later than that lands unguarded. No system tells the
+// children of our children of our end, so that a shell waits for it beside us.
 var guard struct {
 	sync.Mutex
 	running []string // process ids; a process group as -PID
@@ -26,8 +26,8 @@ var guard struct {
 	shell   chan *exec.Cmd
 }
 
-// EndTogether has all that this command starts end with it, whatever ends it. stop is called when the
-// command has come to its own end.
+// EndTogether has all that this command starts end with it, whatever ends it. stop is called when
+// the command has come to its own end.
 func EndTogether() (stop func()) {
 	endWithGit()
 	r, w, err := os.Pipe()
@@ -51,7 +51,8 @@ func EndTogether() (stop func()) {
 	return endGuard
 }
 
-// endGuard ends the shell, and waits for it: not every first process of a container buries the dead.
+// endGuard ends the shell, and waits for it: not every first process of a container buries the
+// dead.
 func endGuard() {
 	guard.Lock()
 	defer guard.Unlock()
@@ -66,7 +67,8 @@ func endGuard() {
 	guard.pipe = nil
 }
 
-// guarded notes a process that we have started, which may lead a process group, until ended is called.
+// guarded notes a process that we have started, which may lead a process group, until ended is
+// called.
 func guarded(p *os.Process, group bool) (ended func()) {
 	ids := []string{fmt.Sprint(p.Pid)}
 	if group {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Proxy passes connections on to a server, until it is cut: then it closes them all and every new one at
-// once. Several faults may cut it at a time; it works when none of them goes on. It is not
+// Proxy passes connections on to a server, until it is cut: then it closes them all and every new
+// one at once. Several faults may cut it at a time; it works when none of them goes on. It is not
 // toxiproxy's, whose Start and Stop race with each other when a connection comes between.
 type Proxy struct {
 	Addr, target string
@@ -142,8 +142,8 @@ func (p *Proxy) Delay(by time.Duration) {
 	p.late += by
 }
 
-// Silence lets nothing pass any more over the connections that there are, in neither direction and without ending
-// them, as a network does that has forgotten them. New ones work.
+// Silence lets nothing pass any more over the connections that there are, in neither direction and
+// without ending them, as a network does that has forgotten them. New ones work.
 func (p *Proxy) Silence() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -34,8 +34,8 @@ type Server struct {
 }
 
 // Start runs a server for a test. args are words of redis-server's command line that come
-// after, and so override, ours: no persistence, quiet, protected to the loopback address. The first may be a
-// configuration file.
+// after, and so override, ours: no persistence, quiet, protected to the loopback address. The first
+// may be a configuration file.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s, err := Run(t.TempDir(), args...)
@@ -70,8 +70,8 @@ const (
 	busOffset = 10_000 // of the port by which nodes of a Cluster talk to each other
 )
 
-// FreePort is a port of the loopback address that nobody listens on, nor on the one that a node of a Cluster there would need
-// as well.
+// FreePort is a port of the loopback address that nobody listens on, nor on the one that a node of
+// a Cluster there would need as well.
 func FreePort() (string, error) {
 	var err error
 	for range 100 {
@@ -85,9 +85,10 @@ func FreePort() (string, error) {
 
 var reserved sync.Map // port → what reserves it, for as long as this process lives
 
-// reserve keeps every other test away from a port on which nobody listens yet. Two that start a server
-// on one port at the same time would both find a server there, and one of them would lose it when the
-// other's test ends. The name is an abstract one (unix(7)): the system forgets it with the process.
+// reserve keeps every other test away from a port on which nobody listens yet. Two that start a
+// server on one port at the same time would both find a server there, and one of them would lose it
+// when the other's test ends. The name is an abstract one (unix(7)): the system forgets it with the
+// process.
 func reserve(port int) error {
 	if runtime.GOOS != "linux" {
 		return nil

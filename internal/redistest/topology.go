@@ -25,14 +25,15 @@ type Topology struct {
 	Sentinels []*Server // that watch them; none in a Cluster
 }
 
-// Sentinel starts a primary, two replicas, and three sentinels that watch them, for a test. It returns when they
-// know each other.
+// Sentinel starts a primary, two replicas, and three sentinels that watch them, for a test. It
+// returns when they know each other.
 func Sentinel(t testing.TB, sentinelConfig ...string) *Topology {
 	t.Helper()
 	return topology(t, func(dir string) (*Topology, error) { return RunSentinel(dir, sentinelConfig...) })
 }
 
-// Cluster starts a Cluster of three primaries with a replica each for a test. It returns when it serves every slot.
+// Cluster starts a Cluster of three primaries with a replica each for a test. It returns when it
+// serves every slot.
 func Cluster(t testing.TB) *Topology {
 	t.Helper()
 	return topology(t, RunCluster)
@@ -212,8 +213,8 @@ func (all *Topology) Addrs() []string {
 	return addrs
 }
 
-// Primary is the server that keeps a key, by its own word and that of the sentinels or most of the Cluster; nil while there
-// is none, or two.
+// Primary is the server that keeps a key, by its own word and that of the sentinels or most of the
+// Cluster; nil while there is none, or two.
 func (all *Topology) Primary(key string) *Server {
 	ctx := context.Background()
 	votes := map[string]int{}
@@ -257,7 +258,8 @@ func slot(c *redis.Client, key string) []redis.ClusterSlot {
 	})
 }
 
-// Follow starts a server again after Kill, as a replica of the primary. A node of a Cluster finds that out by itself.
+// Follow starts a server again after Kill, as a replica of the primary. A node of a Cluster finds
+// that out by itself.
 func (all *Topology) Follow(s, primary *Server) error {
 	if len(all.Sentinels) > 0 {
 		s.args = append(slices.Clone(s.args), "--replicaof", primary.Host+" "+primary.Port)

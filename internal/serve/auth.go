@@ -21,8 +21,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Logins last for sessionLife. After mostTries wrong passwords within tryWindow, from one address or for one user, the
-// next ones are refused without a look.
+// Logins last for sessionLife. After mostTries wrong passwords within tryWindow, from one address
+// or for one user, the next ones are refused without a look.
 const (
 	sessionLife = 12 * time.Hour
 	tryWindow   = 5 * time.Minute
@@ -32,7 +32,8 @@ const (
 	cookieName  = "gitops_session"
 )
 
-// operators says who may break, freeze and thaw locks: users of a file, or whom a proxy in front names.
+// operators says who may break, freeze and thaw locks: users of a file, or whom a proxy in front
+// names.
 type operators struct {
 	hashes  map[string][]byte // bcrypt, by user
 	header  string            // that the proxy sets; "": there is none
@@ -51,7 +52,8 @@ type login struct {
 	expires time.Time
 }
 
-// newOperators reads the file of users, a line "name:hash" each. No file and no header: nobody is an operator.
+// newOperators reads the file of users, a line "name:hash" each. No file and no header: nobody is
+// an operator.
 func newOperators(file, header string, trusted []netip.Prefix) (*operators, error) {
 	o := &operators{
 		hashes: map[string][]byte{}, header: header, trusted: trusted, secret: make([]byte, 32),

@@ -151,8 +151,8 @@ func (f *fleet) Thaw(context.Context, lock.FreezeRequest) ([]lock.Frozen, error)
 	return nil, errors.New("this lock does not change")
 }
 
-// newFleet makes n locks with the past of six hours. With each of at least 0 every lock is held and so many wait for it; else
-// some are, and for some of these a few wait.
+// newFleet makes n locks with the past of six hours. With each of at least 0 every lock is held and
+// so many wait for it; else some are, and for some of these a few wait.
 func newFleet(n, each int) *fleet {
 	repos := []string{"fleet", "platform", "billing", "shop/deploy", "data/warehouse", "web", "payments-gateway", "identity"}
 	branches := []string{"main", "staging", "production", "release/2026-11"}
@@ -256,8 +256,9 @@ func TestScreenshots(t *testing.T) {
 	}
 }
 
-// A lock appears, its queue grows, it is handed over and broken with a reason, on the page as it stands: nothing is
-// loaded again, and a row that changes stays the same element. All of it works by keyboard.
+// A lock appears, its queue grows, it is handed over and broken with a reason, on the page as it
+// stands: nothing is loaded again, and a row that changes stays the same element. All of it works
+// by keyboard.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
 	b := newTab(t)

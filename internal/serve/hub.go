@@ -16,16 +16,16 @@ import (
 // Timing of the one reader of Redis, however many browsers look.
 const (
 	readEvery = time.Second
-	// readShare is how many times longer than a reading the pause after it is, so that a server with very many
-	// locks is not read all the time.
+	// readShare is how many times longer than a reading the pause after it is, so that a server
+	// with very many locks is not read all the time.
 	readShare = 20
 	// readLeast is the longest pause all the same.
 	readLeast = 5 * time.Second
 	// restAfter ends the reading when nobody has looked for so long.
 	restAfter = 15 * time.Second
 	readTime  = 20 * time.Second
-	// history is how far back the events go that the charts show, and eventsEvery how often those of locks that
-	// seem quiet are read again.
+	// history is how far back the events go that the charts show, and eventsEvery how often those
+	// of locks that seem quiet are read again.
 	history     = 6 * time.Hour
 	eventsEvery = 30 * time.Second
 	mostEvents  = 100_000
@@ -44,7 +44,8 @@ type snapshot struct {
 	err    error                         // why
 }
 
-// lockState is a lock without what time alone changes: when things began is by this machine's clock.
+// lockState is a lock without what time alone changes: when things began is by this machine's
+// clock.
 type lockState struct {
 	lock.State
 	since   time.Time   // of the hold
@@ -73,7 +74,8 @@ func newHub(store Store, warn func(string, ...any)) *hub {
 	}
 }
 
-// look is the newest snapshot. It waits for a reading when the last one is old, because nobody looked.
+// look is the newest snapshot. It waits for a reading when the last one is old, because nobody
+// looked.
 func (h *hub) look(ctx context.Context) *snapshot {
 	h.mu.Lock()
 	h.looked = time.Now()
@@ -196,7 +198,8 @@ func (r *reader) read(ctx context.Context, last *snapshot) *snapshot {
 	return next
 }
 
-// freed are the locks that nobody holds now, but somebody did lately: a row of a page does not come and go with each hold.
+// freed are the locks that nobody holds now, but somebody did lately: a row of a page does not come
+// and go with each hold.
 func freed(states []lock.State, events map[string][]redisstore.Event, at time.Time) []lock.State {
 	busy := map[string]bool{}
 	for _, s := range states {
@@ -324,7 +327,8 @@ func (r *reader) readEvents(ctx context.Context) error {
 	return nil
 }
 
-// shorten makes an event whose texts are no longer than a page shows them: anybody may have written it.
+// shorten makes an event whose texts are no longer than a page shows them: anybody may have written
+// it.
 func shorten(e redisstore.Event) redisstore.Event {
 	for _, text := range []*string{(*string)(&e.Type), &e.Who, &e.Run, &e.Fence, &e.By, &e.Reason} {
 		*text = term.Clean(*text)

@@ -19,7 +19,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-// BenchmarkPage is the list of 1,000 locks with 5,000 waiters and six hours of events, from the request to its last byte.
+// BenchmarkPage is the list of 1,000 locks with 5,000 waiters and six hours of events, from the
+// request to its last byte.
 func BenchmarkPage(b *testing.B) {
 	s := &site{t: b}
 	s.serve(newFleet(1000, 5), nil)
@@ -43,8 +44,9 @@ func processor(b *testing.B) time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// BenchmarkQuiet is the processor time that 200 open streams take, of the page's server and of Redis, while 1,000 locks are
-// held, 5,000 wait, and nothing happens. Those who read the streams are in it.
+// BenchmarkQuiet is the processor time that 200 open streams take, of the page's server and of
+// Redis, while 1,000 locks are held, 5,000 wait, and nothing happens. Those who read the streams
+// are in it.
 func BenchmarkQuiet(b *testing.B) {
 	s := newSite(b, nil)
 	const locks, each, streams = 1000, 5, 200

@@ -1,7 +1,8 @@
-// Package serve is the page: who holds, who waits, and what happened; for people, for scripts and for Prometheus.
+// Package serve is the page: who holds, who waits, and what happened; for people, for scripts and
+// for Prometheus.
 //
-// One reader of Redis serves all who look. The pages work without JavaScript; with it, a stream of server-sent events
-// replaces the parts of a page that have changed.
+// One reader of Redis serves all who look. The pages work without JavaScript; with it, a stream of
+// server-sent events replaces the parts of a page that have changed.
 package serve
 
 import (
@@ -231,7 +232,8 @@ func (s *Server) render(name string, data any) (template.HTML, error) {
 	return template.HTML(b.String()), nil //nolint:gosec // a template has escaped it
 }
 
-// summary is the head of every page. now is the zero time for a stream, here and below: the page's script fills the ages in.
+// summary is the head of every page. now is the zero time for a stream, here and below: the page's
+// script fills the ages in.
 func (s *Server) summary(snap *snapshot, now time.Time) (part, error) {
 	v := summary{Failed: snap.failed, Read: snap.at}
 	for _, l := range snap.locks {
@@ -279,8 +281,8 @@ func (s *Server) list(snap *snapshot, query string, now time.Time) ([]part, erro
 	return parts, nil
 }
 
-// fill writes into a row for streams what changes with time alone, as the templates would have: 1,000 rows are a page in
-// some milliseconds then.
+// fill writes into a row for streams what changes with time alone, as the templates would have:
+// 1,000 rows are a page in some milliseconds then.
 func fill(row template.HTML, now time.Time) template.HTML {
 	const strips = `<svg class="strip"`
 	var b strings.Builder

@@ -120,8 +120,8 @@ func (s *site) hold(k lock.Key, r lock.Record) *lock.Lease {
 	return lease
 }
 
-// wait takes a place in the queue. Who is handed the lock then must take it within seconds, or it passes on: that is what take
-// does, when the time has come.
+// wait takes a place in the queue. Who is handed the lock then must take it within seconds, or it
+// passes on: that is what take does, when the time has come.
 func (s *site) wait(k lock.Key, r lock.Record) (take func()) {
 	s.t.Helper()
 	request := lock.Request{Key: k, Token: lock.NewToken(), Record: r, TTL: 5 * time.Minute}
@@ -205,7 +205,8 @@ func containsAll(text string, words []string) bool {
 
 func lockPath(k lock.Key) string { return "/lock?id=" + url.QueryEscape(k.ID()) }
 
-// The list and the page of a lock show who holds, who waits and what happened, also without JavaScript.
+// The list and the page of a lock show who holds, who waits and what happened, also without
+// JavaScript.
 func TestPage(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
@@ -481,7 +482,8 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// Behind a proxy that is trusted and that browsers reach by TLS, cookies are for TLS only; nobody else can say so.
+// Behind a proxy that is trusted and that browsers reach by TLS, cookies are for TLS only; nobody
+// else can say so.
 func TestProxy_tls(t *testing.T) {
 	t.Parallel()
 	for cidr, want := range map[string]bool{"127.0.0.0/8": true, "192.0.2.0/24": false} {

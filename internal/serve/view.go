@@ -177,7 +177,8 @@ func rough(d time.Duration) string {
 	}
 }
 
-// newEvents are the last events, the newest first. Who is handed a lock acquires it in the next moment: that is shown once.
+// newEvents are the last events, the newest first. Who is handed a lock acquires it in the next
+// moment: that is shown once.
 func newEvents(events []redisstore.Event) []eventView {
 	var all []eventView
 	acquired := map[string]bool{}
@@ -206,8 +207,8 @@ func newEvents(events []redisstore.Event) []eventView {
 	return all
 }
 
-// strip is when a lock was held. Its bars are in seconds since Base, so that they do not change as time goes on: what
-// moves is the part of them that is seen, which ends with the present.
+// strip is when a lock was held. Its bars are in seconds since Base, so that they do not change as
+// time goes on: what moves is the part of them that is seen, which ends with the present.
 type strip struct {
 	Bars []bar
 	Base int64 // seconds since 1970, and not long ago: browsers count in 32-bit numbers
@@ -215,7 +216,8 @@ type strip struct {
 	Text string
 }
 
-// View is the part of a strip that is seen at a time. The page's script says the same as time goes on.
+// View is the part of a strip that is seen at a time. The page's script says the same as time goes
+// on.
 func (s strip) View(now time.Time) string {
 	return fmt.Sprintf("%d 0 %d 20", now.Unix()/viewStep*viewStep+viewStep-s.Span-s.Base, s.Span)
 }
@@ -258,7 +260,8 @@ func newStrip(l *lockState, now time.Time, span time.Duration) strip {
 	return s
 }
 
-// Paths draws the bars in as few words as possible, for a list of very many locks. Those that touch become one.
+// Paths draws the bars in as few words as possible, for a list of very many locks. Those that touch
+// become one.
 func (s strip) Paths() []path {
 	paths := []path{{Class: "held"}, {Class: "other"}, {Class: "bad"}, {Class: "now"}}
 	for i := 0; i < len(s.Bars); i++ {

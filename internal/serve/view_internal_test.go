@@ -23,8 +23,8 @@ func ended(now time.Time, holds ...time.Duration) []redisstore.Event {
 	return events
 }
 
-// A waiter's turn comes when the present hold and one for each before it have taken the usual time; it is not said to come
-// sooner because the holder takes longer.
+// A waiter's turn comes when the present hold and one for each before it have taken the usual time;
+// it is not said to come sooner because the holder takes longer.
 func TestNewLock_estimate(t *testing.T) {
 	t.Parallel()
 	now := time.Now().Truncate(time.Second)
@@ -77,7 +77,8 @@ func TestRough(t *testing.T) {
 	}
 }
 
-// A row for streams whose times are written in afterwards is the one that the template would have made.
+// A row for streams whose times are written in afterwards is the one that the template would have
+// made.
 func TestFill(t *testing.T) {
 	t.Parallel()
 	s, err := New(Options{})
@@ -105,7 +106,8 @@ func TestFill(t *testing.T) {
 	}
 }
 
-// The strip shows each hold where it was, the present one to the right edge; who held a lock last has a lane.
+// The strip shows each hold where it was, the present one to the right edge; who held a lock last
+// has a lane.
 func TestNewStrip(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 28, 12, 0, 5, 0, time.UTC)

@@ -37,17 +37,17 @@ var (
 	// pip runs the code of a package in processes of its own, Helm that of a plugin.
 	plain = manager{names: []string{"pip", "__pip-runner__.py", "ansible-galaxy", "helm"}}
 
-	// installEvents are what npm, pnpm, yarn and bun call the scripts of packages that they run while
-	// they install.
+	// installEvents are what npm, pnpm, yarn and bun call the scripts of packages that they run
+	// while they install.
 	installEvents = []string{
 		"preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare", "dependencies", "prepack", "pack", "postpack",
 	}
 )
 
-// Installs reports whether a clone with these words, run by the process self, fetches what a package
-// manager or a provisioner installs: whether that program itself, and no script that it runs, has
-// started git. event is npm_lifecycle_event of the environment, the script of package.json that is
-// running.
+// Installs reports whether a clone with these words, run by the process self, fetches what a
+// package manager or a provisioner installs: whether that program itself, and no script that it
+// runs, has started git. event is npm_lifecycle_event of the environment, the script of
+// package.json that is running.
 func Installs(self int, words []string, event string) bool {
 	return installs(ancestors(self), words, event)
 }
@@ -92,8 +92,8 @@ func (m manager) does(p proc) (installing, known bool) {
 	return false, false
 }
 
-// runsAs reports whether p's program, or the script that it runs, has one of the names, whatever its
-// version (pip3.11) or its extension (npm-cli.js). A script of a shell is the user's.
+// runsAs reports whether p's program, or the script that it runs, has one of the names, whatever
+// its version (pip3.11) or its extension (npm-cli.js). A script of a shell is the user's.
 func (p proc) runsAs(names []string) bool {
 	if p.isShell() {
 		return false

@@ -131,8 +131,8 @@ func procFile(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
 }
 
-// hostID joins the boot with the pid namespace, and with the name of the host: two virtual machines that
-// were started from one snapshot have the same boot.
+// hostID joins the boot with the pid namespace, and with the name of the host: two virtual machines
+// that were started from one snapshot have the same boot.
 func hostID() string {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	ns, _ := os.Readlink("/proc/self/ns/pid") // pid:[4026531836]

@@ -24,8 +24,8 @@ var (
 	// for one command of the script.
 	interpreters = []string{"bun", "deno", "node", "nodejs", "perl", "php", "pypy", "python", "ruby"}
 
-	// helpers are scripts that an interpreter starts for one command of another script: shelljs, and
-	// (by how they begin) Ansible's modules.
+	// helpers are scripts that an interpreter starts for one command of another script: shelljs,
+	// and (by how they begin) Ansible's modules.
 	helpers = []string{"exec-child.js", "AnsiballZ_"}
 
 	// buildTools start a shell for each line or task. Not listed are those
@@ -38,13 +38,14 @@ var (
 		"yarn", "yarnpkg",
 	}
 
-	// workers run each step of one job as a process of its own, and end with the job: GitHub Actions
-	// and Azure Pipelines, and the copies of Gitea and Forgejo. (Those may live on to the next job, as
-	// a daemon. The lock of a job that has failed is then freed by GITOPS_LOCK_MAX_HOLD, or when its
-	// clone is removed, which they do.) Not listed are agents that live on from job to job:
-	// gitlab-runner, which runs a job's whole script as one process anyhow; a Jenkins agent, whose sh
-	// steps are no descendants of it; Runner.Listener. Steps in containers (docker exec) can't see the
-	// worker either. There, and in Jenkins, a lock over several steps needs the override.
+	// workers run each step of one job as a process of its own, and end with the job: GitHub
+	// Actions and Azure Pipelines, and the copies of Gitea and Forgejo. (Those may live on to the
+	// next job, as a daemon. The lock of a job that has failed is then freed by
+	// GITOPS_LOCK_MAX_HOLD, or when its clone is removed, which they do.) Not listed are agents
+	// that live on from job to job: gitlab-runner, which runs a job's whole script as one process
+	// anyhow; a Jenkins agent, whose sh steps are no descendants of it; Runner.Listener. Steps in
+	// containers (docker exec) can't see the worker either. There, and in Jenkins, a lock over
+	// several steps needs the override.
 	workers = []string{"Agent.Worker", "Runner.Worker", "act_runner", "forgejo-runner"}
 
 	// inits adopt orphans; they are the parent of everything and of nobody.
@@ -103,8 +104,9 @@ func gitsParent(up []proc) int {
 	return from
 }
 
-// Parallel reports whether the owner is a program that runs several jobs at a time: a build tool, as
-// the environment's MAKEFLAGS tell, or the daemon of a CI runner. Nothing tells its jobs apart then.
+// Parallel reports whether the owner is a program that runs several jobs at a time: a build tool,
+// as the environment's MAKEFLAGS tell, or the daemon of a CI runner. Nothing tells its jobs apart
+// then.
 func (s Session) Parallel(makeflags string) bool {
 	if s.Owner == nil {
 		return false
@@ -143,8 +145,8 @@ func isCopy(child, parent proc) bool {
 		len(child.args) > 0 && slices.Equal(child.args, parent.args)
 }
 
-// startsShell reports whether the shell runs one command line for the program p, and so is no script
-// of its own: p is a build tool, or runs a script.
+// startsShell reports whether the shell runs one command line for the program p, and so is no
+// script of its own: p is a build tool, or runs a script.
 func startsShell(p, shell proc) bool {
 	if !shell.runsCommandLine() {
 		return false
@@ -173,8 +175,9 @@ func (p proc) isInterpreter() bool {
 	})
 }
 
-// isInit reports whether p is the parent of orphans rather than a script. The first process of a container may well be a
-// script. One that is a service cannot be told from the parent of an orphan, for whom nobody may hold a lock.
+// isInit reports whether p is the parent of orphans rather than a script. The first process of a
+// container may well be a script. One that is a service cannot be told from the parent of an
+// orphan, for whom nobody may hold a lock.
 func (p proc) isInit() bool {
 	return p.is(inits...) || p.PID == 1 && !p.isShell() && !p.isInterpreter() && !p.isBuildTool() && !p.is(workers...)
 }

@@ -38,8 +38,8 @@ type Session struct {
 	// empty if nothing above git would do.
 	Chain []Process `json:"chain,omitempty"`
 
-	// Heir: the part of the script that ran git ended right after it, as $( ) does, and the chain is
-	// what was above it (see [Session.Inherit]).
+	// Heir: the part of the script that ran git ended right after it, as $( ) does, and the chain
+	// is what was above it (see [Session.Inherit]).
 	Heir bool `json:"heir,omitempty"`
 }
 

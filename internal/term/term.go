@@ -1,5 +1,5 @@
-// Package term owns our lines on stderr: their form, the line of a wait, tables, and the cleaning of
-// text that came from elsewhere.
+// Package term owns our lines on stderr: their form, the line of a wait, tables, and the cleaning
+// of text that came from elsewhere.
 //
 // Every line starts with "gitops: ", is lower case and has no final period. An error is one
 // line of what happened, one of why, and one for each thing to do next.
@@ -66,8 +66,8 @@ const (
 	Debug              // also what is done and why
 )
 
-// Configure sets how much is said, and whether as one JSON object a line (time, level, message) instead
-// of text.
+// Configure sets how much is said, and whether as one JSON object a line (time, level, message)
+// instead of text.
 func (p *Printer) Configure(l Level, asJSON bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -277,8 +277,8 @@ func Table(w io.Writer, rows [][]string) error {
 // longest is the most runes of foreign text that one line shows.
 const longest = 2000
 
-// Clean makes text from elsewhere harmless: no control character, no invisible or direction-changing one, no
-// invalid UTF-8, bounded in length.
+// Clean makes text from elsewhere harmless: no control character, no invisible or
+// direction-changing one, no invalid UTF-8, bounded in length.
 func Clean(s string) string {
 	var b strings.Builder
 	n := 0

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// Whatever a server's list says, what is picked from it is a file of the release's own folder, for our platform.
+// Whatever a server's list says, what is picked from it is a file of the release's own folder, for
+// our platform.
 func FuzzPick(f *testing.F) {
 	sum := strings.Repeat("0a", 32)
 	for _, list := range []string{

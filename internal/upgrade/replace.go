@@ -8,8 +8,8 @@ import (
 	"runtime"
 )
 
-// Replace puts a program in the place of the file that path leads to. It is the old or the new one at
-// every moment; whoever runs the old one goes on with it.
+// Replace puts a program in the place of the file that path leads to. It is the old or the new one
+// at every moment; whoever runs the old one goes on with it.
 func Replace(path string, program []byte) error {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -44,7 +44,8 @@ func swap(from, path string) error {
 	if runtime.GOOS != "windows" {
 		return os.Rename(from, path)
 	}
-	// A program that runs cannot be replaced there, but it can be renamed; the next upgrade removes it.
+	// A program that runs cannot be replaced there, but it can be renamed; the next upgrade removes
+	// it.
 	aside := path + ".old"
 	_ = os.Remove(aside)
 	if err := os.Rename(path, aside); err != nil {

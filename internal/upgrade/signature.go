@@ -10,7 +10,8 @@ import (
 	"path/filepath"
 )
 
-// Who must have signed the checksums of a release, in the words of its certificate. scripts/install.sh asks for the same.
+// Who must have signed the checksums of a release, in the words of its certificate.
+// scripts/install.sh asks for the same.
 const (
 	signerPrefix = "https://github.com/git-gitops/git-gitops/.github/workflows/release.yml@refs/tags/v"
 	signerIssuer = "https://token.actions.githubusercontent.com"
@@ -24,7 +25,8 @@ type SignatureError struct{ Err error }
 func (e *SignatureError) Error() string { return e.Err.Error() }
 func (e *SignatureError) Unwrap() error { return e.Err }
 
-// Verify has cosign, if it is on PATH, say that this version's release workflow signed the checksums.
+// Verify has cosign, if it is on PATH, say that this version's release workflow signed the
+// checksums.
 func (s *Source) Verify(ctx context.Context, r Release) error {
 	cosign, err := exec.LookPath("cosign")
 	if errors.Is(err, exec.ErrNotFound) {

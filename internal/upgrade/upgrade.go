@@ -1,6 +1,6 @@
-// Package upgrade fetches releases of this program, and puts one in the place of the running one. It
-// believes nothing that does not have the SHA-256 that the release's checksums say, and, where cosign can
-// tell, no checksums that the project's release workflow did not sign.
+// Package upgrade fetches releases of this program, and puts one in the place of the running one.
+// It believes nothing that does not have the SHA-256 that the release's checksums say, and, where
+// cosign can tell, no checksums that the project's release workflow did not sign.
 //
 // A server holds plain files, laid out as GitHub lays out the releases of a project:
 //
@@ -158,7 +158,8 @@ func (s *Source) Find(ctx context.Context, version string, p Platform) (Release,
 	return r, nil
 }
 
-// pick finds the archive of a platform in a list as sha256sum writes it; version is "" for whichever is there.
+// pick finds the archive of a platform in a list as sha256sum writes it; version is "" for
+// whichever is there.
 func pick(list, version string, p Platform) (Release, error) {
 	before, after := "git-gitops_", "_"+p.OS+"_"+p.Arch+extension(p)
 	for line := range strings.Lines(list) {
@@ -296,8 +297,9 @@ func readProgram(r io.Reader) ([]byte, error) {
 	return program, nil
 }
 
-// Known reports whether a version, with or without the v, is that of a release, and returns it without.
-// A build from source, between two releases or of none, has no version that could be compared.
+// Known reports whether a version, with or without the v, is that of a release, and returns it
+// without. A build from source, between two releases or of none, has no version that could be
+// compared.
 func Known(version string) (string, bool) {
 	v := "v" + strings.TrimPrefix(version, "v")
 	between := regexp.MustCompile(`-[0-9]+-g[0-9a-f]+$|-dirty$|[0-9]{14}-[0-9a-f]{12}$`) // git describe's, and Go's

@@ -1,5 +1,5 @@
-// Package webhook posts what happens to a lock to a URL of the user's choice, in the background: Send
-// never waits, and whatever becomes of a post is only logged.
+// Package webhook posts what happens to a lock to a URL of the user's choice, in the background:
+// Send never waits, and whatever becomes of a post is only logged.
 package webhook
 
 import (
@@ -59,9 +59,9 @@ type Hook struct {
 	cancel context.CancelFunc
 }
 
-// New starts a hook. rawURL is absolute, with http or https; secret is the key of the signature, "" for
-// none; events are the types that are sent, none for all. log gets what went wrong, without secrets,
-// possibly from another goroutine.
+// New starts a hook. rawURL is absolute, with http or https; secret is the key of the signature, ""
+// for none; events are the types that are sent, none for all. log gets what went wrong, without
+// secrets, possibly from another goroutine.
 func New(rawURL, secret string, events []string, log func(format string, args ...any)) (*Hook, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Host == "" {
@@ -80,7 +80,8 @@ func New(rawURL, secret string, events []string, log func(format string, args ..
 				DisableKeepAlives: true,
 				TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12},
 			},
-			// The signature and the body are for that URL's host only; and a POST would become a GET.
+			// The signature and the body are for that URL's host only; and a POST would become a
+			// GET.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		Logger:       leveled{h},
@@ -103,8 +104,8 @@ func New(rawURL, secret string, events []string, log func(format string, args ..
 // Wants reports whether events of a type are sent.
 func (h *Hook) Wants(kind string) bool { return len(h.events) == 0 || slices.Contains(h.events, kind) }
 
-// Send posts an event in the background, if it is one of those that are wanted. It never waits: while
-// too many others are under way, the event is dropped.
+// Send posts an event in the background, if it is one of those that are wanted. It never waits:
+// while too many others are under way, the event is dropped.
 func (h *Hook) Send(e Event) {
 	if !h.Wants(e.Type) {
 		return

@@ -68,7 +68,8 @@ func receive(t *testing.T, codes ...int) *receiver {
 	return r
 }
 
-// open starts a hook that does not wait long between tries, and checks its log for secrets in the end.
+// open starts a hook that does not wait long between tries, and checks its log for secrets in the
+// end.
 func open(t *testing.T, url, secret string, events ...string) (*Hook, *lines) {
 	t.Helper()
 	l := &lines{}
@@ -193,7 +194,8 @@ func TestHook_unreachable(t *testing.T) {
 	}
 }
 
-// TestHook_slow: Send does not wait for a receiver that does not answer, and Close only for so long.
+// TestHook_slow: Send does not wait for a receiver that does not answer, and Close only for so
+// long.
 func TestHook_slow(t *testing.T) {
 	blocked := make(chan struct{})
 	reached := make(chan struct{}, 1)

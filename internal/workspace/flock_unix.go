@@ -15,8 +15,8 @@ const (
 )
 
 // flock keeps others out of an open file until it is closed. It waits for two seconds at most: a
-// process that was stopped while it wrote must not stop everybody else. Where the file system has no
-// such locks, nobody is kept out.
+// process that was stopped while it wrote must not stop everybody else. Where the file system has
+// no such locks, nobody is kept out.
 func flock(f *os.File, how int) {
 	for range 2000 {
 		if err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
@@ -27,8 +27,8 @@ func flock(f *os.File, how int) {
 }
 
 // rewrite changes what is in a file that is there. Unlike replace it never makes a new name in the
-// folder, so that a keeper can write while somebody deletes the clone: rm fails on a folder in which
-// a file appears after rm has read it.
+// folder, so that a keeper can write while somebody deletes the clone: rm fails on a folder in
+// which a file appears after rm has read it.
 func (Dir) rewrite(file string, data []byte) error {
 	f, err := os.OpenFile(file, os.O_RDWR, 0) //nolint:gosec // our own folder
 	if err != nil {

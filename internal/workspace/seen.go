@@ -11,8 +11,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-// seen is what a clone has last known a branch of a remote to be. It outlives every lock: what a later
-// forced push may overwrite is decided by it.
+// seen is what a clone has last known a branch of a remote to be. It outlives every lock: what a
+// later forced push may overwrite is decided by it.
 type seen struct {
 	Version int    `json:"version"`
 	Repo    string `json:"repo"`
@@ -20,8 +20,8 @@ type seen struct {
 	Tip     string `json:"tip"` // "": it did not exist
 }
 
-// See remembers that a branch of a repository is at tip, because this clone has put it there; with tip
-// "", that it has deleted it.
+// See remembers that a branch of a repository is at tip, because this clone has put it there; with
+// tip "", that it has deleted it.
 func (d Dir) See(repo, branch, tip string) error {
 	if err := d.Expect(repo, branch); err != nil {
 		return err
@@ -29,7 +29,8 @@ func (d Dir) See(repo, branch, tip string) error {
 	return d.SeeExpected(repo, branch, tip)
 }
 
-// Expect makes room for what SeeExpected will remember, and leaves alone what is remembered already.
+// Expect makes room for what SeeExpected will remember, and leaves alone what is remembered
+// already.
 func (d Dir) Expect(repo, branch string) error {
 	file := d.seenFile(repo, branch)
 	if err := d.make(string(d)); err != nil {
@@ -45,8 +46,8 @@ func (d Dir) Expect(repo, branch string) error {
 	return f.Close()
 }
 
-// SeeExpected is See where Expect has been: it makes no file, so that it can be called while somebody
-// deletes the clone.
+// SeeExpected is See where Expect has been: it makes no file, so that it can be called while
+// somebody deletes the clone.
 func (d Dir) SeeExpected(repo, branch, tip string) error {
 	data, err := json.MarshalIndent(seen{Version: version, Repo: repo, Branch: branch, Tip: tip}, "", "\t")
 	if err != nil {

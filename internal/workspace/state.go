@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// StateError says that what a clone remembers cannot be read or written. What is there is not known then, and
-// nobody may go on as if it were nothing.
+// StateError says that what a clone remembers cannot be read or written. What is there is not known
+// then, and nobody may go on as if it were nothing.
 type StateError struct {
 	Path    string // file or folder
 	Problem Problem
@@ -45,8 +45,8 @@ func stateError(path string, p Problem, err error) error {
 	return &StateError{Path: path, Problem: p, Err: err}
 }
 
-// modes are those of our folders and files. Whoever may change the repository, by core.sharedRepository or a umask, may
-// change what it remembers; nobody else may read it.
+// modes are those of our folders and files. Whoever may change the repository, by
+// core.sharedRepository or a umask, may change what it remembers; nobody else may read it.
 func (d Dir) modes() (folder, file fs.FileMode) {
 	folder, file = 0o700, 0o600
 	info, err := os.Stat(filepath.Join(string(d), ".."))

@@ -1,9 +1,9 @@
 // Package workspace owns what a clone remembers, on disk: the locks that were taken for it and
-// the tip of the branch at that time. A lock is taken by one process and used by the next, and this is
-// what the next one knows.
+// the tip of the branch at that time. A lock is taken by one process and used by the next, and this
+// is what the next one knows.
 //
-// Each lock is one JSON file in $GIT_COMMON_DIR/gitops. Whoever may change the repository may change it, and
-// nobody else may read it.
+// Each lock is one JSON file in $GIT_COMMON_DIR/gitops. Whoever may change the repository may
+// change it, and nobody else may read it.
 package workspace
 
 import (
@@ -56,7 +56,8 @@ type Entry struct {
 	Broken bool   `json:"broken,omitempty"`
 	Lost   string `json:"lost,omitempty"`
 
-	// BreakReported: the script has been told that an operator broke this lock, and may take it again.
+	// BreakReported: the script has been told that an operator broke this lock, and may take it
+	// again.
 	BreakReported bool `json:"break_reported,omitempty"`
 
 	// Session is the ID of the session that the lock belongs to, "" for none.
@@ -133,8 +134,8 @@ func (d Dir) exclusive(create int) (undo func()) {
 	return func() { _ = f.Close() }
 }
 
-// Load reads all entries. Files that cannot be read are named in the error, a StateError for each; the others
-// are returned all the same.
+// Load reads all entries. Files that cannot be read are named in the error, a StateError for each;
+// the others are returned all the same.
 func (d Dir) Load() ([]Entry, error) {
 	files, err := os.ReadDir(string(d))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -184,8 +185,8 @@ func (d Dir) Find(k lock.Key) (e Entry, ok bool, err error) {
 	return e, err == nil, err
 }
 
-// Update changes an entry, but only if it is still the one with this token. It makes no file: what is
-// deleted stays so, also while it is being deleted.
+// Update changes an entry, but only if it is still the one with this token. It makes no file: what
+// is deleted stays so, also while it is being deleted.
 func (d Dir) Update(e Entry, change func(*Entry)) error {
 	defer d.exclusive(0)()
 	now, ok, err := d.Find(e.Key)

@@ -132,7 +132,8 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// What cannot be understood is not nothing: it is neither found to be absent, nor changed, nor removed.
+// What cannot be understood is not nothing: it is neither found to be absent, nor changed, nor
+// removed.
 func TestState_damaged(t *testing.T) {
 	dir := workspace.At(t.TempDir())
 	e := workspace.Entry{Key: lock.Key{Repo: "example.org/r", Branch: "main"}, Token: "t"}

@@ -247,9 +247,9 @@ func parseCommand(line string) (command, error) {
 	return command{at: at, client: words[2], name: strings.TrimSpace(words[3])}, nil
 }
 
-// rate is how many commands all clients together send in a second. Of each client only whole cycles count, which end with its last
-// command and begin with the first one of that name: waiters that queued together beat together, and would be counted once too often
-// or too rarely.
+// rate is how many commands all clients together send in a second. Of each client only whole cycles
+// count, which end with its last command and begin with the first one of that name: waiters that
+// queued together beat together, and would be counted once too often or too rarely.
 func (c counts) rate() float64 {
 	clients := map[string][]command{}
 	for _, cmd := range c.sent {
@@ -266,7 +266,8 @@ func (c counts) rate() float64 {
 	return sum
 }
 
-// count has MONITOR tell the commands while f runs. The lines are bracketed by two marks, which are not counted.
+// count has MONITOR tell the commands while f runs. The lines are bracketed by two marks, which are
+// not counted.
 func count(ctx context.Context, admin *redis.Client, addr string, f func() error) (counts, error) {
 	const begin, end = "bench-begin", "bench-end"
 	conn, err := net.Dial("tcp", addr)

@@ -30,7 +30,8 @@ type decision struct {
 	times []time.Duration
 }
 
-// hookCommand measures what the hook of a server takes for a push, beside the start of the program alone.
+// hookCommand measures what the hook of a server takes for a push, beside the start of the program
+// alone.
 func hookCommand(args []string) (err error) {
 	flags := flag.NewFlagSet("hook", flag.ExitOnError)
 	binary := flags.String("binary", "bin/git-gitops", "the `FILE` of git-gitops, which must have that name")

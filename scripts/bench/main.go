@@ -1,5 +1,6 @@
-// Command bench measures what git-gitops costs. It asserts nothing: read its figures against each other and within one run, because
-// milliseconds differ from machine to machine and from hour to hour. Close what else runs.
+// Command bench measures what git-gitops costs. It asserts nothing: read its figures against each
+// other and within one run, because milliseconds differ from machine to machine and from hour to
+// hour. Close what else runs.
 //
 //	bench handoff [-waiters 1,10,100,1000] [-rounds 200] [-idle 30s] [-json]
 //	bench passthrough [-binary bin/git-gitops] [-rounds 200] [-json]
@@ -8,9 +9,10 @@
 //	bench hook [-binary bin/git-gitops] [-rounds 200] [-json]
 //	bench waiters [-n 500] [-idle 30s] [-json]
 //
-// handoff starts a redis-server of its own on the loopback address. All waiters live in this process, each with connections of its
-// own, and queue for one lock. The holder keeps the lock for 2 ms, releases it, and queues again as a new waiter after the next one
-// has it, so that the queue stays as long as it is. Its columns:
+// handoff starts a redis-server of its own on the loopback address. All waiters live in this
+// process, each with connections of its own, and queue for one lock. The holder keeps the lock for
+// 2 ms, releases it, and queues again as a new waiter after the next one has it, so that the queue
+// stays as long as it is. Its columns:
 //
 //	P50, P99         from the return of the release to the return of the next acquire. A negative time means that the next one had
 //	                 the lock before the last one had its answer.
@@ -23,26 +25,32 @@
 //	                 three heartbeats or more to see whole cycles.
 //	CONNS, KB        connections of the server and memory it uses, for one waiter, while nothing happens.
 //
-// passthrough runs the commands one after the other in random order, so many rounds, in a small repository, and gives the median and the
-// 90th percentile of a whole process, and the ratio of the medians to git's. "exec only" is the floor: a Go program, built on the fly,
-// that does nothing but to replace itself with git.
+// passthrough runs the commands one after the other in random order, so many rounds, in a small
+// repository, and gives the median and the 90th percentile of a whole process, and the ratio of the
+// medians to git's. "exec only" is the floor: a Go program, built on the fly, that does nothing but
+// to replace itself with git.
 //
-// hook runs the hook of a server as git does, in random order: for a push to a protected branch that its holder has declared, for one to
-// a branch that is not protected, and as the start of the program alone, which reads no configuration and asks no Redis.
+// hook runs the hook of a server as git does, in random order: for a push to a protected branch
+// that its holder has declared, for one to a branch that is not protected, and as the start of the
+// program alone, which reads no configuration and asks no Redis.
 //
 // uncontended is one pipeline alone, from clone to push, with git and with git gitops in turns.
 //
-// pipelines starts so many at once on one branch, each a bash script that clones, edits, commits and pushes, and takes the time until
-// the last has landed: with git gitops, with the clone inside the lock, with a lock name for each and a rebase at the push, with a loop
-// of pull --rebase and push, with a SET NX loop around redis-cli, with a lock branch. RATIO is to the serial limit: what git alone takes to fetch
-// the difference, edit, commit and push, so many times one after the other.
+// pipelines starts so many at once on one branch, each a bash script that clones, edits, commits
+// and pushes, and takes the time until the last has landed: with git gitops, with the clone inside
+// the lock, with a lock name for each and a rebase at the push, with a loop of pull --rebase and
+// push, with a SET NX loop around redis-cli, with a lock branch. RATIO is to the serial limit: what
+// git alone takes to fetch the difference, edit, commit and push, so many times one after the
+// other.
 //
-// PUSHES is how often the branch was moved, REQUESTS what the server was asked over http. With -delay a round trip to it takes so long,
-// through a proxy, and a new connection takes -opening round trips more.
+// PUSHES is how often the branch was moved, REQUESTS what the server was asked over http. With
+// -delay a round trip to it takes so long, through a proxy, and a new connection takes -opening
+// round trips more.
 //
-// waiters has so many wait for one lock as handoff does, and looks at them for a while, twice: once at the processor time of the
-// server, once at the commands that they send. CONNS and KB are what all of them together add to the server; COMMANDS/S is what they
-// send, IN SCRIPTS/S what the scripts call.
+// waiters has so many wait for one lock as handoff does, and looks at them for a while, twice: once
+// at the processor time of the server, once at the commands that they send. CONNS and KB are what
+// all of them together add to the server; COMMANDS/S is what they send, IN SCRIPTS/S what the
+// scripts call.
 package main
 
 import (

@@ -14,8 +14,9 @@ import (
 	"time"
 )
 
-// strategies are what scripts do so that their pushes do not collide. Each script is one pipeline: it gets the URL, a number and the
-// seconds that its edit takes, and exits 0 when its commit has landed. The functions clone, edit and save are in prelude.
+// strategies are what scripts do so that their pushes do not collide. Each script is one pipeline:
+// it gets the URL, a number and the seconds that its edit takes, and exits 0 when its commit has
+// landed. The functions clone, edit and save are in prelude.
 var strategies = map[string]struct {
 	script string
 	env    []string
@@ -132,8 +133,8 @@ func pipelinesCommand(args []string) error {
 	return report(os.Stdout, *asJSON, results, rows)
 }
 
-// serial is the least that git alone takes when pipelines work one after the other and each has a clone that only needs the difference:
-// fetch, edit, commit, push, without any lock.
+// serial is the least that git alone takes when pipelines work one after the other and each has a
+// clone that only needs the difference: fetch, edit, commit, push, without any lock.
 func (s *site) serial(transport string, n int, edit time.Duration) (contest, error) {
 	c := contest{Strategy: "serial limit", Pipelines: n, Transport: transport, Ratio: 1}
 	if err := s.reset(); err != nil {
@@ -142,7 +143,8 @@ func (s *site) serial(transport string, n int, edit time.Duration) (contest, err
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	seconds := fmt.Sprint(edit.Seconds())
-	// The clones share one folder of objects, so that making them costs no disk; a fetch costs the same.
+	// The clones share one folder of objects, so that making them costs no disk; a fetch costs the
+	// same.
 	if _, err := s.bash(ctx, nil, `mkdir -p w && git clone -q "$1" -b main w/clone`, s.urls[transport]); err != nil {
 		return c, err
 	}

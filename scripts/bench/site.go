@@ -21,8 +21,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// site is where scripts are measured: a folder with a repository, servers for it, a Redis, and an environment that knows nothing of
-// the machine.
+// site is where scripts are measured: a folder with a repository, servers for it, a Redis, and an
+// environment that knows nothing of the machine.
 type site struct {
 	dir  string
 	env  []string
@@ -32,7 +32,8 @@ type site struct {
 	requests atomic.Int64 // over http
 }
 
-// newSite has a repository of so many megabytes, in files of 100 KB that cannot be compressed. binary is that of git-gitops.
+// newSite has a repository of so many megabytes, in files of 100 KB that cannot be compressed.
+// binary is that of git-gitops.
 func newSite(binary string, megabytes int, transports ...string) (s *site, err error) {
 	dir, err := os.MkdirTemp("", "gitops-bench-")
 	if err != nil {
@@ -124,7 +125,8 @@ func (s *site) pushes() int {
 	return strings.Count(string(log), "\n")
 }
 
-// bash runs a script in the site's folder and returns what it said on stderr. more are further variables.
+// bash runs a script in the site's folder and returns what it said on stderr. more are further
+// variables.
 func (s *site) bash(ctx context.Context, more []string, script string, args ...string) (said string, err error) {
 	cmd := exec.CommandContext(ctx, "bash", append([]string{"-c", script + "\nexit $?", "bash"}, args...)...) //nolint:gosec // our own scripts; bash must stay, or we would be the session
 	cmd.Dir, cmd.Env = s.dir, append(append([]string{}, s.env...), more...)

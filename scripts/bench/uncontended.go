@@ -20,8 +20,8 @@ type pair struct {
 	Ratio     float64 `json:"ratio"`
 }
 
-// uncontendedCommand measures one pipeline alone: clone, edit, commit, push. Each round runs git and git gitops, in turns; the ratio is
-// the median of the rounds' ratios.
+// uncontendedCommand measures one pipeline alone: clone, edit, commit, push. Each round runs git
+// and git gitops, in turns; the ratio is the median of the rounds' ratios.
 func uncontendedCommand(args []string) error {
 	flags := flag.NewFlagSet("uncontended", flag.ExitOnError)
 	binary := flags.String("binary", "bin/git-gitops", "the `FILE` of git-gitops, which must have that name")

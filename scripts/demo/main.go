@@ -1,8 +1,11 @@
-// Command demo shows what git-gitops is for, in a few seconds and with nothing installed but Go and git.
+// Command demo shows what git-gitops is for, in a few seconds and with nothing installed but Go and
+// git.
 //
-// It runs the same pipeline 8 times at once against one branch of a repository in a temporary folder: with plain git, with plain git
-// in a rebase-and-retry loop, and with every git replaced by git gitops. The lock is kept on an embedded Redis, unless REDIS_* is set.
-// It ends with a table, and with exit code 1 if git gitops did not keep its promise: all pipelines land, nothing is rejected or lost.
+// It runs the same pipeline 8 times at once against one branch of a repository in a temporary
+// folder: with plain git, with plain git in a rebase-and-retry loop, and with every git replaced by
+// git gitops. The lock is kept on an embedded Redis, unless REDIS_* is set. It ends with a table,
+// and with exit code 1 if git gitops did not keep its promise: all pipelines land, nothing is
+// rejected or lost.
 package main
 
 import (

@@ -1,4 +1,5 @@
-// Command man prints the manual page git-gitops(1) in roff, for the version that its argument names.
+// Command man prints the manual page git-gitops(1) in roff, for the version that its argument
+// names.
 package main
 
 import (

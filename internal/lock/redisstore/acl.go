@@ -57,9 +57,9 @@ func allCommands() []string {
 	return commands
 }
 
-// ACL is the rule of a user who may do what a Store with these options does in a role, and nothing else, for
-// ACL SETUSER of Redis 6.2 or newer (redis.io/docs "ACL"). verbatim are the keys of locks that have one of
-// their own. The user's passwords are left as they are.
+// ACL is the rule of a user who may do what a Store with these options does in a role, and nothing
+// else, for ACL SETUSER of Redis 6.2 or newer (redis.io/docs "ACL"). verbatim are the keys of locks
+// that have one of their own. The user's passwords are left as they are.
 func ACL(role Role, o Options, verbatim ...string) []string {
 	list, few := roleCommands[role]
 	if !few {

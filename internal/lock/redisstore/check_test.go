@@ -12,8 +12,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// TestCheck: only what the present holder, or one who shares its lock, has declared may in, to the letter. What another declares,
-// or what was declared under an earlier grant, counts for nothing.
+// TestCheck: only what the present holder, or one who shares its lock, has declared may in, to the
+// letter. What another declares, or what was declared under an earlier grant, counts for nothing.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)

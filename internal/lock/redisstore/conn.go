@@ -18,9 +18,9 @@ const (
 	lastWords = 100 * time.Millisecond
 )
 
-// conn is a connection that remembers the server's first words. One that takes no more clients, or none from
-// elsewhere, says so and closes; the client takes that for its answer to HELLO, goes on, and then finds a closed
-// connection.
+// conn is a connection that remembers the server's first words. One that takes no more clients, or
+// none from elsewhere, says so and closes; the client takes that for its answer to HELLO, goes on,
+// and then finds a closed connection.
 type conn struct {
 	net.Conn
 	certificate *atomic.Bool // whether the server asked for ours; nil without TLS
@@ -30,7 +30,8 @@ type conn struct {
 	heard int    // bytes in all
 }
 
-// plainConn is a conn that the client may look at for a close by the server before it uses it again.
+// plainConn is a conn that the client may look at for a close by the server before it uses it
+// again.
 type plainConn struct {
 	*conn
 	syscall.Conn

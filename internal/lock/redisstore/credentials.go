@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// credentials are a user and a password that is read again for each login, so that one that is changed while a
-// command waits, or a keeper lives, is noticed.
+// credentials are a user and a password that is read again for each login, so that one that is
+// changed while a command waits, or a keeper lives, is noticed.
 type credentials struct {
 	user string
 	read func() (string, error)

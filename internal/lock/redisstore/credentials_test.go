@@ -12,8 +12,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// TestReadPassword: a password that is changed while a store is open is read again, at a login and when one is refused.
-// Until the file has the new one a waiter goes on.
+// TestReadPassword: a password that is changed while a store is open is read again, at a login and
+// when one is refused. Until the file has the new one a waiter goes on.
 func TestReadPassword(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)

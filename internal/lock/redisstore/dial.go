@@ -24,7 +24,8 @@ func (e *handshakeError) Error() string {
 
 func (e *handshakeError) Unwrap() error { return e.err }
 
-// dialer makes connections. One can be begun before it is asked for, which saves the time of the first one's handshakes.
+// dialer makes connections. One can be begun before it is asked for, which saves the time of the
+// first one's handshakes.
 type dialer struct {
 	tls *tls.Config // nil: no TLS
 
@@ -43,7 +44,8 @@ type dialed struct {
 	at   time.Time
 }
 
-// earlyLife is how long a connection that was begun is trusted. A server, or what stands between, closes one that nobody uses.
+// earlyLife is how long a connection that was begun is trusted. A server, or what stands between,
+// closes one that nobody uses.
 const earlyLife = 5 * time.Second
 
 // begin starts to connect.
@@ -107,7 +109,8 @@ func hangUp(early chan dialed) {
 	}
 }
 
-// connect shakes hands by itself, so that trouble with TLS can be told from trouble with the network.
+// connect shakes hands by itself, so that trouble with TLS can be told from trouble with the
+// network.
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -143,8 +146,8 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 // nextAddress is how long an address of a name has before the next one is tried beside it.
 const nextAddress = 300 * time.Millisecond
 
-// reach connects to the first address of a name that answers. One that swallows packets must not take all the time,
-// and net.Dialer gives each two seconds, which is all there is.
+// reach connects to the first address of a name that answers. One that swallows packets must not
+// take all the time, and net.Dialer gives each two seconds, which is all there is.
 func (d *dialer) reach(ctx context.Context, network, addr string) (net.Conn, error) {
 	dial, lookup := d.dialOne, d.lookup
 	if dial == nil {

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestDial_old: a connection that was begun long ago, and may have been closed since, is not used, and neither is a failure.
+// TestDial_old: a connection that was begun long ago, and may have been closed since, is not used,
+// and neither is a failure.
 func TestDial_old(t *testing.T) {
 	t.Parallel()
 	server, err := net.Listen("tcp", "127.0.0.1:0")
@@ -37,7 +38,8 @@ func TestDial_old(t *testing.T) {
 	}
 }
 
-// TestReach: an address that swallows packets, or refuses, leaves the time to try the others of its name.
+// TestReach: an address that swallows packets, or refuses, leaves the time to try the others of its
+// name.
 func TestReach(t *testing.T) {
 	t.Parallel()
 	swallow := func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }

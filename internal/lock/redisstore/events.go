@@ -14,7 +14,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-// Event is something that happened to a lock. Anybody may have written it, so its type may be any text.
+// Event is something that happened to a lock. Anybody may have written it, so its type may be any
+// text.
 type Event struct {
 	ID       string    // of the stream entry: milliseconds of the server's clock, and a number
 	Time     time.Time // by the server's clock
@@ -77,8 +78,8 @@ func (s *Store) eventsOf(ctx context.Context, ids []string, from string) ([]Even
 	return all, nil
 }
 
-// GoneBefore is the event of the hold before the one with a fence, when that hold ended because none of the
-// holder's processes was there.
+// GoneBefore is the event of the hold before the one with a fence, when that hold ended because
+// none of the holder's processes was there.
 func (s *Store) GoneBefore(ctx context.Context, k lock.Key, f lock.Fence) (e Event, found bool, err error) {
 	const most = 100 // since then
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)

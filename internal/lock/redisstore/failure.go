@@ -47,7 +47,8 @@ func (s *Store) failure(err error) error {
 		return err
 	}
 	e := &lock.StoreError{Failure: lock.Refused, Addr: s.addr, Err: err, Ambiguous: true}
-	// What was refused may have been refused in the middle. Only without a connection nothing was sent.
+	// What was refused may have been refused in the middle. Only without a connection nothing was
+	// sent.
 	defer func() { e.Ambiguous = e.Ambiguous && s.shaken.Load() }()
 
 	asked := s.asked(err)
@@ -134,7 +135,8 @@ func (s *Store) loginRefused(err error) bool {
 	return s.credentials != nil && errors.As(err, &reply) && replyFailure(reply.Error()) == lock.AuthFailed && s.credentials.changed()
 }
 
-// asked is what the sentinels answered when none could name the master, each answer once; nil when err is something else.
+// asked is what the sentinels answered when none could name the master, each answer once; nil when
+// err is something else.
 func (s *Store) asked(err error) error {
 	var all interface{ Unwrap() []error }
 	switch {
@@ -190,8 +192,8 @@ func replyFailure(text string) lock.Failure {
 	return lock.Refused
 }
 
-// isTLS finds an error of TLS that came after the handshake: in version 1.3 that is when a server tells what it
-// has against the client's certificate.
+// isTLS finds an error of TLS that came after the handshake: in version 1.3 that is when a server
+// tells what it has against the client's certificate.
 func isTLS(err error) bool {
 	var (
 		record tls.RecordHeaderError
@@ -200,7 +202,8 @@ func isTLS(err error) bool {
 	return errors.As(err, &record) || errors.As(err, &op) && op.Op == tlsAlert
 }
 
-// tlsAlert is the Op of an alert that the server sent. The alert's own type is hidden in crypto/tls, which leaves its text.
+// tlsAlert is the Op of an alert that the server sent. The alert's own type is hidden in
+// crypto/tls, which leaves its text.
 const tlsAlert = "remote error"
 
 func tlsFailure(err error) lock.Failure {

@@ -27,8 +27,8 @@ import (
 
 const secret = "s3cret-pass"
 
-// checkFailure asks for the lock and compares what kind of trouble that is. It must be told fast, as at a
-// first contact, and without the password.
+// checkFailure asks for the lock and compares what kind of trouble that is. It must be told fast,
+// as at a first contact, and without the password.
 func checkFailure(t *testing.T, o redisstore.Options, want lock.Failure) {
 	t.Helper()
 	store := open(t, o)

@@ -18,9 +18,9 @@ type freezeText struct {
 	Reason string      `json:"reason,omitempty"`
 }
 
-// Freeze has nobody granted a lock for a time, nor the narrower ones in its branch, nor those of a whole
-// repository. The present holders go on. The answer is what the request names, and then what it froze with
-// that; a freeze that is there already is replaced.
+// Freeze has nobody granted a lock for a time, nor the narrower ones in its branch, nor those of a
+// whole repository. The present holders go on. The answer is what the request names, and then what
+// it froze with that; a freeze that is there already is replaced.
 func (s *Store) Freeze(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen, error) {
 	text, err := json.Marshal(freezeText{By: r.By, Reason: r.Reason})
 	if err != nil {
@@ -50,8 +50,8 @@ func (s *Store) Thaw(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen, 
 	return s.freezeBelow(ctx, []lock.Frozen{first.Frozen}, "thaw", r, 0, "", 0)
 }
 
-// freezeBelow freezes or thaws every lock of which there is a key and that a lock stands for. One without a
-// key asks by itself when it is first used.
+// freezeBelow freezes or thaws every lock of which there is a key and that a lock stands for. One
+// without a key asks by itself when it is first used.
 func (s *Store) freezeBelow(ctx context.Context, all []lock.Frozen, do string, r lock.FreezeRequest, until int64, text string, since int64) ([]lock.Frozen, error) {
 	k := r.Key
 	scope, begin := lock.ItsBranch, k.ID()+":"

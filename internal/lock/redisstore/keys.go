@@ -36,8 +36,8 @@ const defaultPrefix = "gitops"
 //	P:offers:{ID}        hash: the commits that waiters offer to the push of the holder (see lua/offer.lua)
 //	P:blocked:{TOKEN}    what the script of a hold waits for (JSON), expiring
 //
-// P is the prefix, defaultPrefix unless configured. A verbatim key with a hash tag of its own, as a{TAG}b, has
-// {TAG}:a{TAG}b in place of {ID}.
+// P is the prefix, defaultPrefix unless configured. A verbatim key with a hash tag of its own, as
+// a{TAG}b, has {TAG}:a{TAG}b in place of {ID}.
 type layout struct{ prefix string }
 
 func newLayout(prefix string) layout {
@@ -113,7 +113,8 @@ func (l layout) lock(tag, name string) lock.Key {
 	return lock.Key{Verbatim: name}
 }
 
-// tagged is what the keys of one lock have in common: its hash tag, and what else tells it from others.
+// tagged is what the keys of one lock have in common: its hash tag, and what else tells it from
+// others.
 func tagged(k lock.Key) string {
 	id := k.ID()
 	if _, rest, ok := strings.Cut(k.Verbatim, "{"); ok {

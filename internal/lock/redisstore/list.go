@@ -21,7 +21,8 @@ func (s *Store) Inspect(ctx context.Context, k lock.Key) (lock.State, error) {
 	return state, err
 }
 
-// List reads every lock that is held, waited for or frozen, sorted by key. It scans the keys in small steps.
+// List reads every lock that is held, waited for or frozen, sorted by key. It scans the keys in
+// small steps.
 func (s *Store) List(ctx context.Context) ([]lock.State, error) {
 	ids, err := s.ids(ctx, "[lmqf]?[cteo]*", "") // lock, meta, queue, frozen
 	if err != nil {
@@ -46,7 +47,8 @@ func (s *Store) List(ctx context.Context) ([]lock.State, error) {
 	return states, nil
 }
 
-// inspectSome reads a few locks by what their keys have in common, in one round trip. The script must be loaded.
+// inspectSome reads a few locks by what their keys have in common, in one round trip. The script
+// must be loaded.
 func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
@@ -83,8 +85,8 @@ func (s *Store) inspectSome(ctx context.Context, ids []string) ([]lock.State, er
 	return states, nil
 }
 
-// ids are what the keys of one lock have in common, of all locks that have a key of a kind, which is a pattern, and
-// whose ID begins so.
+// ids are what the keys of one lock have in common, of all locks that have a key of a kind, which
+// is a pattern, and whose ID begins so.
 func (s *Store) ids(ctx context.Context, kind, begin string) ([]string, error) {
 	seen := map[string]bool{}
 	scan := func(ctx context.Context, c redis.UniversalClient) error {

@@ -10,7 +10,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// A thousand locks with five waiters each are all listed, and no step of that blocks Redis for others.
+// A thousand locks with five waiters each are all listed, and no step of that blocks Redis for
+// others.
 func TestStore_List_many(t *testing.T) {
 	server := redistest.Start(t, "--slowlog-log-slower-than", "10000") // 10 ms
 	client := server.Client(t)

@@ -12,7 +12,8 @@ import (
 
 var _ lock.Offers = (*Store)(nil)
 
-// offers runs the script that keeps offers. Beside the lock's own keys it touches those of the tokens.
+// offers runs the script that keeps offers. Beside the lock's own keys it touches those of the
+// tokens.
 func (s *Store) offers(ctx context.Context, k lock.Key, t lock.Token, tokens []lock.Token, do string, more ...any) (any, error) {
 	keys := []string{s.layout.offers(k)}
 	for _, token := range tokens {

@@ -31,8 +31,8 @@ type Node struct {
 	Info  map[string]string    // fields of INFO (redis.io/commands/info)
 	Save  string               // when it makes snapshots, "" for never (CONFIG GET save)
 
-	// Refused are the commands that it would not answer, to us or at all: PING, TIME, INFO, ACL WHOAMI,
-	// CONFIG GET. The fields that they would fill are zero.
+	// Refused are the commands that it would not answer, to us or at all: PING, TIME, INFO, ACL
+	// WHOAMI, CONFIG GET. The fields that they would fill are zero.
 	Refused []string
 }
 
@@ -159,7 +159,8 @@ func parseInfo(text string) map[string]string {
 }
 
 // Probe leads a lock that nobody else knows through its whole life, with a holder and a waiter, and
-// leaves nothing behind. The error joins one for each thing that the server does not allow or cannot do.
+// leaves nothing behind. The error joins one for each thing that the server does not allow or
+// cannot do.
 func (s *Store) Probe(ctx context.Context) error {
 	holder, waiter := lock.NewToken(), lock.NewToken()
 	key := lock.Key{Repo: "doctor.invalid/" + string(holder[:8]), Branch: "probe"}
@@ -227,8 +228,8 @@ func (s *Store) ProbePresence(ctx context.Context) error {
 	return err
 }
 
-// ProbeCheck tries what the hook of a git server asks. It leaves one small key behind, which expires: a server's user may
-// delete nothing.
+// ProbeCheck tries what the hook of a git server asks. It leaves one small key behind, which
+// expires: a server's user may delete nothing.
 func (s *Store) ProbeCheck(ctx context.Context) error {
 	k := lock.Key{Repo: "doctor.invalid/server", Branch: "probe"}
 	_, err := s.Check(ctx, k, lock.Update{Ref: "refs/heads/probe"}, time.Minute)

@@ -1,5 +1,5 @@
-// Package redisstore keeps locks on Redis: one Lua script for each step, with the server's TIME as the
-// only clock.
+// Package redisstore keeps locks on Redis: one Lua script for each step, with the server's TIME as
+// the only clock.
 package redisstore
 
 import (
@@ -29,8 +29,8 @@ const (
 	firstTimeout = 2500 * time.Millisecond
 	// dialSlack leaves the dialer time to say what went wrong before the client gives up on it.
 	dialSlack = 250 * time.Millisecond
-	// leastWait is the shortest that a waiter blocks: zero is without end, and so is 0.001 for Redis before 7.0.8
-	// (redis/redis#11687).
+	// leastWait is the shortest that a waiter blocks: zero is without end, and so is 0.001 for
+	// Redis before 7.0.8 (redis/redis#11687).
 	leastWait     = 10 * time.Millisecond
 	answerTimeout = 5 * time.Second
 	// endedFor is how long an ended token is remembered: longer than any command is under way.
@@ -40,15 +40,16 @@ const (
 	inspectStep = 50
 	// confirmTimeout is how long replicas may take to confirm a lock.
 	confirmTimeout = time.Second
-	// wakeTimeout is how late the answer of a blocked command may be. A waiter whose connection has died without a
-	// word is then back within its lock.Life, and keeps its place.
+	// wakeTimeout is how late the answer of a blocked command may be. A waiter whose connection has
+	// died without a word is then back within its lock.Life, and keeps its place.
 	wakeTimeout = 2 * time.Second
 	// reloadTimeout and reloads bound a look at who has which slots of a Cluster now.
 	reloadTimeout = 500 * time.Millisecond
 	reloads       = 3
 )
 
-// Options say where the store is. Exactly one of a single address, SentinelMaster, or Cluster counts.
+// Options say where the store is. Exactly one of a single address, SentinelMaster, or Cluster
+// counts.
 type Options struct {
 	Network string   // "tcp" or "unix"; "" is tcp
 	Addrs   []string // required: host:port, or the path of a socket
@@ -154,8 +155,9 @@ func (s *Store) Close() error {
 	return s.client.Close()
 }
 
-// Connect begins to connect, so that this is done when the store is first used, and says nothing when it fails: that is told then. Where the
-// servers are to be asked for the right one first, it does nothing.
+// Connect begins to connect, so that this is done when the store is first used, and says nothing
+// when it fails: that is told then. Where the servers are to be asked for the right one first, it
+// does nothing.
 func (s *Store) Connect() {
 	if c, ok := s.client.(*redis.Client); ok && c.Options().Addr != "FailoverClient" {
 		s.dialer.begin(c.Options().Network, c.Options().Addr)
@@ -202,8 +204,8 @@ func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, e
 	}
 }
 
-// tryAcquire is one try, with the freezes of what the lock is part of, nil if they were not asked for. ask
-// says that they must be.
+// tryAcquire is one try, with the freezes of what the lock is part of, nil if they were not asked
+// for. ask says that they must be.
 func (s *Store) tryAcquire(ctx context.Context, r lock.Request, above *freezesAbove) (a lock.Attempt, ask bool, err error) {
 	var held, group string
 	if r.HeldBy != "" {
@@ -251,8 +253,8 @@ func (s *Store) tryAcquire(ctx context.Context, r lock.Request, above *freezesAb
 	}
 }
 
-// confirm waits until enough replicas have the lock that was just granted. Every error is Ambiguous, so that
-// the lock is given back.
+// confirm waits until enough replicas have the lock that was just granted. Every error is
+// Ambiguous, so that the lock is given back.
 func (s *Store) confirm(ctx context.Context, k lock.Key) error {
 	if s.minReplicas == 0 {
 		return nil
@@ -276,7 +278,8 @@ func (s *Store) confirm(ctx context.Context, k lock.Key) error {
 	return err
 }
 
-// replicas is how many have a lock that we hold, as far as is known within the time that they are given.
+// replicas is how many have a lock that we hold, as far as is known within the time that they are
+// given.
 func (s *Store) replicas(ctx context.Context, k lock.Key) (int, error) {
 	node := s.client
 	if cluster, ok := s.client.(*redis.ClusterClient); ok { // WAIT has no key to be routed by
@@ -406,8 +409,8 @@ func (s *Store) release(ctx context.Context, k lock.Key, t lock.Token, how, reco
 	return lock.ReleaseResult(n), nil
 }
 
-// Break ends the hold of a holder that was seen, for everybody who shares it. by is who does it, and
-// why is told to the holder. It is NotHeld when that holder does not have the lock any more.
+// Break ends the hold of a holder that was seen, for everybody who shares it. by is who does it,
+// and why is told to the holder. It is NotHeld when that holder does not have the lock any more.
 func (s *Store) Break(ctx context.Context, k lock.Key, holder lock.Token, by lock.Record, why string) (lock.ReleaseResult, error) {
 	how := fmt.Sprintf("%s by %s@%s at %s", lock.EndedByBreak, by.User, by.Host, time.Now().UTC().Format(time.RFC3339))
 	if why != "" {
@@ -449,8 +452,8 @@ func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error)
 	return renewal, s.confirm(ctx, r.Key) // a grant like any other, also when we ask for the second time
 }
 
-// Check asks for a server whether the holder of a lock has declared an update. If so, the lease lasts for
-// least from now on, so that it does not end while the server works.
+// Check asks for a server whether the holder of a lock has declared an update. If so, the lease
+// lasts for least from now on, so that it does not end while the server works.
 func (s *Store) Check(ctx context.Context, k lock.Key, u lock.Update, least time.Duration) (lock.Permit, error) {
 	reply, err := s.run(ctx, checkScript, k, "", 0, u.Ref, u.Old, u.New, least.Milliseconds())
 	if err != nil {

@@ -357,7 +357,8 @@ func TestStore_cluster(t *testing.T) {
 	}
 }
 
-// What is sent over a connection is HELLO, SELECT where it is needed, and our own commands; nothing of it is an error.
+// What is sent over a connection is HELLO, SELECT where it is needed, and our own commands; nothing
+// of it is an error.
 func TestStore_recorded(t *testing.T) {
 	server := redistest.Start(t)
 	client := server.Client(t)
@@ -396,8 +397,8 @@ func TestStore_recorded(t *testing.T) {
 			release(t, waiting, waiter, lock.Freed)
 
 			want := [][]string{
-				// Acquire, of a lock that is used for the first time and may have missed a freeze of the
-				// repository; renew, release, each for the first time.
+				// Acquire, of a lock that is used for the first time and may have missed a freeze
+				// of the repository; renew, release, each for the first time.
 				{"evalsha", "eval", "hget", "evalsha", "hget", "evalsha", "eval", "evalsha", "eval"},
 				{"evalsha", "blpop", "evalsha", "evalsha"},
 			}
@@ -429,7 +430,8 @@ func TestStore_recorded(t *testing.T) {
 	}
 }
 
-// commands takes apart what a client sent: arrays of strings (redis.io/docs "Redis serialization protocol").
+// commands takes apart what a client sent: arrays of strings (redis.io/docs "Redis serialization
+// protocol").
 func commands(t *testing.T, sent string) (all []string) {
 	t.Helper()
 	r := strings.NewReader(sent)

@@ -114,9 +114,9 @@ func (s *Store) runWith(ctx context.Context, script func() *redis.Script, k lock
 	return a.reply, s.newer(a.reply)
 }
 
-// lookAgain asks a Cluster that has failed us who has which slots now. By itself the client does so only when a node tells it
-// that it is the wrong one, which a dead one does not. It asks one node at a time, by chance: one that does not answer is asked
-// no longer than a moment.
+// lookAgain asks a Cluster that has failed us who has which slots now. By itself the client does so
+// only when a node tells it that it is the wrong one, which a dead one does not. It asks one node
+// at a time, by chance: one that does not answer is asked no longer than a moment.
 func (s *Store) lookAgain(ctx context.Context) {
 	cluster, ok := s.client.(*redis.ClusterClient)
 	s.mu.Lock()
@@ -149,11 +149,12 @@ func (s *Store) wasContacted() bool {
 	return s.contacted
 }
 
-// scriptPlace is where in which script Redis 7 met an error (luaError and ACL checks in script_lua.c), and Redis 6. They
-// do not name the command.
+// scriptPlace is where in which script Redis 7 met an error (luaError and ACL checks in
+// script_lua.c), and Redis 6. They do not name the command.
 const scriptPlace = ` ?script: ([0-9a-f]{40}), on @user_script:(\d+)\.?|\(call to f_([0-9a-f]{40})\): @user_script:(\d+): `
 
-// placed adds the line of the script, which shows the command, to an error that Redis met in one of ours.
+// placed adds the line of the script, which shows the command, to an error that Redis met in one of
+// ours.
 func placed(text string) string {
 	pattern := regexp.MustCompile(scriptPlace) // not before: every git command would pay
 	place := pattern.FindStringSubmatch(text)

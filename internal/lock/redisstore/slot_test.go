@@ -20,8 +20,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// moveSlot gives a slot to another primary, key by key, as redis-cli --cluster reshard does, with a pause after
-// each step.
+// moveSlot gives a slot to another primary, key by key, as redis-cli --cluster reshard does, with a
+// pause after each step.
 func moveSlot(ctx context.Context, slot int64, from, to *redis.Client, host, port string, pause time.Duration) error {
 	id := func(c *redis.Client) (string, error) { return c.Do(ctx, "cluster", "myid").Text() }
 	source, err := id(from)
@@ -73,8 +73,8 @@ func twoPrimaries(t *testing.T, all *redistest.Topology, key string) (from, to *
 	return nil, nil
 }
 
-// TestSlot_moves: while the slot of a lock moves to and fro, key by key, those who use the lock wait, none of them
-// fails, no two hold it, and none is left with a lock that nobody knows of.
+// TestSlot_moves: while the slot of a lock moves to and fro, key by key, those who use the lock
+// wait, none of them fails, no two hold it, and none is left with a lock that nobody knows of.
 func TestSlot_moves(t *testing.T) {
 	t.Parallel()
 	all := redistest.Cluster(t)
@@ -195,7 +195,8 @@ func TestSlot_halfMoved(t *testing.T) {
 	})
 }
 
-// The keys of a lock whose own key has a hash tag lie in the slot of that tag, and it is listed by its name.
+// The keys of a lock whose own key has a hash tag lie in the slot of that tag, and it is listed by
+// its name.
 func TestStore_verbatimTag(t *testing.T) {
 	server := redistest.Start(t, "--cluster-enabled", "yes")
 	client := server.Client(t)

@@ -98,8 +98,8 @@ func (s *Store) subscribe(ctx context.Context, k lock.Key, holder lock.Token) (*
 	return sub, nil
 }
 
-// identify is which server is at the other end, in the words of the scripts, and the command by which it
-// subscribes to what they count.
+// identify is which server is at the other end, in the words of the scripts, and the command by
+// which it subscribes to what they count.
 func (s *subscription) identify(ctx context.Context) (server, command string, err error) {
 	general, err := s.conn.Info(ctx, "server").Result()
 	if err != nil {
@@ -120,8 +120,8 @@ func (s *subscription) identify(ctx context.Context) (server, command string, er
 	return run["run_id"] + " " + repl, command, nil
 }
 
-// ask is a command that a subscribed connection may send. The client's own PubSub would connect again
-// by itself, and nobody would know to which server.
+// ask is a command that a subscribed connection may send. The client's own PubSub would connect
+// again by itself, and nobody would know to which server.
 func (s *subscription) ask(ctx context.Context, words ...any) ([]any, error) {
 	cmd := redis.NewSliceCmd(ctx, words...)
 	err := s.conn.Process(ctx, cmd)

@@ -27,8 +27,9 @@ var topologies = map[string]func(*testing.T) (*redistest.Topology, redisstore.Op
 	},
 }
 
-// TestTopology_failover: a holder keeps its lock, and waiters keep their places, over a primary that is killed, one that is
-// stopped, and one that is asked to make room. One failover after the other, in the same processes.
+// TestTopology_failover: a holder keeps its lock, and waiters keep their places, over a primary
+// that is killed, one that is stopped, and one that is asked to make room. One failover after the
+// other, in the same processes.
 func TestTopology_failover(t *testing.T) {
 	for name, start := range topologies {
 		t.Run(name, func(t *testing.T) {
@@ -146,9 +147,9 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 	}
 	t.Logf("%s: granted to %v, longest hand-over %s", how, order, longest.Round(time.Millisecond))
 
-	// What cannot be promised: that a primary which is just made keeps all that was written to it (two sentinels may each make
-	// one), and that the first of those who block on a silent node of a Cluster, which nobody tells them, finds out in time for
-	// its turn.
+	// What cannot be promised: that a primary which is just made keeps all that was written to it
+	// (two sentinels may each make one), and that the first of those who block on a silent node of
+	// a Cluster, which nobody tells them, finds out in time for its turn.
 	patiently("there is one primary", func() bool { now = all.Primary(of("lock")); return now != nil })
 	acquired := 0
 	for _, e := range now.Client(t).XRange(ctx, of("events"), "-", "+").Val() {
@@ -171,8 +172,8 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 	}
 }
 
-// TestTopology_presence: on Sentinel and a Cluster a holder that lives is not judged gone by a failover, and is
-// seen at the new primary; when it ends then, the next in line gets the lock.
+// TestTopology_presence: on Sentinel and a Cluster a holder that lives is not judged gone by a
+// failover, and is seen at the new primary; when it ends then, the next in line gets the lock.
 func TestTopology_presence(t *testing.T) {
 	for name, start := range topologies {
 		t.Run(name, func(t *testing.T) {
@@ -236,8 +237,8 @@ func TestTopology_presence(t *testing.T) {
 			default:
 			}
 
-			// It ends. If the sentinels make another primary just then, that one counts no claim of it: the
-			// overdue renewal, for which the test does not wait, ends the hold there.
+			// It ends. If the sentinels make another primary just then, that one counts no claim of
+			// it: the overdue renewal, for which the test does not wait, ends the hold there.
 			stop()
 			lease.Leave()
 			patiently("the next one has the lock", func() bool {

@@ -1,10 +1,12 @@
-// Command rivals measures the hand-off of other locks in the way of "bench handoff", for comparison: from the return of the release to
-// the return of the next acquire, with so many waiting. It is a module of its own, so that nothing of it comes into git-gitops.
+// Command rivals measures the hand-off of other locks in the way of "bench handoff", for
+// comparison: from the return of the release to the return of the next acquire, with so many
+// waiting. It is a module of its own, so that nothing of it comes into git-gitops.
 //
 //	rivals [-waiters 1,10,100] [-rounds 50] [-json]
 //
-// The others run with their own defaults. blpop is a token that is passed through a list, the floor of what Redis can do; flock is the
-// kernel's, on one machine; etcd takes part when there is a program etcd.
+// The others run with their own defaults. blpop is a token that is passed through a list, the floor
+// of what Redis can do; flock is the kernel's, on one machine; etcd takes part when there is a
+// program etcd.
 package main
 
 import (
@@ -37,7 +39,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// held is how long each holder keeps the lock, so that all others come to rest; enough for those who poll, too.
+// held is how long each holder keeps the lock, so that all others come to rest; enough for those
+// who poll, too.
 const held = 5 * time.Millisecond
 
 // acquire waits for a lock and returns what releases it.
@@ -131,7 +134,8 @@ func run() (err error) {
 	return t.Flush()
 }
 
-// measure has n waiters queue for a lock, each a client of its own, and hands it on: who has released queues again.
+// measure has n waiters queue for a lock, each a client of its own, and hands it on: who has
+// released queues again.
 func measure(client func() (acquire, func(), error), n, rounds int, admin *redis.Client) (result, error) {
 	type grant struct {
 		at      time.Time

@@ -1,5 +1,6 @@
-// Command check holds the files of the kits against the schemas that Tekton and Argo publish in their Go modules. A
-// field that a schema does not know is an error. Run it in this folder: go run .
+// Command check holds the files of the kits against the schemas that Tekton and Argo publish in
+// their Go modules. A field that a schema does not know is an error. Run it in this folder: go run
+// .
 package main
 
 import (
@@ -85,7 +86,8 @@ func check(file, module, schemaFile, definition string) error {
 	return compiled.Validate(object)
 }
 
-// permit lets anything pass for a type that the file does not define, or that is written in several ways.
+// permit lets anything pass for a type that the file does not define, or that is written in several
+// ways.
 func permit(definitions map[string]any, in any) {
 	switch v := in.(type) {
 	case map[string]any:

@@ -1,12 +1,14 @@
 -- Takes the lock, or a place in the queue.
--- ARGV: 7 ttl, ms  8 ticket or 0  9 record  10 first position in the queue  11 the holder that was seen last,
--- or empty  12 for how long it may still be believed in, ms  13 its record
--- 14 queue, or skip: take no place in the queue  15 group, or empty: of those who wait in it only the newest
--- stays  16 head start, ms  17 when this wait began, by our clock, or 0
--- 18 whether 19 and 20 are known: the freezes of the repository and of the branch that this lock is part of
--- Returns {1, fence, whether a server asks what is declared}, {0, position, ticket, holder, whether the holder is
--- there, freeze, when the wait began}, {-1, how} when the token was ended before, {-3, waiters, holder, whether
--- the holder is there, freeze} when it skips, or {-4} when this lock may have missed a freeze: ask, and come again.
+-- ARGV: 7 ttl, ms  8 ticket or 0  9 record  10 first position in the queue  11 the holder that was
+-- seen last, or empty  12 for how long it may still be believed in, ms  13 its record
+-- 14 queue, or skip: take no place in the queue  15 group, or empty: of those who wait in it only
+-- the newest stays  16 head start, ms  17 when this wait began, by our clock, or 0
+-- 18 whether 19 and 20 are known: the freezes of the repository and of the branch that this lock is
+-- part of
+-- Returns {1, fence, whether a server asks what is declared}, {0, position, ticket, holder, whether
+-- the holder is there, freeze, when the wait began}, {-1, how} when the token was ended before,
+-- {-3, waiters, holder, whether the holder is there, freeze} when it skips, or {-4} when this lock
+-- may have missed a freeze: ask, and come again.
 local TTL, TICKET, RECORD, POSITION = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local HOLDER, BELIEVED, HELD = ARGV[11], tonumber(ARGV[12]), ARGV[13]
 local POLICY, GROUP, HEAD, ARRIVED, ASKED = ARGV[14], ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17]), ARGV[18]
@@ -56,9 +58,9 @@ end
 
 local ticket = tonumber(redis.call('ZSCORE', QUEUE, TOKEN) or '')
 
--- A ticket that is gone, with the lock and its fence, means that the server lost its data. The holder
--- does not know that yet, and has the lock for as long as it may be believed in. If another was granted it
--- since we looked, that one takes it back with its next renewal.
+-- A ticket that is gone, with the lock and its fence, means that the server lost its data. The
+-- holder does not know that yet, and has the lock for as long as it may be believed in. If another
+-- was granted it since we looked, that one takes it back with its next renewal.
 if not owner and not ticket and TICKET ~= 0 and BELIEVED > 0 and redis.call('EXISTS', FENCE) == 0
 	and not how_ended(HOLDER) then
 	redis.call('HSET', META, 'version', PROTOCOL, 'owner', HOLDER, 'fence', int(KNOWN), 'since', int(NOW),

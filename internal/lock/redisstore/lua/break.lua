@@ -1,7 +1,8 @@
 -- Ends somebody else's hold, and that of all who share it: the lock passes to the next in line.
--- KEYS: 10 operator, which is never written: a user of Redis who may not touch it cannot break a lock
--- ARGV: 7 the token that was seen to hold it  8 how it ended, with who did it and why  9 record of who
--- does it  10 why
+-- KEYS: 10 operator, which is never written: a user of Redis who may not touch it cannot break a
+-- lock
+-- ARGV: 7 the token that was seen to hold it  8 how it ended, with who did it and why  9 record of
+-- who does it  10 why
 -- Returns 0 when that holder does not have it any more, else 1 freed, 2 handed over.
 FREEING = true
 local HOLDER, HOW = ARGV[7], ARGV[8]

@@ -1,6 +1,6 @@
--- Tells a server whether the holder, or one who shares its lock, has declared an update, and then keeps the
--- lock for as long as the server may work. From then on renewals say that a server asks. What was declared
--- goes with the grant or the share under which it was declared.
+-- Tells a server whether the holder, or one who shares its lock, has declared an update, and then
+-- keeps the lock for as long as the server may work. From then on renewals say that a server asks.
+-- What was declared goes with the grant or the share under which it was declared.
 -- ARGV: 7 ref  8 old object id  9 new object id  10 for how long the lock must last, ms
 -- Returns {'' or why not, holder}.
 local REF, OLD, NEW, LEAST = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])

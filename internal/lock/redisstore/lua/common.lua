@@ -1,20 +1,20 @@
 -- Shared by every script.
--- KEYS: 1 lock  2 meta  3 queue  4 fence  5 events  6 waiters  7 ended  8 alive, which is the prefix of
--- channels and never written: while a slot of a Cluster moves, a script runs only where all of its keys
--- are, so with this one nowhere  9 frozen
--- None can fail halfway because a key has moved. The wake list of the next in line is the one key that
--- cannot be named beforehand.
+-- KEYS: 1 lock  2 meta  3 queue  4 fence  5 events  6 waiters  7 ended  8 alive, which is the
+-- prefix of channels and never written: while a slot of a Cluster moves, a script runs only where
+-- all of its keys are, so with this one nowhere  9 frozen
+-- None can fail halfway because a key has moved. The wake list of the next in line is the one key
+-- that cannot be named beforehand.
 -- ARGV: 1 token  2 prefix of wake keys  3 claim, ms  4 most events that are kept, 0 for none
 -- 5 life of a waiter, ms  6 the greatest fence that the client knows of
--- What may be refused (a command by ACL, a key by its type) comes before what grants the lock, and every
--- script may be repeated.
+-- What may be refused (a command by ACL, a key by its type) comes before what grants the lock, and
+-- every script may be repeated.
 local LOCK, META, QUEUE, FENCE, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local WAITERS, ENDED, ALIVE, FROZEN = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local TOKEN, WAKE, CLAIM, KEEP = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local LIFE, KNOWN = tonumber(ARGV[5]), tonumber(ARGV[6])
 local DAY = 86400000
--- Stands for a freeze among those who hold and share a lock. Its second share is for older clients, which
--- count a holder twice that they take over from.
+-- Stands for a freeze among those who hold and share a lock. Its second share is for older clients,
+-- which count a holder twice that they take over from.
 local ICE = '!frozen'
 local function icy(field) return string.sub(field, 1, 3) == 's:!' end
 local PROTOCOL = 1
@@ -32,7 +32,8 @@ local NOW = t[1] * 1000000 + t[2] -- microseconds, exact in a double until the y
 
 local function int(n) return string.format('%.0f', n) end
 
--- Who a record speaks of, in a few words, and the CI run that it names. Anybody may have written it.
+-- Who a record speaks of, in a few words, and the CI run that it names. Anybody may have written
+-- it.
 local function who(record)
 	local ok, r = pcall(cjson.decode, record)
 	if not ok or type(r) ~= 'table' then return 'unknown', '' end
@@ -57,8 +58,8 @@ local function held()
 	return ms(NOW - (tonumber(redis.call('HGET', META, 'since') or '') or NOW))
 end
 
--- The number never falls: the clock carries it over a loss of data, and the clients over a failover to a
--- slower clock.
+-- The number never falls: the clock carries it over a loss of data, and the clients over a failover
+-- to a slower clock.
 local function next_fence()
 	local last = tonumber(redis.call('GET', FENCE) or '') or 0
 	local fence = math.max(NOW, last + 1, KNOWN + 1)
@@ -80,12 +81,12 @@ local function how_ended(owner)
 	return us and us >= NOW and how or nil
 end
 
--- Stands among the tokens that were ended, for a branch of which a server asks what is declared. That is
--- remembered for a week.
+-- Stands among the tokens that were ended, for a branch of which a server asks what is declared.
+-- That is remembered for a week.
 local GUARDED = '!guarded'
 
--- Remembers how the token's hold or wait was ended, so that nothing late revives it. A few that have
--- lapsed are dropped each time.
+-- Remembers how the token's hold or wait was ended, so that nothing late revives it. A few that
+-- have lapsed are dropped each time.
 local function remember_end(owner, how, for_ms)
 	local some = redis.call('HRANDFIELD', ENDED, 5, 'WITHVALUES')
 	for i = 1, #some, 2 do
@@ -128,7 +129,8 @@ local function life(position)
 	return LIFE * (1 + (STRETCH - 1) * math.min(math.max(position - NEAR, 0), FAR - NEAR) / (FAR - NEAR))
 end
 
--- Extends the lock to ttl, ms. One that another who shares it has extended further is not shortened.
+-- Extends the lock to ttl, ms. One that another who shares it has extended further is not
+-- shortened.
 local function extend(ttl)
 	local m = redis.call('HMGET', META, 'ttl', 'lease')
 	if tonumber(ttl) > (tonumber(m[1] or '') or 0) then redis.call('HSET', META, 'ttl', ttl) end
@@ -136,8 +138,8 @@ local function extend(ttl)
 	if redis.call('PTTL', LOCK) < tonumber(ttl) then redis.call('PEXPIRE', LOCK, ttl) end
 end
 
--- Makes a token the holder, and notes the event of that kind if there is one. waited, ms, is that of
--- a waiter who must confirm it.
+-- Makes a token the holder, and notes the event of that kind if there is one. waited, ms, is that
+-- of a waiter who must confirm it.
 local function grant(owner, record, ttl, waited, kind, ...)
 	local last = redis.call('HMGET', META, 'owner', 'record', 'fence')
 	local fence = next_fence()
@@ -167,9 +169,9 @@ local function shares()
 	return n
 end
 
--- The freeze of this lock that lasts longest: until when (µs), what it says, and whose it is (own, branch
--- or repo: who froze the branch or the whole repository froze this lock too); nil for none. The
--- text is since when (µs) and JSON.
+-- The freeze of this lock that lasts longest: until when (µs), what it says, and whose it is (own,
+-- branch or repo: who froze the branch or the whole repository froze this lock too); nil for none.
+-- The text is since when (µs) and JSON.
 local function freeze()
 	local last, text, scope
 	for i, value in ipairs(redis.call('HMGET', FROZEN, 'own', 'branch', 'repo')) do
@@ -181,7 +183,8 @@ local function freeze()
 	return last, text, scope
 end
 
--- What a client is told of it: ms left, µs since it began, JSON, scope. 0 ms: the lock is not frozen.
+-- What a client is told of it: ms left, µs since it began, JSON, scope. 0 ms: the lock is not
+-- frozen.
 local function told_freeze()
 	local us, text, scope = freeze()
 	if not us then return {0, 0, '', ''} end
@@ -189,9 +192,9 @@ local function told_freeze()
 	return {math.ceil((us - NOW) / 1000), math.max(0, NOW - (since or NOW)), json or '', scope}
 end
 
--- A freeze holds a free lock, and shares one that is held: clients that know no freeze know these, so
--- that they leave the lock alone. The present hold must not expire meanwhile, because such a client would
--- take the lock then.
+-- A freeze holds a free lock, and shares one that is held: clients that know no freeze know these,
+-- so that they leave the lock alone. The present hold must not expire meanwhile, because such a
+-- client would take the lock then.
 local function ice(us, text)
 	local left, owner = math.ceil((us - NOW) / 1000), redis.call('GET', LOCK)
 	local m = redis.call('HMGET', META, 'owner', 'ttl', 'lease', 'since')
@@ -218,8 +221,8 @@ local function ice(us, text)
 	redis.call('SET', LOCK, ICE, 'PX', int(left))
 end
 
--- The first waiter that has shown life lately, its record, and until when it counts as alive; those before
--- it are forgotten.
+-- The first waiter that has shown life lately, its record, and until when it counts as alive; those
+-- before it are forgotten.
 local function first_alive()
 	while true do
 		local head = redis.call('ZRANGE', QUEUE, 0, 0)[1]
@@ -242,8 +245,8 @@ local function alive_before(owner)
 	return n
 end
 
--- Wakes the first in line if it would else not ask for long, as one does that was far back: it must watch
--- the holder.
+-- Wakes the first in line if it would else not ask for long, as one does that was far back: it must
+-- watch the holder.
 local function call_first()
 	local head, _, us = first_alive()
 	if head and us > NOW + LIFE * 1000 then wake(head) end
@@ -273,7 +276,8 @@ local function free_or_hand_over()
 	return false
 end
 
--- Ends what a freeze has of the lock, and hands that over if nobody else has it. Returns as free_or_hand_over.
+-- Ends what a freeze has of the lock, and hands that over if nobody else has it. Returns as
+-- free_or_hand_over.
 local function melt()
 	local owner, m = redis.call('GET', LOCK), redis.call('HMGET', META, 'owner', 'lease')
 	redis.call('HDEL', META, 's:' .. ICE, 's:' .. ICE .. '2', 'r:' .. ICE, 'lease')
@@ -285,7 +289,8 @@ local function melt()
 	return false
 end
 
--- Brings the lock and its freeze into line, whatever older clients did. Returns whether it is frozen.
+-- Brings the lock and its freeze into line, whatever older clients did. Returns whether it is
+-- frozen.
 local function settle()
 	local us, text = freeze()
 	local owner, m = redis.call('GET', LOCK), redis.call('HMGET', META, 'owner', 's:' .. ICE)
@@ -306,9 +311,9 @@ local function note_freeze(scope, us, text)
 	if redis.call('PTTL', FROZEN) < left then redis.call('PEXPIRE', FROZEN, int(left)) end
 end
 
--- Who holds the lock: token, ms left, fence, microseconds held, record, ttl in ms, and all who share it,
--- the holder among them unless it has released its share: {token, record, ...}. A writer that is none of
--- ours left no record, or that of a holder before it.
+-- Who holds the lock: token, ms left, fence, microseconds held, record, ttl in ms, and all who
+-- share it, the holder among them unless it has released its share: {token, record, ...}. A writer
+-- that is none of ours left no record, or that of a holder before it.
 local function holder()
 	local owner = redis.call('GET', LOCK)
 	if not owner or owner == ICE then return {'', 0, 0, 0, '', 0, {}} end
@@ -335,8 +340,8 @@ local function remember_ends(owner, how)
 end
 
 -- Presence: a subscription ends with its process. The field of each who shares the lock has which
--- server counts its subscription; 'moving' when it has one that is not counted here yet; or 1 when it
--- claims none.
+-- server counts its subscription; 'moving' when it has one that is not counted here yet; or 1 when
+-- it claims none.
 
 -- What tells this server from all others and from itself after a restart or failover, how it counts
 -- subscriptions, and whether it has replicas; nil when it does not say.
@@ -356,7 +361,8 @@ local function subscribers(owner, count)
 end
 
 -- Whether the last renewal is so old that a holder that lives would have made another: one is due
--- after a third of the TTL, and some time to carry it out. Of one that a freeze has extended nothing tells.
+-- after a third of the TTL, and some time to carry it out. Of one that a freeze has extended
+-- nothing tells.
 local function overdue()
 	local m = redis.call('HMGET', META, 'ttl', 'lease')
 	local ttl = not m[2] and tonumber(m[1] or '')
@@ -381,7 +387,8 @@ local function presence(owner)
 	end
 	if #claims == 0 then return -1 end
 	local here, count, replicas = server()
-	-- A primary that has lost its replicas may have been replaced, and the holder be at the new one.
+	-- A primary that has lost its replicas may have been replaced, and the holder be at the new
+	-- one.
 	if not here or replicated and not replicas then return -1 end
 	local grace = GRACE
 	for _, claim in ipairs(claims) do
@@ -396,7 +403,8 @@ end
 
 local function found() redis.call('HDEL', META, 'absent', 'looks') end
 
--- Looks whether the holder is there, and ends its hold when nobody was for the grace and three looks.
+-- Looks whether the holder is there, and ends its hold when nobody was for the grace and three
+-- looks.
 -- Returns what presence does, or 2 when it ended the hold.
 local function end_if_absent(owner)
 	local state, grace = presence(owner)

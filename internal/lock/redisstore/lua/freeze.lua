@@ -1,7 +1,9 @@
 -- Has nobody granted the lock for a time, or ends that. The present hold goes on.
--- KEYS: 10 operator, which is never written: a user of Redis who may not touch it cannot freeze a lock
--- ARGV: 7 freeze or thaw  8 scope: own, branch, repo  9 until when (µs), or 0: for 10, ms  11 JSON  12 record of
--- who does it  13 why  14 since when (µs), or 0: now  15 the lock's own key is a mark for other locks, and no lock
+-- KEYS: 10 operator, which is never written: a user of Redis who may not touch it cannot freeze a
+-- lock
+-- ARGV: 7 freeze or thaw  8 scope: own, branch, repo  9 until when (µs), or 0: for 10, ms  11 JSON 
+-- 12 record of who does it  13 why  14 since when (µs), or 0: now  15 the lock's own key is a mark
+-- for other locks, and no lock
 -- Returns {whether it was frozen, until when, since when, who holds the lock now, its freeze now}.
 FREEING = true
 local DO, SCOPE, UNTIL, JSON = ARGV[7], ARGV[8], tonumber(ARGV[9]), ARGV[11]

@@ -1,6 +1,6 @@
 -- Reads one lock whole. Changes nothing.
--- Returns {lock key, holder, {token, microseconds waited, record or '', …}, whether the holder is there,
--- its freeze}.
+-- Returns {lock key, holder, {token, microseconds waited, record or '', …}, whether the holder is
+-- there, its freeze}.
 local key = redis.call('HGET', META, 'key') or LOCK
 LOCK = key
 if redis.call('TYPE', key).ok ~= 'string' and redis.call('EXISTS', key) == 1 then LOCK = '' end -- no lock at all

@@ -2,7 +2,8 @@
 -- share).
 -- ARGV: 7 ttl, ms  8 the holder's token  9 join or takeover  10 record  11 and on, for a takeover:
 -- tokens of those whose shares end with it
--- Returns {1, fence, whether a server asks what is declared}, or {0} when that holder does not have it any more.
+-- Returns {1, fence, whether a server asks what is declared}, or {0} when that holder does not have
+-- it any more.
 local TTL, HOLDER, MODE, RECORD = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local function granted(fence) return {1, fence, how_ended(GUARDED) and 1 or 0} end
 

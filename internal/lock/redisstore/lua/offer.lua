@@ -1,6 +1,7 @@
 -- Keeps what followers offer to the holder of the lock.
--- KEYS: 10 offers, a hash: TOKEN its offer (JSON), landed:TOKEN when it was pushed, how many together and by
--- whom, paused until when (µs); from 11 on, the wake lists of the tokens that have landed
+-- KEYS: 10 offers, a hash: TOKEN its offer (JSON), landed:TOKEN when it was pushed, how many
+-- together and by whom, paused until when (µs); from 11 on, the wake lists of the tokens that have
+-- landed
 -- ARGV: 7 what to do  8 and 9 by what is done
 local OFFERS, DO = KEYS[10], ARGV[7]
 local function time(field)

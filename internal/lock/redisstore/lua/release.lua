@@ -1,6 +1,7 @@
 -- Ends what the token has: the lock, which passes to the next in line, its share of one, or a
 -- place in the queue.
--- ARGV: 7 how it ended  8 for how long that is remembered, ms  9 record of one who gives up waiting, or empty
+-- ARGV: 7 how it ended  8 for how long that is remembered, ms  9 record of one who gives up
+-- waiting, or empty
 -- Returns 0 not held, 1 freed, 2 handed over, 3 still held by others who share it.
 FREEING = true
 local owner = redis.call('GET', LOCK)

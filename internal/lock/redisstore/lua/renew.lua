@@ -1,10 +1,12 @@
 -- Extends the holder's lease; takes the lock back when it is gone, untaken and was not ended.
 -- ARGV: 7 ttl, ms  8 record  9 token of our share, the holder's own unless we joined it
--- 10 the server that counts our subscription, "none" for no presence, or empty: as it was claimed before
--- 11 what a push will do, a line "ref old new" for each ref, or empty: as it was declared before
--- Returns {1, fence, claimed, guarded} renewed, {2, fence, claimed, guarded} reasserted, {0, holder, how it was
--- ended}; claimed is 1 when our subscription is counted here, guarded is 1 when a server asks what is declared.
--- A freeze leaves the present hold alone, and also what it would be but for a loss of data.
+-- 10 the server that counts our subscription, "none" for no presence, or empty: as it was claimed
+-- before 11 what a push will do, a line "ref old new" for each ref, or empty: as it was declared
+-- before
+-- Returns {1, fence, claimed, guarded} renewed, {2, fence, claimed, guarded} reasserted, {0,
+-- holder, how it was ended}; claimed is 1 when our subscription is counted here, guarded is 1 when
+-- a server asks what is declared. A freeze leaves the present hold alone, and also what it would be
+-- but for a loss of data.
 FREEING = true
 local TTL, RECORD, SHARE, SERVER = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local frozen, text = freeze()
@@ -12,8 +14,8 @@ if frozen then settle() end
 local owner = redis.call('GET', LOCK)
 local m = redis.call('HMGET', META, 'owner', 'fence', 'restored')
 local ended = how_ended(SHARE)
--- Who has the lock by a smaller fence had it before us. A failover, or a waiter after a loss of data,
--- has revived it.
+-- Who has the lock by a smaller fence had it before us. A failover, or a waiter after a loss of
+-- data, has revived it.
 local revived = owner and owner ~= TOKEN and m[1] == owner and tonumber(m[2]) < KNOWN
 if ended or (owner and owner ~= TOKEN and not revived) then
 	if not ended then event('lost', RECORD) end
