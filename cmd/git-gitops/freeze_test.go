@@ -129,7 +129,7 @@ func TestFreeze_usage(t *testing.T) {
 		"--for 10000h":          "want from 1s to 720h0m0s",
 		"--until noon":          "want a time of today such as 17:30",
 		"--until " + past:       "want a time from now to 720h0m0s later",
-		"--for 1h --all":        "--all and --branch exclude each other",
+		"--for 1h --all":        "use --all or --branch, not both",
 	} {
 		r := w.bash(".", `git gitops freeze --repo "$REMOTE" --branch main `+flags)
 		wantCode(t, r, 129)

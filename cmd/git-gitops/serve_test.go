@@ -75,10 +75,10 @@ func TestServe_refuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for words, want := range map[string]string{
-		"--tls-cert x":                  "--tls-cert and --tls-key go together",
+		"--tls-cert x":                  "use --tls-cert and --tls-key together",
 		"--tls-cert x --tls-key y":      "no such file",
 		"--proxy-user-header X-User":    "--trusted-proxy",
-		"--trusted-proxy everybody":     "is no CIDR",
+		"--trusted-proxy everybody":     "want a CIDR",
 		"--operators /nonexistent":      "no such file",
 		"--base-path locks":             "does not begin with a slash",
 		"more words":                    `unexpected word "more"`,

@@ -82,24 +82,23 @@ type exitError struct{ code int }
 func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
 func (c *command) app(out *term.Printer) *ucli.App {
-	repo := &ucli.StringFlag{Name: "repo", Usage: "the repository, as a `URL` or a remote's name (default: where a plain push would go)"}
-	branch := &ucli.StringFlag{Name: "branch", Aliases: []string{"b"}, Usage: "the `BRANCH` (default: the one a plain push would update)"}
+	repo := &ucli.StringFlag{Name: "repo", Usage: "the repository, as a `URL` or the name of a remote (default: where a plain push would go)"}
+	branch := &ucli.StringFlag{Name: "branch", Aliases: []string{"b"}, Usage: "the `BRANCH` (default: the one that a plain push would update)"}
 	app := &ucli.App{
 		Name:  "git gitops",
-		Usage: "git for pipelines that share a branch: clone waits its turn, push hands it on",
+		Usage: "git for pipelines that share a branch: clone takes a lock, push releases it",
 		UsageText: `git gitops clone URL …   waits for the lock of the repository and branch, then clones
-git gitops push …        checks the lock, pushes, and hands the lock to the next in line
-git gitops COMMAND …     any other git command is git's own, untouched
-git gitops VERB …        one of the verbs below
+git gitops push …        checks the lock, pushes, and hands the lock to the next waiter
+git gitops COMMAND …     one of the commands below; any other git command is plain git
 
-Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
+Set the address of Redis: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 		HideHelpCommand: true,
 		HideVersion:     true,
 		ExitErrHandler:  func(*ucli.Context, error) {}, // Main turns errors into codes
 		Commands: []*ucli.Command{
 			{
 				Name:  "lock",
-				Usage: "take the lock of a branch by hand, until unlock",
+				Usage: "take the lock of a branch, and hold it until unlock",
 				Flags: append([]ucli.Flag{repo, branch}, queueFlags()...),
 				Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 					return lockVerb(ctx, u, f, out)
@@ -107,13 +106,13 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 			},
 			{
 				Name:  "unlock",
-				Usage: "release a lock of this clone, and hand it to the next in line",
+				Usage: "release a lock of this clone, and hand it to the next waiter",
 				Flags: []ucli.Flag{
 					repo, branch,
-					&ucli.BoolFlag{Name: "all", Usage: "every lock of this clone"},
-					&ucli.BoolFlag{Name: "session", Usage: "every lock of this script or job, in whichever clone"},
-					&ucli.StringFlag{Name: "force", Usage: "break somebody else's lock, by the `ID` that locks and every message show"},
-					&ucli.StringFlag{Name: "reason", Usage: "`TEXT` that the broken holder is told"},
+					&ucli.BoolFlag{Name: "all", Usage: "release every lock of this clone"},
+					&ucli.BoolFlag{Name: "session", Usage: "release every lock of this script or job, in any clone"},
+					&ucli.StringFlag{Name: "force", Usage: "break the hold with this `ID`, even somebody else's; locks and messages show the ID"},
+					&ucli.StringFlag{Name: "reason", Usage: "`TEXT` that the broken holder sees"},
 				},
 				Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 					if u.IsSet("force") {
@@ -124,11 +123,11 @@ Where Redis is: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 			},
 			{
 				Name:      "keep",
-				Usage:     "keep the locks of the clones in folders until this command ends, as a sidecar",
+				Usage:     "keep the locks of all clones in some folders until this command ends, as a sidecar",
 				ArgsUsage: "DIR…",
 				Action: func(u *ucli.Context) error {
 					if !u.Args().Present() {
-						return &usageError{verb: "keep", err: errors.New("say in which folders the clones are")}
+						return &usageError{verb: "keep", err: errors.New("name the folders of the clones")}
 					}
 					return c.with(u, out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 						return f.Keep(ctx, u.Args().Slice())

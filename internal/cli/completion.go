@@ -17,12 +17,12 @@ var completions embed.FS
 func completionCommand() *ucli.Command {
 	cmd := &ucli.Command{
 		Name:  "completion",
-		Usage: "print the completion of git gitops for a shell",
+		Usage: "print the shell completion of git gitops",
 		UsageText: `eval "$(git gitops completion bash)"
 eval "$(git gitops completion zsh)"
 git gitops completion fish | source`,
 		Action: func(*ucli.Context) error {
-			return &usageError{verb: "completion", err: errors.New("say which shell: bash, zsh or fish")}
+			return &usageError{verb: "completion", err: errors.New("want a shell: bash, zsh or fish")}
 		},
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {

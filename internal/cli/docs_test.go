@@ -98,7 +98,7 @@ func TestReference_settings(t *testing.T) {
 // Every verb is routed to and documented, with all its flags.
 func TestReference_commands(t *testing.T) {
 	text := section(t, "Commands")
-	verbs, _, _ := strings.Cut(text, "| verb | flag |")
+	verbs, _, _ := strings.Cut(text, "| command | flag |")
 	var documented, real []string
 	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*) \\| `--([a-z-]+)[ `]").FindAllStringSubmatch(text, -1) {
 		for _, verb := range found(row[1], "`([^`]+)`") {

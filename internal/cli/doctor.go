@@ -25,12 +25,12 @@ import (
 func (c *command) doctorCommand(out *term.Printer) *ucli.Command {
 	return &ucli.Command{
 		Name:  "doctor",
-		Usage: "look at everything that a lock depends on, and say what is wrong",
+		Usage: "check git, Redis, the settings and this clone, and say how to fix what is wrong",
 		UsageText: `git gitops doctor [--json]
 git gitops doctor --acl USER [--for ROLE]`,
 		Flags: []ucli.Flag{
-			&ucli.BoolFlag{Name: "json", Usage: "one JSON document"},
-			&ucli.StringFlag{Name: "acl", Usage: "only print the Redis command that lets `USER` do what locks need, and no more"},
+			&ucli.BoolFlag{Name: "json", Usage: "print one JSON document"},
+			&ucli.StringFlag{Name: "acl", Usage: "only print the Redis command that gives `USER` the rights that locks need, and no others"},
 			&ucli.StringFlag{Name: "for", Usage: "with --acl: the `ROLE` of the user: pipeline, operator (may also break and freeze locks), server (the hook of a git server) or viewer (page and metrics)"},
 		},
 		Action: func(u *ucli.Context) error {
@@ -40,7 +40,7 @@ git gitops doctor --acl USER [--for ROLE]`,
 			role := redisstore.Role(u.String("for"))
 			switch {
 			case u.IsSet("for") && (!u.IsSet("acl") || !slices.Contains(redisstore.Roles, role)):
-				return &usageError{verb: "doctor", err: errors.New("say --acl USER --for pipeline, operator, server or viewer")}
+				return &usageError{verb: "doctor", err: errors.New("want --acl USER --for pipeline, operator, server or viewer")}
 			case u.IsSet("acl"):
 				return c.printACL(u, role, out)
 			}
@@ -110,7 +110,7 @@ func (c *command) printACL(u *ucli.Context, role redisstore.Role, out *term.Prin
 	user := u.String("acl")
 	blank := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '"' || r == '\'' }
 	if user == "" || strings.ContainsFunc(user, blank) {
-		return &usageError{verb: "doctor", err: fmt.Errorf("%q is no name of a Redis user", user)}
+		return &usageError{verb: "doctor", err: fmt.Errorf("%q is not the name of a Redis user", user)}
 	}
 	gitConfig, err := c.git.ReadScopedConfig(u.Context)
 	if err != nil {

@@ -39,7 +39,7 @@ type eventJSON struct {
 }
 
 func (c *command) eventCommands(out *term.Printer) []*ucli.Command {
-	since := &ucli.DurationFlag{Name: "since", Value: time.Hour, Usage: "how far to look back, as `1h` or 30m"}
+	since := &ucli.DurationFlag{Name: "since", Value: time.Hour, Usage: "how far to look back, such as `1h` or 30m"}
 	one := func(verb string, do func(context.Context, *ucli.Context, *gitops.Flows) error) ucli.ActionFunc {
 		return func(u *ucli.Context) error {
 			if u.NArg() > 1 {
@@ -56,7 +56,7 @@ func (c *command) eventCommands(out *term.Printer) []*ucli.Command {
 			Flags: []ucli.Flag{
 				since,
 				&ucli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as events happen"},
-				&ucli.BoolFlag{Name: "json", Usage: "one JSON object for each event"},
+				&ucli.BoolFlag{Name: "json", Usage: "print one JSON object for each event"},
 			},
 			Action: one("events", eventsVerb),
 		},
@@ -64,7 +64,7 @@ func (c *command) eventCommands(out *term.Printer) []*ucli.Command {
 			Name:      "stats",
 			Usage:     "summarize waits, holds and failures of each lock",
 			ArgsUsage: "[PATTERN]",
-			Flags:     []ucli.Flag{since, &ucli.BoolFlag{Name: "json", Usage: "one JSON object for each lock"}},
+			Flags:     []ucli.Flag{since, &ucli.BoolFlag{Name: "json", Usage: "print one JSON object for each lock"}},
 			Action:    one("stats", statsVerb),
 		},
 	}

@@ -25,9 +25,9 @@ const (
 // queueFlags are the settings of how to queue, for one command.
 func queueFlags() []ucli.Flag {
 	return []ucli.Flag{
-		&ucli.StringFlag{Name: "policy", Usage: "`HOW` to queue: queue, skip or newest, as GITOPS_LOCK_POLICY"},
-		&ucli.StringFlag{Name: "group", Usage: "the `NAME` of those of whom only the newest waits, as GITOPS_LOCK_GROUP"},
-		&ucli.DurationFlag{Name: "head-start", Usage: "queue as if the command had come that much earlier, as `10m`"},
+		&ucli.StringFlag{Name: "policy", Usage: "`HOW` to queue: queue, skip or newest, as in GITOPS_LOCK_POLICY"},
+		&ucli.StringFlag{Name: "group", Usage: "`NAME` of the group of which only the newest waits, as in GITOPS_LOCK_GROUP"},
+		&ucli.DurationFlag{Name: "head-start", Usage: "queue as if the command had arrived this much earlier, such as `10m`"},
 	}
 }
 
@@ -59,13 +59,13 @@ func (c *command) freezeCommands(out *term.Printer, repo, branch ucli.Flag) []*u
 	return []*ucli.Command{
 		{
 			Name:      "freeze",
-			Usage:     "have nobody get the lock of a branch for a time; who holds it goes on",
+			Usage:     "let nobody get the lock of a branch for a time; the present holder goes on",
 			UsageText: "git gitops freeze [--repo URL] [--branch BRANCH | --all] (--for DURATION | --until TIME) [--reason TEXT]",
 			Flags: []ucli.Flag{
 				repo, branch, all,
-				&ucli.DurationFlag{Name: "for", Usage: "for how long, as `2h` or 90m"},
-				&ucli.StringFlag{Name: "until", Usage: "until a `TIME`: of today, as 17:30, or with date and zone, as 2026-01-31T17:30Z or 2026-01-31T17:30+02:00"},
-				&ucli.StringFlag{Name: "reason", Usage: "`TEXT` for those who wait"},
+				&ucli.DurationFlag{Name: "for", Usage: "how long, such as `2h` or 90m"},
+				&ucli.StringFlag{Name: "until", Usage: "until a `TIME` of today, such as 17:30, or one with date and zone, such as 2026-01-31T17:30Z or 2026-01-31T17:30+02:00"},
+				&ucli.StringFlag{Name: "reason", Usage: "`TEXT` that waiters see"},
 			},
 			Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 				return freezeVerb(ctx, u, f, out)
@@ -73,7 +73,7 @@ func (c *command) freezeCommands(out *term.Printer, repo, branch ucli.Flag) []*u
 		},
 		{
 			Name:      "thaw",
-			Usage:     "end a freeze, and hand the lock to the first in line",
+			Usage:     "end a freeze, and hand the lock to the first waiter",
 			UsageText: "git gitops thaw [--repo URL] [--branch BRANCH | --all]",
 			Flags:     []ucli.Flag{repo, branch, all},
 			Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
@@ -86,7 +86,7 @@ func (c *command) freezeCommands(out *term.Printer, repo, branch ucli.Flag) []*u
 // whatToFreeze reads the flags that freeze and thaw share.
 func whatToFreeze(ctx context.Context, u *ucli.Context, f *gitops.Flows) (lock.Key, error) {
 	if u.Bool("all") && u.IsSet("branch") {
-		return lock.Key{}, &usageError{verb: u.Command.Name, err: errors.New("--all and --branch exclude each other")}
+		return lock.Key{}, &usageError{verb: u.Command.Name, err: errors.New("use --all or --branch, not both")}
 	}
 	return f.FreezeKey(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Bool("all"))
 }
@@ -131,7 +131,7 @@ func freezeVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term
 	}
 	first := frozen[0]
 	if !first.Until.After(time.UnixMicro(0)) {
-		return &usageError{verb: "freeze", err: errors.New("that time has passed, by the clock of Redis")}
+		return &usageError{verb: "freeze", err: errors.New("that time has passed on the clock of Redis")}
 	}
 	out.Say("froze %s until %s%s; git gitops thaw ends it sooner", r.Key, clock(first.Until), reasonText(r.Reason))
 	for _, one := range frozen {

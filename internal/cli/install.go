@@ -23,17 +23,17 @@ import (
 
 func (c *command) installCommands(out *term.Printer) []*ucli.Command {
 	where := []ucli.Flag{
-		&ucli.BoolFlag{Name: "local", Usage: "this repository's pre-push hook (the default)"},
+		&ucli.BoolFlag{Name: "local", Usage: "the pre-push hook of this repository (the default)"},
 		&ucli.BoolFlag{Name: "global", Usage: "every repository of this user, through core.hooksPath"},
 		&ucli.StringFlag{Name: "template", Usage: "the hooks of a template `DIR` for new repositories"},
 		&ucli.StringFlag{Name: "shim", Usage: "a link named git in `DIR`, and print the line that puts it first on PATH"},
-		&ucli.BoolFlag{Name: "server", Usage: "the pre-receive hook of a bare repository: the one named after the flags, or the one here"},
+		&ucli.BoolFlag{Name: "server", Usage: "the pre-receive hook of a bare repository: the folder named after the flags, or the one here"},
 		&ucli.StringFlag{Name: "hooks-path", Usage: "with --server: the `DIR` where this server looks for hooks, such as custom_hooks"},
 	}
 	return []*ucli.Command{
 		{
 			Name:  "install",
-			Usage: "guard plain git push with a hook, or plain git with a link on PATH",
+			Usage: "install a hook that takes the lock for plain git push, or a link named git on PATH",
 			UsageText: `git gitops install [--local | --global | --template DIR]
 git gitops install --server [--hooks-path DIR] [DIR]
 eval "$(git gitops install --shim DIR)"`,
@@ -42,7 +42,7 @@ eval "$(git gitops install --shim DIR)"`,
 		},
 		{
 			Name:   "uninstall",
-			Usage:  "undo install, and put back what was there",
+			Usage:  "undo install, and restore what was there before",
 			Flags:  where,
 			Action: func(u *ucli.Context) error { return c.place(u, out, false) },
 		},
@@ -59,7 +59,7 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 	}
 	server := u.Bool("server")
 	if n > 1 || u.NArg() > 1 || u.Args().Present() && !server || u.IsSet("hooks-path") && !server {
-		return &usageError{verb: u.Command.Name, err: errors.New("say one of --local, --global, --template DIR, --shim DIR, --server [--hooks-path DIR] [DIR]")}
+		return &usageError{verb: u.Command.Name, err: errors.New("want one of --local, --global, --template DIR, --shim DIR, --server [--hooks-path DIR] [DIR]")}
 	}
 	switch {
 	case server:

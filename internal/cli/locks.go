@@ -119,14 +119,14 @@ func storeOf(f *gitops.Flows) (*redisstore.Store, error) {
 }
 
 func (c *command) locksCommand(out *term.Printer) *ucli.Command {
-	asJSON := &ucli.BoolFlag{Name: "json", Usage: "one JSON object for each lock"}
+	asJSON := &ucli.BoolFlag{Name: "json", Usage: "print one JSON object for each lock"}
 	return &ucli.Command{
 		Name:      "locks",
 		Usage:     "list the locks that are held, waited for or frozen",
 		UsageText: "git gitops locks [--json] [--watch] [PATTERN]\ngit gitops locks show [--json] KEY | REPO[@BRANCH] | PART",
 		Flags: []ucli.Flag{
 			asJSON,
-			&ucli.BoolFlag{Name: "watch", Usage: "show them again each second, in place on a terminal"},
+			&ucli.BoolFlag{Name: "watch", Usage: "show the list again each second, in place on a terminal"},
 		},
 		Action: func(u *ucli.Context) error {
 			if u.NArg() > 1 {
@@ -141,7 +141,7 @@ func (c *command) locksCommand(out *term.Printer) *ucli.Command {
 			Flags:     []ucli.Flag{asJSON},
 			Action: func(u *ucli.Context) error {
 				if u.NArg() != 1 {
-					return &usageError{verb: "locks show", err: errors.New("say which lock, as locks lists it")}
+					return &usageError{verb: "locks show", err: errors.New("name a lock, as locks lists it")}
 				}
 				return c.with(u, out, showVerb)
 			},

@@ -32,7 +32,7 @@ func TestManual(t *testing.T) {
 		t.Error("the page has markup in its text")
 	}
 
-	_, verbs, _ := strings.Cut(page, ".SH VERBS\n")
+	_, verbs, _ := strings.Cut(page, ".SH COMMANDS\n")
 	verbs, rest, _ := strings.Cut(verbs, ".SH ENVIRONMENT\n")
 	var look func(path string, all []*ucli.Command)
 	look = func(path string, all []*ucli.Command) {
@@ -40,7 +40,7 @@ func TestManual(t *testing.T) {
 			words := strings.TrimPrefix(path+" "+v.Name, " ")
 			section, ok := sectionOf(verbs, words)
 			if !ok {
-				t.Errorf("the page lacks the verb %s", words)
+				t.Errorf("the page lacks the command %s", words)
 			}
 			for _, f := range v.Flags {
 				if name := "--" + f.Names()[0]; !strings.Contains(section, name) {

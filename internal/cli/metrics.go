@@ -38,15 +38,15 @@ func (c *command) metricsCommand(out *term.Printer) *ucli.Command {
 		Usage:     "print or serve metrics of the locks, for Prometheus",
 		UsageText: "git gitops metrics [--once | --listen ADDR]",
 		Flags: []ucli.Flag{
-			&ucli.BoolFlag{Name: "once", Usage: "print them, with the sums of all recorded events (the default)"},
-			&ucli.StringFlag{Name: "listen", Usage: "serve them on http://`ADDR`/metrics, such as 127.0.0.1:9377, and count events from now on"},
+			&ucli.BoolFlag{Name: "once", Usage: "print the metrics, with the sums of all recorded events (the default)"},
+			&ucli.StringFlag{Name: "listen", Usage: "serve the metrics on http://`ADDR`/metrics, such as 127.0.0.1:9377, and count events from then on"},
 		},
 		Action: func(u *ucli.Context) error {
 			if u.Args().Present() {
 				return &usageError{verb: "metrics", err: fmt.Errorf("unexpected word %q", u.Args().First())}
 			}
 			if u.Bool("once") && u.IsSet("listen") {
-				return &usageError{verb: "metrics", err: errors.New("--once and --listen exclude each other")}
+				return &usageError{verb: "metrics", err: errors.New("use --once or --listen, not both")}
 			}
 			return c.with(u, out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 				return metricsVerb(ctx, u, f, out)

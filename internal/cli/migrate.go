@@ -20,10 +20,10 @@ import (
 func (c *command) migrateCommand(out *term.Printer) *ucli.Command {
 	return &ucli.Command{
 		Name:  "migrate",
-		Usage: "show where shell scripts change git to git gitops, and which locking by hand can go",
+		Usage: "show where shell scripts change git to git gitops, and which locking by hand can be deleted",
 		UsageText: `git gitops migrate [--write] FILE…   a diff on stdout, which git apply takes
 git gitops migrate - <FILE           the changed script on stdout`,
-		Flags:  []ucli.Flag{&ucli.BoolFlag{Name: "write", Usage: "change the files instead"}},
+		Flags:  []ucli.Flag{&ucli.BoolFlag{Name: "write", Usage: "change the files, instead of printing a diff"}},
 		Action: func(u *ucli.Context) error { return migrateVerb(u, out) },
 	}
 }
@@ -36,9 +36,9 @@ func migrateVerb(u *ucli.Context, out *term.Printer) error {
 	case len(names) == 0:
 		return &usageError{verb: "migrate", err: errors.New("no file to migrate")}
 	case slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "-") && n != "-" }):
-		return &usageError{verb: "migrate", err: errors.New("options come before the files; a file whose name begins with - is ./-…")}
+		return &usageError{verb: "migrate", err: errors.New("options come before the files; write ./-… for a file whose name begins with -")}
 	case slices.Contains(names, "-") && (len(names) > 1 || write):
-		return &usageError{verb: "migrate", err: errors.New("- is stdin to stdout, without other files and without --write")}
+		return &usageError{verb: "migrate", err: errors.New("- reads stdin and writes stdout: use it without other files and without --write")}
 	}
 	failed := false
 	fail := func(err error) {

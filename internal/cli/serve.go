@@ -29,11 +29,11 @@ func (c *command) serveCommand(out *term.Printer) *ucli.Command {
 		Flags: []ucli.Flag{
 			&ucli.StringFlag{Name: "listen", Value: "127.0.0.1:8080", Usage: "`ADDR` to listen on"},
 			&ucli.StringFlag{Name: "tls-cert", Usage: "PEM `FILE` with the certificate of this server"},
-			&ucli.StringFlag{Name: "tls-key", Usage: "PEM `FILE` with its key"},
-			&ucli.StringFlag{Name: "base-path", Usage: "`PATH` before all others, for a proxy that serves other things too"},
-			&ucli.StringFlag{Name: "operators", Usage: "`FILE` of those who may break, freeze and thaw locks: a line user:hash for each, the hash by bcrypt"},
-			&ucli.StringFlag{Name: "proxy-user-header", Usage: "`NAME` of the header in which a proxy that has asked for a login says who it is; they may break, freeze and thaw locks"},
-			&ucli.StringSliceFlag{Name: "trusted-proxy", Usage: "`CIDR` of a proxy whose header is believed; may be repeated"},
+			&ucli.StringFlag{Name: "tls-key", Usage: "PEM `FILE` with the key of that certificate"},
+			&ucli.StringFlag{Name: "base-path", Usage: "`PATH` that prefixes all others, for a proxy that also serves other pages"},
+			&ucli.StringFlag{Name: "operators", Usage: "`FILE` of users who may break, freeze and thaw locks: a line user:hash for each, with a bcrypt hash"},
+			&ucli.StringFlag{Name: "proxy-user-header", Usage: "`NAME` of the header in which a proxy names the user who has logged in; these users may break, freeze and thaw locks"},
+			&ucli.StringSliceFlag{Name: "trusted-proxy", Usage: "`CIDR` of a proxy whose header is trusted; may be repeated"},
 			&ucli.BoolFlag{Name: "demo", Usage: "show an embedded Redis with pipelines that come and go"},
 		},
 		Action: func(u *ucli.Context) error {
@@ -41,7 +41,7 @@ func (c *command) serveCommand(out *term.Printer) *ucli.Command {
 			case u.Args().Present():
 				return &usageError{verb: "serve", err: fmt.Errorf("unexpected word %q", u.Args().First())}
 			case u.IsSet("tls-cert") != u.IsSet("tls-key"):
-				return &usageError{verb: "serve", err: errors.New("--tls-cert and --tls-key go together")}
+				return &usageError{verb: "serve", err: errors.New("use --tls-cert and --tls-key together")}
 			case u.Bool("demo"):
 				return serveDemo(u, out)
 			}
@@ -87,7 +87,7 @@ func serveVerb(ctx context.Context, u *ucli.Context, store *redisstore.Store, by
 	for _, text := range u.StringSlice("trusted-proxy") {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return &usageError{verb: "serve", err: fmt.Errorf("--trusted-proxy %s is no CIDR, such as 10.0.0.0/8 or 192.0.2.7/32", text)}
+			return &usageError{verb: "serve", err: fmt.Errorf("--trusted-proxy is %s, want a CIDR such as 10.0.0.0/8 or 192.0.2.7/32", text)}
 		}
 		proxies = append(proxies, p)
 	}

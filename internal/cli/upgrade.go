@@ -23,12 +23,12 @@ import (
 func (c *command) upgradeCommand(out *term.Printer) *ucli.Command {
 	return &ucli.Command{
 		Name:      "upgrade",
-		Usage:     "replace this program by its newest release",
+		Usage:     "replace this program with its newest release",
 		UsageText: "git gitops upgrade [--check] [--version VERSION] [--skip-signature]",
 		Flags: []ucli.Flag{
-			&ucli.BoolFlag{Name: "check", Usage: "only say whether there is a newer one; exit code 1 if so"},
-			&ucli.StringFlag{Name: "version", Usage: "the release `VERSION`, also when it is an older one"},
-			&ucli.BoolFlag{Name: "skip-signature", Usage: "verify the checksum alone, also when cosign is on PATH"},
+			&ucli.BoolFlag{Name: "check", Usage: "only say whether there is a newer release; exit code 1 if so"},
+			&ucli.StringFlag{Name: "version", Usage: "install the release `VERSION`, even if it is older"},
+			&ucli.BoolFlag{Name: "skip-signature", Usage: "trust the checksum alone, even if cosign is on PATH"},
 		},
 		Action: func(u *ucli.Context) error {
 			if u.Args().Present() {
@@ -41,7 +41,7 @@ func (c *command) upgradeCommand(out *term.Printer) *ucli.Command {
 
 func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string, check, skipSignature bool) error {
 	if _, ok := upgrade.Known(wanted); !ok && wanted != "" {
-		return &usageError{verb: "upgrade", err: fmt.Errorf("%q is no version of a release, such as 1.2.3", wanted)}
+		return &usageError{verb: "upgrade", err: fmt.Errorf("--version is %q, want a release such as 1.2.3", wanted)}
 	}
 	now, released := upgrade.Known(programVersion())
 	if !released && wanted == "" {

@@ -30,7 +30,7 @@ _git-gitops () {
 		local -a verbs=({{range .}}{{if not .Path}}{{range .Zsh}}
 			{{.}}{{end}}{{end}}{{end}}
 		)
-		_describe -t gitops-verbs 'verb of git gitops' verbs
+		_describe -t gitops-verbs 'git-gitops command' verbs
 	fi
 	words[1]=git
 	local service=git
