@@ -22,11 +22,12 @@ import (
 )
 
 func TestAcquire(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	lease := take(t, store, request())
-	if left := lease.Left(); left <= 50*time.Second || left > time.Minute {
-		t.Errorf("left %s of a minute", left)
+	if left := lease.Left(); left <= ttl/2 || left > ttl {
+		t.Errorf("left %s of %s", left, ttl)
 	}
 	if lease.Fence() == 0 || lease.Broken() {
 		t.Errorf("fence %d, broken %t", lease.Fence(), lease.Broken())
@@ -47,6 +48,7 @@ func TestAcquire(t *testing.T) {
 
 // The same token asks twice, as after a lost answer: one grant, one fence.
 func TestAcquire_again(t *testing.T) {
+	t.Parallel()
 	server, _ := serve(t)
 	store := open(t, server.Addr())
 	r := request()
@@ -55,34 +57,54 @@ func TestAcquire_again(t *testing.T) {
 	}
 }
 
+// pauses notes for how long a waiter wants to block.
+type pauses struct {
+	lock.Store
+	longest atomic.Int64
+	woken   atomic.Int64 // waits that ended before their time
+}
+
+func (p *pauses) Wait(ctx context.Context, k lock.Key, token lock.Token, d time.Duration) error {
+	p.longest.Store(max(p.longest.Load(), int64(d)))
+	started := time.Now()
+	err := p.Store.Wait(ctx, k, token, d)
+	if err == nil && time.Since(started) < d {
+		p.woken.Add(1)
+	}
+	return err
+}
+
 func TestAcquire_timeout(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
-	holder, store := open(t, server.Addr()), open(t, server.Addr())
+	holder, store := open(t, server.Addr()), &pauses{Store: open(t, server.Addr())}
 	lease := take(t, holder, request())
-	w := wait(t.Context(), t, store, request(), 300*time.Millisecond)
+	const patience = 300 * time.Millisecond
+	started := time.Now()
+	w := wait(t.Context(), t, store, request(), patience)
 	<-w.done
 	var timeout *lock.TimeoutError
-	if !errors.As(w.err, &timeout) || w.took < 300*time.Millisecond || w.took > soon {
-		t.Errorf("after %s: %v", w.took, w.err)
+	if took := time.Since(started); !errors.As(w.err, &timeout) || took < patience {
+		t.Errorf("after %s: %v", took, w.err)
+	}
+	if longest := time.Duration(store.longest.Load()); longest > patience {
+		t.Errorf("it wanted to wait for %s", longest)
 	}
 	release(t, holder, lease, lock.Freed)
 	checkFree(t, client)
 }
 
 func TestAcquire_cancelledWhileBlocked(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	holder, store := open(t, server.Addr()), open(t, server.Addr())
 	lease := take(t, holder, request())
 	ctx, cancel := context.WithCancel(t.Context())
 	r := request()
-	w := wait(ctx, t, store, r, time.Minute)
+	w := wait(ctx, t, store, r, ttl)
 	blocked(t, client, 1)
-	cancelled := time.Now()
 	cancel()
 	<-w.done
-	if took := time.Since(cancelled); took > soon {
-		t.Errorf("returned %s after it was cancelled", took)
-	}
 	if !errors.Is(w.err, context.Canceled) {
 		t.Errorf("got %v", w.err)
 	}
@@ -111,10 +133,8 @@ func TestAcquire_cancelledWhileStoreHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.AfterFunc(200*time.Millisecond, cancel)
-	started := time.Now()
-	_, err := lock.Acquire(ctx, store, request(), time.Minute, nil)
-	if took := time.Since(started); took > 3*time.Second || !errors.Is(err, context.Canceled) {
-		t.Errorf("after %s: %v", took, err)
+	if _, err := lock.Acquire(ctx, store, request(), ttl, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 	if err := server.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
@@ -124,6 +144,7 @@ func TestAcquire_cancelledWhileStoreHangs(t *testing.T) {
 // A waiter that is cancelled in the very moment in which it is handed the lock never takes it to
 // the grave.
 func TestAcquire_cancelRacesHandOver(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	holder, patient := open(t, server.Addr()), open(t, server.Addr())
 	grantedToCancelled := 0
@@ -131,8 +152,8 @@ func TestAcquire_cancelRacesHandOver(t *testing.T) {
 		lease := take(t, holder, request())
 		ctx, cancel := context.WithCancel(t.Context())
 		hasty := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}})
-		first := wait(ctx, t, hasty, request(), time.Minute)
-		second := wait(t.Context(), t, patient, request(), time.Minute)
+		first := wait(ctx, t, hasty, request(), ttl)
+		second := wait(t.Context(), t, patient, request(), ttl)
 		go func() {
 			time.Sleep(time.Duration(i%20) * 50 * time.Microsecond) // spreads the moment of the race
 			cancel()
@@ -147,7 +168,7 @@ func TestAcquire_cancelRacesHandOver(t *testing.T) {
 		} else if !errors.Is(first.err, context.Canceled) {
 			t.Fatal(first.err)
 		}
-		release(t, patient, second.granted(t, soon), lock.Freed)
+		release(t, patient, second.granted(t), lock.Freed)
 		cancel()
 		_ = hasty.Close()
 	}
@@ -157,6 +178,7 @@ func TestAcquire_cancelRacesHandOver(t *testing.T) {
 
 // The acquire is carried out, its answer is lost: the lock is not held by nobody's knowledge.
 func TestAcquire_answerLost(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	direct := open(t, server.Addr())
 	release(t, direct, take(t, direct, request()), lock.Freed) // the scripts are known now
@@ -168,7 +190,7 @@ func TestAcquire_answerLost(t *testing.T) {
 	}
 	var answers atomic.Int32
 	p.onAnswer(func([]byte) bool { return answers.Add(1) > 1 })
-	lease, err := lock.Acquire(t.Context(), store, request(), time.Minute, nil)
+	lease, err := lock.Acquire(t.Context(), store, request(), ttl, nil)
 	if err == nil {
 		t.Fatalf("granted without an answer: %+v", lease)
 	}
@@ -186,6 +208,7 @@ func TestAcquire_answerLost(t *testing.T) {
 
 // The answer to the acquire is lost, and the connection on which it was to be released as well.
 func TestAcquire_answerLostTwice(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	direct := open(t, server.Addr())
 	release(t, direct, take(t, direct, request()), lock.Freed)
@@ -199,7 +222,7 @@ func TestAcquire_answerLostTwice(t *testing.T) {
 	p.onQuestion(func(b []byte) bool { return !bytes.Contains(b, []byte("evalsha")) || questions.Add(1) != 2 })
 	var answers atomic.Int32
 	p.onAnswer(func([]byte) bool { return answers.Add(1) > 1 })
-	if lease, err := lock.Acquire(t.Context(), store, request(), time.Minute, nil); err == nil {
+	if lease, err := lock.Acquire(t.Context(), store, request(), ttl, nil); err == nil {
 		t.Fatalf("granted without an answer: %+v", lease)
 	}
 	checkFree(t, client)
@@ -207,6 +230,7 @@ func TestAcquire_answerLostTwice(t *testing.T) {
 
 // The release overtakes the acquire that it is to undo.
 func TestAcquire_arrivesAfterItsRelease(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	r := request()
@@ -224,6 +248,7 @@ func TestAcquire_arrivesAfterItsRelease(t *testing.T) {
 
 // The lease runs from before the command was sent, so a slow answer makes it shorter.
 func TestAcquire_slowAnswer(t *testing.T) {
+	t.Parallel()
 	server, _ := serve(t)
 	p := newProxy(t, server.Addr())
 	store := open(t, p.addr)
@@ -252,17 +277,14 @@ func TestAcquire_firstContactFailsFast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = silent.Close() }()
+	t.Cleanup(func() { _ = silent.Close() })
 	for name, addr := range map[string]string{
 		"refused":    "127.0.0.1:" + port,
 		"black hole": silent.Addr().String(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			started := time.Now()
-			_, err := lock.Acquire(t.Context(), open(t, addr), request(), time.Minute, nil)
-			if took := time.Since(started); took > 3*time.Second {
-				t.Errorf("took %s", took)
-			}
+			t.Parallel()
+			_, err := lock.Acquire(t.Context(), open(t, addr), request(), ttl, func(lock.Waiting) { t.Error("it waits") })
 			if failure(err) != lock.Unreachable {
 				t.Errorf("got %v", err)
 			}
@@ -271,6 +293,7 @@ func TestAcquire_firstContactFailsFast(t *testing.T) {
 }
 
 func TestAcquire_ridesOutRestart(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t, "--appendonly", "yes", "--appendfsync", "always")
 	holder, store := open(t, server.Addr()), open(t, server.Addr())
 	lease := take(t, holder, request())
@@ -278,7 +301,7 @@ func TestAcquire_ridesOutRestart(t *testing.T) {
 	w := &waiter{done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
-		w.lease, w.err = lock.Acquire(t.Context(), store, request(), time.Minute, func(n lock.Waiting) { news <- n })
+		w.lease, w.err = lock.Acquire(t.Context(), store, request(), ttl, func(n lock.Waiting) { news <- n })
 	}()
 	if n := <-news; n.Err != nil || n.Position != 1 {
 		t.Errorf("got %+v", n)
@@ -295,27 +318,23 @@ func TestAcquire_ridesOutRestart(t *testing.T) {
 	}
 	resume(t, server, client)
 	release(t, holder, lease, lock.HandedOver)
-	release(t, store, w.granted(t, 3*time.Second), lock.Freed)
+	release(t, store, w.granted(t), lock.Freed)
 	checkFree(t, client)
 }
 
 // The budget ends during an outage.
 func TestAcquire_outageOutlastsBudget(t *testing.T) {
 	t.Parallel()
-	server, client := serve(t)
+	server, _ := serve(t)
 	holder := open(t, server.Addr())
 	take(t, holder, request())
 	p := newProxy(t, server.Addr())
-	w := wait(t.Context(), t, open(t, p.addr), request(), time.Second)
-	blocked(t, client, 1)
+	w := wait(t.Context(), t, open(t, p.addr), request(), 3*time.Second)
 	p.close(true)
 	<-w.done
 	var timeout *lock.TimeoutError
 	if !errors.As(w.err, &timeout) || failure(w.err) != lock.Unreachable || !timeout.Holder.Known {
 		t.Errorf("got %v", w.err)
-	}
-	if w.took > 4*time.Second { // the time for the wait, and for trying to give up the ticket
-		t.Errorf("took %s", w.took)
 	}
 }
 
@@ -325,9 +344,9 @@ func TestAcquire_stranger(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	ctx := t.Context()
-	for name, ttl := range map[string]time.Duration{"expiring": time.Minute, "without expiry": 0} {
+	for name, expiry := range map[string]time.Duration{"expiring": ttl, "without expiry": 0} {
 		t.Run(name, func(t *testing.T) {
-			if !client.SetNX(ctx, rkey("lock"), "script-17", ttl).Val() {
+			if !client.SetNX(ctx, rkey("lock"), "script-17", expiry).Val() {
 				t.Fatal("the stranger did not get the free lock")
 			}
 			_, err := lock.Acquire(ctx, store, request(), 0, nil)
@@ -335,7 +354,7 @@ func TestAcquire_stranger(t *testing.T) {
 			if !errors.As(err, &timeout) {
 				t.Fatal(err)
 			}
-			if h := timeout.Holder; h.Known || h.Token != "script-17" || (h.Left < 0) != (ttl == 0) {
+			if h := timeout.Holder; h.Known || h.Token != "script-17" || (h.Left < 0) != (expiry == 0) {
 				t.Errorf("got %+v", h)
 			}
 			state, err := store.Inspect(ctx, key)
@@ -343,11 +362,11 @@ func TestAcquire_stranger(t *testing.T) {
 				t.Errorf("got %+v, %v", state.Holder, err)
 			}
 
-			w := wait(ctx, t, store, request(), time.Minute)
+			w := wait(ctx, t, store, request(), ttl)
 			blocked(t, client, 1)
 			client.Del(ctx, rkey("lock"))
-			lease := w.granted(t, 1500*time.Millisecond)
-			if client.SetNX(ctx, rkey("lock"), "script-18", ttl).Val() {
+			lease := w.granted(t)
+			if client.SetNX(ctx, rkey("lock"), "script-18", expiry).Val() {
 				t.Error("the stranger took a lock that is held")
 			}
 			if pttl := client.PTTL(ctx, rkey("lock")).Val(); pttl <= 0 || pttl > lease.TTL {
@@ -361,6 +380,7 @@ func TestAcquire_stranger(t *testing.T) {
 
 // A stranger that took over what expired is not taken for the holder before it.
 func TestAcquire_strangerAfterHolder(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	take(t, store, request())
@@ -385,31 +405,37 @@ func TestAcquire_mayNotBlock(t *testing.T) {
 	if err := client.ConfigResetStat(ctx).Err(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := lock.Acquire(ctx, store, request(), 3*time.Second, nil)
-	if n := calls(t, client, "evalsha"); failure(err) != lock.Forbidden {
-		t.Errorf("tried %d times in 3 s, then: %v; want forbidden at once", n, err)
+	_, err := lock.Acquire(ctx, store, request(), soon, nil)
+	if n := calls(t, client, "evalsha"); failure(err) != lock.Forbidden || n > 5 {
+		t.Errorf("tried %d times, then: %v; want forbidden at once", n, err)
 	}
 }
 
 // One release wakes one waiter, however many there are.
 func TestAcquire_wakesOne(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	holder := open(t, server.Addr())
 	lease := take(t, holder, request())
-	first := wait(t.Context(), t, open(t, server.Addr()), request(), time.Minute)
+	client.HSet(t.Context(), rkey("meta"), "since", time.Now().Add(-time.Hour).UnixMicro()) // so that looks are seldom
+	store := &pauses{Store: open(t, server.Addr())}
+	first := wait(t.Context(), t, store, request(), ttl)
 	ctx, cancel := context.WithCancel(t.Context())
 	others := make([]*waiter, 20)
 	for i := range others {
-		others[i] = wait(ctx, t, open(t, server.Addr()), request(), time.Minute)
+		others[i] = wait(ctx, t, open(t, server.Addr()), request(), ttl)
 	}
 	blocked(t, client, len(others)+1)
 	if err := client.ConfigResetStat(ctx).Err(); err != nil {
 		t.Fatal(err)
 	}
 	release(t, holder, lease, lock.HandedOver)
-	first.granted(t, soon)
-	if n := calls(t, client, "evalsha"); n != 2 { // the release, and the one that confirms
-		t.Errorf("%d scripts ran for one hand-over", n)
+	first.granted(t)
+	if n := calls(t, client, "rpush"); n != 1 {
+		t.Errorf("%d were woken by one hand-over", n)
+	}
+	if store.woken.Load() == 0 {
+		t.Error("the next one has the lock only since it asked again")
 	}
 	cancel()
 	for _, w := range others {

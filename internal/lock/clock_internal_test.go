@@ -7,6 +7,7 @@ import (
 
 // A machine that was suspended has less of its lease left than Go's clock says.
 func TestLease_Left_suspended(t *testing.T) {
+	t.Parallel()
 	if earlier := bootClock(); earlier <= 0 || bootClock() < earlier {
 		t.Errorf("the clock says %s", earlier)
 	}
@@ -26,6 +27,7 @@ func TestLease_Left_suspended(t *testing.T) {
 
 // Who is how far back in line asks how often.
 func TestPatience(t *testing.T) {
+	t.Parallel()
 	known := Holder{Known: true, Token: "t", Left: time.Hour, Age: time.Hour}
 	for _, test := range []struct {
 		name        string

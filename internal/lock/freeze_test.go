@@ -53,6 +53,7 @@ func inspect(t *testing.T, s *redisstore.Store) lock.State {
 // A frozen lock is granted to nobody, and a waiter is told who froze it and why. A thaw hands it
 // over.
 func TestFreeze_free(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	freeze(t, store, time.Hour)
@@ -64,11 +65,11 @@ func TestFreeze_free(t *testing.T) {
 		t.Errorf("got %+v", s)
 	}
 	client.Del(t.Context(), rkey("queue"), rkey("waiters"))
-	w := wait(t.Context(), t, store, request(), time.Minute)
+	w := wait(t.Context(), t, store, request(), ttl)
 	if got := thaw(t, store); !got.Before || got.Holder.Token == "" {
 		t.Errorf("got %+v", got)
 	}
-	release(t, store, w.granted(t, time.Minute), lock.Freed)
+	release(t, store, w.granted(t), lock.Freed)
 	if got := thaw(t, store); got.Before {
 		t.Errorf("thawed twice: %+v", got)
 	}
@@ -76,10 +77,11 @@ func TestFreeze_free(t *testing.T) {
 
 // The present holder renews and releases as ever, and the next in line is not handed the lock.
 func TestFreeze_held(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	lease := take(t, store, request())
-	w := wait(t.Context(), t, store, request(), time.Minute)
+	w := wait(t.Context(), t, store, request(), ttl)
 	freeze(t, store, time.Hour)
 	if err := lease.Renew(t.Context(), store); err != nil || lease.Broken() {
 		t.Errorf("renew: %v", err)
@@ -93,13 +95,14 @@ func TestFreeze_held(t *testing.T) {
 	}
 	fence := client.Get(t.Context(), rkey("fence")).Val()
 	thaw(t, store)
-	if got := w.granted(t, time.Minute); strconv.FormatInt(int64(got.Fence()), 10) <= fence {
+	if got := w.granted(t); strconv.FormatInt(int64(got.Fence()), 10) <= fence {
 		t.Errorf("fence %d after %s", got.Fence(), fence)
 	}
 }
 
 // A thaw leaves the present hold its own lease, no longer.
 func TestFreeze_thawRestoresLease(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	lease := take(t, store, request())
@@ -113,7 +116,7 @@ func TestFreeze_thawRestoresLease(t *testing.T) {
 		t.Errorf("after it, it ends in %s", left)
 	}
 	fields := client.HKeys(t.Context(), rkey("meta")).Val()
-	if slices.Contains(fields, "s:!frozen") || slices.Contains(fields, "lease") || client.HGet(t.Context(), rkey("meta"), "ttl").Val() != "60000" {
+	if slices.Contains(fields, "s:!frozen") || slices.Contains(fields, "lease") || client.HGet(t.Context(), rkey("meta"), "ttl").Val() != strconv.FormatInt(ttl.Milliseconds(), 10) {
 		t.Errorf("left of it: %q", fields)
 	}
 	release(t, store, lease, lock.Freed)
@@ -121,10 +124,11 @@ func TestFreeze_thawRestoresLease(t *testing.T) {
 
 // A freeze ends by itself, and the first in line has the lock then.
 func TestFreeze_ends(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	freeze(t, store, 300*time.Millisecond)
-	lease := wait(t.Context(), t, store, request(), time.Minute).granted(t, time.Minute)
+	lease := wait(t.Context(), t, store, request(), ttl).granted(t)
 	if n := client.Exists(t.Context(), rkey("frozen")).Val(); n != 0 {
 		t.Error("granted, and frozen")
 	}
@@ -133,14 +137,15 @@ func TestFreeze_ends(t *testing.T) {
 	// The same while somebody holds it to beyond the end.
 	lease = take(t, store, request())
 	freeze(t, store, 20*time.Millisecond)
-	w := wait(t.Context(), t, store, request(), time.Minute)
-	eventually(t, time.Minute, "the freeze ends", func() bool { return client.Exists(t.Context(), rkey("frozen")).Val() == 0 })
+	w := wait(t.Context(), t, store, request(), ttl)
+	eventually(t, "the freeze ends", func() bool { return client.Exists(t.Context(), rkey("frozen")).Val() == 0 })
 	release(t, store, lease, lock.HandedOver)
-	release(t, store, w.granted(t, time.Minute), lock.Freed)
+	release(t, store, w.granted(t), lock.Freed)
 }
 
 // Nobody joins or takes over, restores or takes along.
 func TestFreeze_noOtherWay(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	store := open(t, server.Addr())
@@ -176,6 +181,7 @@ func TestFreeze_noOtherWay(t *testing.T) {
 // A freeze that is set after Redis lost its data leaves the lock to a holder that does not know
 // that yet.
 func TestFreeze_afterLossOfData(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	lease := take(t, store, request())
@@ -200,29 +206,31 @@ func TestFreeze_holderGone(t *testing.T) {
 	r.Present = true
 	lease := take(t, gone, r)
 	stop := lease.Keep(t.Context(), gone, 0, func(error) {})
-	eventually(t, time.Minute, "it is present", lease.Claimed)
-	w := wait(t.Context(), t, store, request(), 5*time.Minute)
+	eventually(t, "it is present", lease.Claimed)
+	w := wait(t.Context(), t, store, request(), ttl)
 	freeze(t, store, time.Hour)
 	stop()
 	lease.Leave()
-	eventually(t, time.Minute, "its hold ends", func() bool { return inspect(t, store).Holder == nil })
+	eventually(t, "its hold ends", func() bool { return inspect(t, store).Holder == nil })
 	select {
 	case <-w.done:
 		t.Fatalf("granted: %v", w.err)
 	default:
 	}
 	thaw(t, store)
-	w.granted(t, time.Minute)
+	w.granted(t)
 }
 
 // Freezing a repository freezes all of its locks, those that are used for the first time included,
 // and leaves what is frozen by itself frozen when it ends.
 func TestFreeze_repository(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	repositoryFrozen(t, func() *redisstore.Store { return open(t, server.Addr()) })
 }
 
 func TestFreeze_repositoryOnCluster(t *testing.T) {
+	t.Parallel()
 	cluster := redistest.Cluster(t)
 	repositoryFrozen(t, func() *redisstore.Store {
 		s := redisstore.Open(redisstore.Options{Addrs: cluster.Addrs(), Cluster: true})
@@ -366,6 +374,7 @@ func (o *older) renew(t *testing.T, token lock.Token) int64 {
 // Nobody of ours is on the way when an older holder releases a frozen lock and older ones wait: the
 // freeze holds them, and each keeps its place.
 func TestFreeze_olderClients(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	old := newOlder(t, client)
@@ -413,6 +422,7 @@ func TestFreeze_olderClients(t *testing.T) {
 // Steps of clients old and new at random: no step grants a frozen lock, whatever it is. Every grant
 // has a new fence.
 func TestFreeze_noGrant(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	if s := os.Getenv("LOCK_TEST_SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)
@@ -420,6 +430,7 @@ func TestFreeze_noGrant(t *testing.T) {
 	t.Logf("LOCK_TEST_SEED=%d", seed)
 	for _, mixed := range []bool{false, true} {
 		t.Run(map[bool]string{false: "ours", true: "mixed"}[mixed], func(t *testing.T) {
+			t.Parallel()
 			server, client := serve(t)
 			ctx := t.Context()
 			store := open(t, server.Addr())
@@ -550,6 +561,7 @@ func TestFreeze_noGrant(t *testing.T) {
 // Pipelines take turns while others freeze and thaw: the events are those of a lock that is granted
 // to nobody from a freeze to its end, and everybody has its turn in the end.
 func TestFreeze_races(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	const pipelines, rounds = 6, 8
 	openNoting := func() *redisstore.Store {
@@ -578,13 +590,13 @@ func TestFreeze_races(t *testing.T) {
 				if rand.IntN(4) == 0 {
 					r.TTL = 15 * time.Millisecond // and dies
 				}
-				lease, err := lock.Acquire(ctx, s, r, 5*time.Minute, nil)
+				lease, err := lock.Acquire(ctx, s, r, ttl, nil)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if r.TTL == time.Minute {
-					if _, err := lease.Release(ctx, s, time.Minute); err != nil {
+				if r.TTL == ttl {
+					if _, err := lease.Release(ctx, s, soon); err != nil {
 						t.Error(err)
 					}
 				}

@@ -9,6 +9,7 @@ import (
 )
 
 func TestKey_ID(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		key  lock.Key
 		want string
@@ -33,6 +34,7 @@ func TestKey_ID(t *testing.T) {
 }
 
 func TestKey_WholeBranch(t *testing.T) {
+	t.Parallel()
 	narrow := lock.Key{Repo: "h/r", Branch: "main", Name: "one"}
 	if got := narrow.WholeBranch().ID(); got != "h/r@main" {
 		t.Errorf("got %q", got)
@@ -70,6 +72,7 @@ func FuzzKeyID(f *testing.F) {
 }
 
 func TestNewToken(t *testing.T) {
+	t.Parallel()
 	hex32 := regexp.MustCompile(`^[0-9a-f]{32}$`)
 	seen := map[lock.Token]bool{}
 	for range 10000 {

@@ -45,6 +45,7 @@ var mutexModel = porcupine.Model{
 // Clients acquire and release at random, some with little patience, some asking twice, in the
 // second half over connections that are cut. The history must be that of a mutex.
 func TestModel_mutex(t *testing.T) {
+	t.Parallel()
 	const clients, rounds = 8, 60
 	seed := rand.Uint64()
 	if s := os.Getenv("LOCK_TEST_SEED"); s != "" {
@@ -54,6 +55,7 @@ func TestModel_mutex(t *testing.T) {
 
 	for _, name := range []string{"calm", "cut"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server, client := serve(t)
 			addr := server.Addr()
 			if name == "cut" {

@@ -26,11 +26,12 @@ func by(user string, p lock.QueuePolicy, group string) lock.Request {
 // Who does not wait has the lock when it is free, and else is told why not; it is never in the
 // queue.
 func TestSkip(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	skip := func() *lock.SkippedError {
 		t.Helper()
-		lease, err := lock.Acquire(t.Context(), store, by("skipper", lock.Skip, ""), time.Minute, func(lock.Waiting) { t.Error("it waits") })
+		lease, err := lock.Acquire(t.Context(), store, by("skipper", lock.Skip, ""), ttl, func(lock.Waiting) { t.Error("it waits") })
 		var skipped *lock.SkippedError
 		if lease != nil || !errors.As(err, &skipped) {
 			t.Fatalf("got %+v, %v", lease, err)
@@ -63,6 +64,7 @@ func TestSkip(t *testing.T) {
 
 // Others that wait go first, also when the lock is free at that moment.
 func TestSkip_othersWait(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	take(t, store, request())
@@ -83,11 +85,11 @@ func TestSkip_holderGone(t *testing.T) {
 	r.Present = true
 	lease := take(t, gone, r)
 	stop := lease.Keep(t.Context(), gone, 0, func(error) {})
-	eventually(t, time.Minute, "it is present", lease.Claimed)
+	eventually(t, "it is present", lease.Claimed)
 	stop()
 	lease.Leave()
 	store := open(t, server.Addr())
-	eventually(t, time.Minute, "nobody is there", func() bool {
+	eventually(t, "nobody is there", func() bool {
 		s, err := store.Inspect(t.Context(), key)
 		return err == nil && s.Holder != nil && s.Holder.Presence == lock.Absent
 	})
@@ -97,12 +99,13 @@ func TestSkip_holderGone(t *testing.T) {
 // A newer one takes the place in line of an earlier one of its group, which is told at once by
 // whom.
 func TestNewest(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	lease := take(t, store, by("holder", lock.Newest, "g"))
-	first := wait(t.Context(), t, open(t, server.Addr()), by("first", lock.Newest, "g"), time.Minute)
-	other := wait(t.Context(), t, open(t, server.Addr()), by("other", lock.Newest, "h"), time.Minute)
-	plain := wait(t.Context(), t, open(t, server.Addr()), by("plain", "", "g"), time.Minute)
+	first := wait(t.Context(), t, open(t, server.Addr()), by("first", lock.Newest, "g"), ttl)
+	other := wait(t.Context(), t, open(t, server.Addr()), by("other", lock.Newest, "h"), ttl)
+	plain := wait(t.Context(), t, open(t, server.Addr()), by("plain", "", "g"), ttl)
 	second := by("second", lock.Newest, "g")
 	if a := try(t, store, second); a.Position != 1 {
 		t.Errorf("it did not take the place: %+v", a)
@@ -125,12 +128,13 @@ func TestNewest(t *testing.T) {
 	if _, err := store.Release(t.Context(), key, second.Token); err != nil {
 		t.Fatal(err)
 	}
-	release(t, store, other.granted(t, time.Minute), lock.HandedOver)
-	release(t, store, plain.granted(t, time.Minute), lock.Freed)
+	release(t, store, other.granted(t), lock.HandedOver)
+	release(t, store, plain.granted(t), lock.Freed)
 }
 
 // When Redis has lost its data, the newer of a group stays, whoever is back first.
 func TestNewest_restartedEmpty(t *testing.T) {
+	t.Parallel()
 	for _, newerFirst := range []bool{false, true} {
 		server, client := serve(t)
 		store := open(t, server.Addr())
@@ -165,6 +169,7 @@ func TestNewest_restartedEmpty(t *testing.T) {
 // Many of a few groups come and go at once, holders too: at any time at most one of a group waits,
 // no holder is ended, and all others are told that they were superseded.
 func TestNewest_atMostOne(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	const clients, rounds = 12, 10
 	groups := []string{"a", "b", "c"}
@@ -200,7 +205,7 @@ func TestNewest_atMostOne(t *testing.T) {
 			for range rounds {
 				r := by("u", lock.Newest, groups[rand.IntN(len(groups))])
 				r.Record.Purpose = r.Group
-				lease, err := lock.Acquire(t.Context(), s, r, 5*time.Minute, nil)
+				lease, err := lock.Acquire(t.Context(), s, r, ttl, nil)
 				var superseded *lock.SupersededError
 				switch {
 				case err == nil:
@@ -208,7 +213,7 @@ func TestNewest_atMostOne(t *testing.T) {
 					if err := lease.Renew(t.Context(), s); err != nil {
 						t.Errorf("a holder: %v", err)
 					}
-					if got, err := lease.Release(t.Context(), s, time.Minute); err != nil || got == lock.NotHeld {
+					if got, err := lease.Release(t.Context(), s, soon); err != nil || got == lock.NotHeld {
 						t.Errorf("a holder: %v, %v", got, err)
 					}
 				case !errors.As(err, &superseded):
@@ -239,6 +244,7 @@ func TestNewest_atMostOne(t *testing.T) {
 // The order of those who wait, whatever they came with, is that of when they came less their head
 // start; and what is told of how long they waited is the truth.
 func TestHeadStart_order(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	if s := os.Getenv("LOCK_TEST_SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)

@@ -19,9 +19,6 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// ample is far below every TTL of these tests and far above what a loaded machine needs.
-const ample = 60 * time.Second
-
 // patient is a request for a lock that its TTL frees after all tests have ended.
 func patient(present bool) lock.Request {
 	r := request()
@@ -49,7 +46,7 @@ func hold(t *testing.T, s lock.Store, lease *lock.Lease) *holder {
 
 func (h *holder) claimed(t *testing.T) {
 	t.Helper()
-	eventually(t, ample, "presence is claimed", h.lease.Claimed)
+	eventually(t, "presence is claimed", h.lease.Claimed)
 }
 
 // die leaves as a process does that is killed.
@@ -62,7 +59,7 @@ func (h *holder) die() {
 func unsubscribed(t *testing.T, c *redis.Client, l *lock.Lease) {
 	t.Helper()
 	channel := rkey("alive") + ":" + string(l.Token)
-	eventually(t, ample, "nobody is subscribed", func() bool { return c.PubSubNumSub(t.Context(), channel).Val()[channel] == 0 })
+	eventually(t, "nobody is subscribed", func() bool { return c.PubSubNumSub(t.Context(), channel).Val()[channel] == 0 })
 }
 
 var numsub = regexp.MustCompile(`cmdstat_pubsub\|(?:shard)?numsub:calls=(\d+)`)
@@ -82,7 +79,7 @@ func looks(t *testing.T, c *redis.Client) int {
 func (w *waiter) waits(t *testing.T, c *redis.Client, more int) {
 	t.Helper()
 	before := looks(t, c)
-	eventually(t, ample, fmt.Sprintf("%d more looks", more), func() bool {
+	eventually(t, fmt.Sprintf("%d more looks", more), func() bool {
 		select {
 		case <-w.done:
 			t.Fatalf("a living holder was judged gone (%v)", w.err)
@@ -118,7 +115,7 @@ func TestPresence_gone(t *testing.T) {
 	w.waits(t, client, 4)
 	died := time.Now()
 	h.die()
-	next := w.granted(t, ample)
+	next := w.granted(t)
 	t.Logf("freed %s after the holder's end", time.Since(died).Round(10*time.Millisecond))
 
 	var lost *lock.LostError
@@ -141,7 +138,7 @@ func TestPresence_first(t *testing.T) {
 	died := time.Now()
 	h.die()
 	_ = first.Close() // it gives nothing up, as one that is killed
-	next := second.granted(t, ample)
+	next := second.granted(t)
 	t.Logf("freed %s after the end of the holder and the first in line", time.Since(died).Round(10*time.Millisecond))
 	release(t, h.store, next, lock.Freed)
 }
@@ -157,7 +154,7 @@ func TestPresence_handedOver(t *testing.T) {
 	last.waits(t, client, 2)
 	h.stop()
 	release(t, h.store, h.lease, lock.HandedOver)
-	lease := next.granted(t, ample) // it does not subscribe for now
+	lease := next.granted(t) // it does not subscribe for now
 	r := patient(false)
 	for range 4 {
 		if a, err := h.store.TryAcquire(t.Context(), r); err != nil || a.Holder.Presence != lock.PresenceUnknown {
@@ -170,7 +167,7 @@ func TestPresence_handedOver(t *testing.T) {
 	held := hold(t, h.store, lease)
 	last.waits(t, client, 4)
 	held.die()
-	release(t, h.store, last.granted(t, ample), lock.Freed)
+	release(t, h.store, last.granted(t), lock.Freed)
 }
 
 // Whoever shares a lock is there for it: one that shows itself while another does, one that shows
@@ -219,11 +216,12 @@ func TestPresence_sharerLives(t *testing.T) {
 	h.die()
 	w.waits(t, client, 5)
 	shown.die()
-	w.granted(t, ample)
+	w.granted(t)
 }
 
 // A holder that lives is not judged gone, whatever becomes of Redis and of its connections.
 func TestPresence_lives(t *testing.T) {
+	t.Parallel()
 	durable := []string{"--appendonly", "yes", "--appendfsync", "always"}
 	for name, tc := range map[string]struct {
 		args  []string
@@ -271,7 +269,7 @@ func TestPresence_lives(t *testing.T) {
 				if name == "another replication" { // nobody is told, until the next renewal
 					_ = h.lease.Renew(t.Context(), through)
 				}
-				eventually(t, ample, "it is there again", func() bool {
+				eventually(t, "it is there again", func() bool {
 					return h.lease.Claimed() && client.PubSubNumSub(t.Context(), rkey("alive")+":"+string(h.lease.Token)).Val()[rkey("alive")+":"+string(h.lease.Token)] > 0
 				})
 			}
@@ -280,7 +278,7 @@ func TestPresence_lives(t *testing.T) {
 				t.Errorf("events: %v", all)
 			}
 			h.die()
-			w.granted(t, ample)
+			w.granted(t)
 			if all := events(t, client); !slices.Contains(all, "gone") {
 				t.Errorf("events: %v", all)
 			}
@@ -421,14 +419,14 @@ func TestPresence_isolated(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t, "--repl-diskless-sync-delay", "0")
 	replica := redistest.Start(t, "--replicaof", server.Host+" "+server.Port)
-	eventually(t, ample, "the replica is there", func() bool {
+	eventually(t, "the replica is there", func() bool {
 		return strings.Contains(client.Info(t.Context(), "replication").Val(), "state=online")
 	})
 	store := open(t, server.Addr())
 	h := hold(t, store, take(t, store, patient(true)))
 	h.die()
 	replica.Kill()
-	eventually(t, ample, "it is gone", func() bool {
+	eventually(t, "it is gone", func() bool {
 		return strings.Contains(client.Info(t.Context(), "replication").Val(), "connected_slaves:0")
 	})
 	r := patient(false)

@@ -36,6 +36,7 @@ func as(t *testing.T, server *redistest.Server, c *redis.Client, but ...string) 
 // An acquire that is refused in the middle leaves no lock, whatever is refused, although its
 // give-up is refused as well.
 func TestAcquire_refusedMidway(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	for _, command := range []string{"get", "xadd", "hset", "hdel", "set", "pexpire", "del", "zrem", "hmget", "hget", "zcard", "zrange"} {
@@ -66,6 +67,7 @@ func TestAcquire_refusedMidway(t *testing.T) {
 // A release that is refused in the middle can be repeated. One whose event may not be noted frees
 // the lock.
 func TestRelease_refusedMidway(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	for _, waits := range []bool{false, true} {
@@ -103,6 +105,7 @@ func TestRelease_refusedMidway(t *testing.T) {
 // What an operator's break is refused in the middle can be repeated, and says the same when it was
 // done.
 func TestBreak_again(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	lease := take(t, as(t, server, client), request())
@@ -117,6 +120,7 @@ func TestBreak_again(t *testing.T) {
 
 // A sharer whose TTL is shorter never shortens the lease of the others.
 func TestJoin_shorterTTL(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	take(t, store, request())
@@ -125,8 +129,8 @@ func TestJoin_shorterTTL(t *testing.T) {
 	shared := take(t, store, short)
 	check := func(when string) {
 		t.Helper()
-		if left := client.PTTL(t.Context(), rkey("lock")).Val(); left < 30*time.Second {
-			t.Errorf("%s, the lock of a minute ends in %s", when, left)
+		if left := client.PTTL(t.Context(), rkey("lock")).Val(); left < ttl/2 {
+			t.Errorf("%s, the lock of %s ends in %s", when, ttl, left)
 		}
 	}
 	check("joined")
@@ -150,6 +154,7 @@ func seen(t *testing.T, s lock.Store) lock.Request {
 
 // A holder that has released its lock after a loss of data is not revived by one who waits.
 func TestQueue_restartedEmptyReleased(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	lease := take(t, store, request())
@@ -170,11 +175,11 @@ func TestQueue_restartedEmptyBelieved(t *testing.T) {
 	r.Record.User = "holder"
 	take(t, open(t, server.Addr()), r)
 	store := open(t, server.Addr())
-	wait(t.Context(), t, store, request(), time.Minute)
+	wait(t.Context(), t, store, request(), ttl)
 	blocked(t, client, 1)
 	server.Kill()
 	resume(t, server, client)
-	eventually(t, 30*time.Second, "the waiter puts the lock back", func() bool {
+	eventually(t, "the waiter puts the lock back", func() bool {
 		return client.Get(t.Context(), rkey("lock")).Val() == string(r.Token)
 	})
 	if left := client.PTTL(t.Context(), rkey("lock")).Val(); left > r.TTL/3+10*time.Second {
@@ -189,6 +194,7 @@ func TestQueue_restartedEmptyBelieved(t *testing.T) {
 // What a waiter has put back is over when a neighbour has taken the lock since: the old holder has
 // lost it.
 func TestQueue_restoredThenStranger(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	store := open(t, server.Addr())
@@ -214,6 +220,7 @@ func TestQueue_restoredThenStranger(t *testing.T) {
 // After a failover that has lost the last writes, a released holder's lock is back. It loses
 // against the greater fence.
 func TestLease_Renew_revived(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	store := open(t, server.Addr())
@@ -244,6 +251,7 @@ func TestLease_Renew_revived(t *testing.T) {
 
 // The fence never falls, also when the server lost it and its clock is behind: the clients know it.
 func TestFence_passedOn(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	store := open(t, server.Addr())
@@ -264,6 +272,7 @@ func TestFence_passedOn(t *testing.T) {
 
 // A lock that a newer program keeps is left alone.
 func TestProtocol_newer(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	store := open(t, server.Addr())
@@ -309,6 +318,7 @@ func sign(t *testing.T, c *redis.Client, w lock.Token) time.Duration {
 
 // Far back in line one may be silent for longer, and is woken when it has come to the head.
 func TestQueue_farBack(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	take(t, store, request())
@@ -337,6 +347,7 @@ func TestQueue_farBack(t *testing.T) {
 
 // Tombstones that have lapsed do not pile up.
 func TestEnded_pruned(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	store := open(t, server.Addr())
@@ -360,6 +371,7 @@ func TestEnded_pruned(t *testing.T) {
 
 // The server's clock was set back: what is left of a lock is more than its holder has asked for.
 func TestQueue_clockStepsBack(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	ctx := t.Context()
 	store := open(t, server.Addr())
@@ -375,7 +387,25 @@ func TestQueue_clockStepsBack(t *testing.T) {
 	}
 }
 
-// Every answer takes 1.3 s: too long for a first contact. What the server granted is given back.
+// Each answer takes 1.3 s, as those of a server on a busy machine: the lock is granted.
+func TestAcquire_slowAnswersInTime(t *testing.T) {
+	t.Parallel()
+	server, _ := serve(t)
+	p := newProxy(t, server.Addr())
+	p.onAnswer(func([]byte) bool { time.Sleep(1300 * time.Millisecond); return true })
+	var err error
+	for range 3 { // one may come too late on a machine that is busy as well
+		var lease *lock.Lease
+		if lease, err = lock.Acquire(t.Context(), open(t, p.addr), request(), 0, nil); err == nil {
+			p.onAnswer(nil)
+			release(t, open(t, server.Addr()), lease, lock.Freed)
+			return
+		}
+	}
+	t.Error(err)
+}
+
+// Each answer takes 4 s: too long for a first contact. What the server granted is given back.
 func TestAcquire_slowAnswersLeaveNothing(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
@@ -383,8 +413,8 @@ func TestAcquire_slowAnswersLeaveNothing(t *testing.T) {
 	before := take(t, direct, request()).Fence() // acquire is known, release is not
 	client.Del(t.Context(), rkey("lock"), rkey("meta"))
 	p := newProxy(t, server.Addr())
-	p.onAnswer(func([]byte) bool { time.Sleep(1300 * time.Millisecond); return true })
-	lease, err := lock.Acquire(t.Context(), open(t, p.addr), request(), time.Minute, nil)
+	p.onAnswer(func([]byte) bool { time.Sleep(4 * time.Second); return true })
+	lease, err := lock.Acquire(t.Context(), open(t, p.addr), request(), ttl, nil)
 	if lease != nil || failure(err) != lock.Unreachable {
 		t.Errorf("got %+v, %v", lease, err)
 	}

@@ -20,6 +20,7 @@ func deciding(v lock.Action) lock.Request {
 
 // A shared lock is free when the last who shares it has released, in whatever order.
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"holder last", "holder first"} {
 		t.Run(name, func(t *testing.T) {
 			server, client := serve(t)
@@ -42,9 +43,9 @@ func TestJoin(t *testing.T) {
 				t.Errorf("a released share was renewed: %v", err)
 			}
 			release(t, store, first, lock.NotHeld) // twice is harmless
-			w := wait(t.Context(), t, store, request(), time.Minute)
+			w := wait(t.Context(), t, store, request(), ttl)
 			release(t, store, last, lock.HandedOver)
-			release(t, store, w.granted(t, soon), lock.Freed)
+			release(t, store, w.granted(t), lock.Freed)
 			checkFree(t, client)
 		})
 	}
@@ -52,6 +53,7 @@ func TestJoin(t *testing.T) {
 
 // All who share a lock take it back together when Redis lost it.
 func TestJoin_reasserted(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	holder := take(t, store, request())
@@ -69,6 +71,7 @@ func TestJoin_reasserted(t *testing.T) {
 }
 
 func TestTakeOver(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	holder := take(t, store, request())
@@ -111,7 +114,7 @@ func TestTakeOver_shared(t *testing.T) {
 			t.Errorf("got %+v, %v", w.lease, w.err)
 		}
 	case <-time.After(soon):
-		t.Error("still trying, long after the time for it ran out")
+		t.Error("it goes on, long after the time for it ran out")
 		cancel()
 		<-w.done
 	}
@@ -125,6 +128,7 @@ func TestTakeOver_shared(t *testing.T) {
 
 // What was released stays released, also when a join, a take-over or an acquire comes late.
 func TestJoin_arrivesAfterItsRelease(t *testing.T) {
+	t.Parallel()
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	ctx := t.Context()

@@ -23,6 +23,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// patience is for what a busy machine may be slow to do.
+const patience = time.Minute
+
 // Server is a running redis-server.
 type Server struct {
 	Host string // always 127.0.0.1
@@ -127,7 +130,7 @@ func (s *Server) Resume() error {
 		_ = cmd.Wait()
 		close(ended)
 	}(s.cmd)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
 		if err == nil {
 			return conn.Close()
@@ -167,7 +170,10 @@ func (s *Server) end(sig os.Signal) {
 // Client is a plain client of the server, closed at the end of the test.
 func (s *Server) Client(t testing.TB) *redis.Client {
 	t.Helper()
-	c := redis.NewClient(&redis.Options{Addr: s.Addr(), Protocol: 2, DisableIdentity: true})
+	c := redis.NewClient(&redis.Options{
+		Addr: s.Addr(), Protocol: 2, DisableIdentity: true,
+		DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience,
+	})
 	t.Cleanup(func() { _ = c.Close() })
 	if err := c.Ping(context.Background()).Err(); err != nil {
 		t.Fatal(err)

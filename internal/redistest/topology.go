@@ -74,7 +74,7 @@ func RunSentinel(dir string, sentinelConfig ...string) (_ *Topology, err error) 
 		file := filepath.Join(home, "sentinel.conf") // that it rewrites
 		lines := append([]string{
 			"sentinel monitor " + MasterName + " " + all.Servers[0].Host + " " + all.Servers[0].Port + " 2",
-			"sentinel down-after-milliseconds " + MasterName + " 700",
+			"sentinel down-after-milliseconds " + MasterName + " 2000", // else a server that a busy machine is slow to run counts as dead
 			"sentinel failover-timeout " + MasterName + " 3000",
 			"sentinel parallel-syncs " + MasterName + " 2",
 		}, sentinelConfig...)
@@ -127,7 +127,7 @@ func RunCluster(dir string) (_ *Topology, err error) {
 			return nil, err
 		}
 		err = all.add(&all.Servers, filepath.Join(dir, fmt.Sprint("node", i)), "--cluster-enabled", "yes", "--cluster-port", buses[i],
-			"--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0",
+			"--cluster-node-timeout", "2500", "--cluster-replica-validity-factor", "0",
 			"--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 		if err != nil {
 			return nil, err
@@ -305,9 +305,9 @@ func (s *Server) with(f func(*redis.Client) error) error {
 }
 
 func until(what string, reached func() bool) error {
-	for deadline := time.Now().Add(20 * time.Second); !reached(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * patience); !reached(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("still not after 20 s: %s", what)
+			return fmt.Errorf("still not after %s: %s", 2*patience, what)
 		}
 	}
 	return nil

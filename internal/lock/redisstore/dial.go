@@ -27,7 +27,8 @@ func (e *handshakeError) Unwrap() error { return e.err }
 // dialer makes connections. One can be begun before it is asked for, which saves the time of the
 // first one's handshakes.
 type dialer struct {
-	tls *tls.Config // nil: no TLS
+	tls       *tls.Config // nil: no TLS
+	contacted func() bool // whether the server has answered before; nil: it has not
 
 	// For tests; nil is the real network.
 	dialOne func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -112,14 +113,19 @@ func hangUp(early chan dialed) {
 // connect shakes hands by itself, so that trouble with TLS can be told from trouble with the
 // network.
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	reaching, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	raw, err := d.reach(ctx, network, addr)
+	raw, err := d.reach(reaching, network, addr)
 	if err != nil {
 		return nil, err
 	}
 	if d.tls == nil {
 		return remember(raw, nil), nil
+	}
+	shaking := reaching
+	if d.contacted == nil || !d.contacted() {
+		shaking, cancel = context.WithTimeout(ctx, shakeTimeout)
+		defer cancel()
 	}
 	config := d.tls.Clone()
 	if config.ServerName == "" { // as for Sentinel and Cluster: each address stands for itself
@@ -136,7 +142,7 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 		return new(tls.Certificate), nil
 	}
 	secure := tls.Client(raw, config)
-	if err := secure.HandshakeContext(ctx); err != nil {
+	if err := secure.HandshakeContext(shaking); err != nil {
 		_ = raw.Close()
 		return nil, &handshakeError{err}
 	}

@@ -2,7 +2,14 @@ package redisstore
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"io"
+	"math/big"
 	"net"
 	"syscall"
 	"testing"
@@ -38,6 +45,54 @@ func TestDial_old(t *testing.T) {
 	}
 }
 
+// TestHandshake: a server that has accepted the connection has more time for its first handshake
+// than one that swallows packets, and no more once it has answered.
+func TestHandshake(t *testing.T) {
+	t.Parallel()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"busy"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: private}}, MinVersion: tls.VersionTLS12}
+	for name, contacted := range map[string]bool{"first": false, "later": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := &dialer{
+				tls:       &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // this is about time
+				contacted: func() bool { return contacted },
+				dialOne: func(context.Context, string, string) (net.Conn, error) {
+					one, other := net.Pipe()
+					go func() {
+						time.Sleep(dialTimeout + 500*time.Millisecond) // as on a busy machine
+						_ = tls.Server(other, server).Handshake()
+						_, _ = io.Copy(io.Discard, other)
+					}()
+					return one, nil
+				},
+			}
+			var err error
+			for range 3 { // one may come too late on a machine that is busy
+				var conn net.Conn
+				if conn, err = d.connect(t.Context(), "unix", "busy"); err == nil {
+					_ = bare(conn).(*tls.Conn).NetConn().Close()
+					break
+				}
+				if contacted {
+					break
+				}
+			}
+			if (err != nil) != contacted {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 // TestReach: an address that swallows packets, or refuses, leaves the time to try the others of its
 // name.
 func TestReach(t *testing.T) {
@@ -66,6 +121,9 @@ func TestReach(t *testing.T) {
 					return []string{"192.0.2.0", "192.0.2.1", "192.0.2.2"}[:len(tt.each)], nil
 				},
 				dialOne: func(ctx context.Context, _, addr string) (net.Conn, error) {
+					if until, _ := ctx.Deadline(); time.Until(until) > dialTimeout {
+						t.Errorf("it would be tried for %s", time.Until(until))
+					}
 					return tt.each[addr[len("192.0.2.")]-'0'](ctx)
 				},
 			}

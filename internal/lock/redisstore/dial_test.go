@@ -23,13 +23,13 @@ func TestConnect(t *testing.T) {
 	s := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}})
 	s.Connect()
 	s.Connect()
-	for until := time.Now().Add(10 * time.Second); received() == before; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(soon); received() == before; time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatal("nothing was begun")
 		}
 	}
 	begun := received()
-	r := lock.Request{Key: lock.Key{Repo: "example.com/r", Branch: "main"}, Token: lock.NewToken(), TTL: time.Minute}
+	r := lock.Request{Key: lock.Key{Repo: "example.com/r", Branch: "main"}, Token: lock.NewToken(), TTL: ttl}
 	if a, err := s.TryAcquire(t.Context(), r); err != nil || !a.Granted {
 		t.Fatalf("%v, %v", a, err)
 	}
@@ -45,7 +45,7 @@ func TestConnect(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for until := time.Now().Add(10 * time.Second); received() == begun || info(t, admin, "connected_clients") != "1"; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(soon); received() == begun || info(t, admin, "connected_clients") != "1"; time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatalf("%s clients are connected, want 1", info(t, admin, "connected_clients"))
 		}

@@ -11,6 +11,7 @@ import (
 // TestEventTypes holds the scripts against the types that Go knows: they write no other, and each
 // type is written by a script or is one that Go itself notes.
 func TestEventTypes(t *testing.T) {
+	t.Parallel()
 	var written []lock.EventType
 	var ended []string
 	for _, file := range scriptFiles() {

@@ -54,6 +54,7 @@ func checkFailure(t *testing.T, o redisstore.Options, want lock.Failure) {
 }
 
 func TestFailure_unreachable(t *testing.T) {
+	t.Parallel()
 	listen := func(t *testing.T, serve func(net.Conn)) redisstore.Options {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -113,6 +114,7 @@ func TestFailure_unreachable(t *testing.T) {
 }
 
 func TestFailure_auth(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	if err := client.ConfigSet(t.Context(), "requirepass", secret).Err(); err != nil {
@@ -136,12 +138,14 @@ func TestFailure_auth(t *testing.T) {
 }
 
 func TestFailure_needlessPassword(t *testing.T) {
+	t.Parallel()
 	o := at(redistest.Start(t))
 	o.Username, o.Password = "nobody", secret
 	checkFailure(t, o, lock.AuthFailed)
 }
 
 func TestFailure_forbidden(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	for name, rules := range map[string][]any{
@@ -172,15 +176,17 @@ func TestFailure_forbidden(t *testing.T) {
 }
 
 func TestFailure_readOnly(t *testing.T) {
+	t.Parallel()
 	checkFailure(t, at(redistest.Start(t, "--replicaof", "127.0.0.1 1")), lock.ReadOnly)
 }
 
 func TestFailure_loading(t *testing.T) {
+	t.Parallel()
 	t.Run("master down", func(t *testing.T) {
 		checkFailure(t, at(redistest.Start(t, "--replicaof", "127.0.0.1 1", "--replica-serve-stale-data", "no")), lock.Loading)
 	})
 	t.Run("reads its data", func(t *testing.T) {
-		server := redistest.Start(t, "--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024")
+		server := redistest.Start(t, "--key-load-delay", "30000", "--loading-process-events-interval-bytes", "1024")
 		client := server.Client(t)
 		for i := range 1000 {
 			client.Set(t.Context(), "k"+time.Duration(i).String(), strings.Repeat("x", 100), 0)
@@ -201,6 +207,7 @@ func TestFailure_loading(t *testing.T) {
 }
 
 func TestFailure_persistence(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	ctx := t.Context()
@@ -220,6 +227,7 @@ func TestFailure_persistence(t *testing.T) {
 }
 
 func TestFailure_outOfMemory(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "--maxmemory-policy", "noeviction")
 	client := server.Client(t)
 	ctx := t.Context()
@@ -245,6 +253,7 @@ func TestFailure_outOfMemory(t *testing.T) {
 }
 
 func TestFailure_notALock(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"lock", "queue"} {
 		t.Run(kind, func(t *testing.T) {
 			server := redistest.Start(t)
@@ -255,12 +264,14 @@ func TestFailure_notALock(t *testing.T) {
 }
 
 func TestFailure_refused(t *testing.T) {
+	t.Parallel()
 	o := at(redistest.Start(t))
 	o.DB = 99
 	checkFailure(t, o, lock.NoDatabase)
 }
 
 func TestFailure_tls(t *testing.T) {
+	t.Parallel()
 	cert, pool := certificate(t, "127.0.0.1")
 	_, wrongPool := certificate(t, "127.0.0.1")
 	dir := t.TempDir()
@@ -358,6 +369,7 @@ func certificate(t *testing.T, ip string) (tls.Certificate, *x509.CertPool) {
 
 // A cancelled context is the caller's doing and no trouble of the store.
 func TestFailure_cancelled(t *testing.T) {
+	t.Parallel()
 	store := open(t, at(redistest.Start(t)))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

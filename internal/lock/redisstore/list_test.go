@@ -13,6 +13,7 @@ import (
 // A thousand locks with five waiters each are all listed, and no step of that blocks Redis for
 // others.
 func TestStore_List_many(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "--slowlog-log-slower-than", "10000") // 10 ms
 	client := server.Client(t)
 	store := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}})
@@ -22,7 +23,7 @@ func TestStore_List_many(t *testing.T) {
 	for i := range locks {
 		k := lock.Key{Repo: "example.com/org/repo", Branch: fmt.Sprintf("b%04d", i)}
 		for range 1 + waiters {
-			r := lock.Request{Key: k, Token: lock.NewToken(), Record: lock.Record{User: "ci"}, TTL: time.Minute}
+			r := lock.Request{Key: k, Token: lock.NewToken(), Record: lock.Record{User: "ci"}, TTL: ttl}
 			if _, err := store.TryAcquire(ctx, r); err != nil {
 				t.Fatal(err)
 			}

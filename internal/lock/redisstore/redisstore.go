@@ -23,10 +23,13 @@ import (
 )
 
 const (
-	// dialTimeout bounds a connection with its TLS handshake; firstTimeout the first answer on
-	// it, and answerTimeout every later one: a first contact that fails must fail fast.
+	// dialTimeout bounds a connection, with its TLS handshake once the server has answered before:
+	// a server that swallows packets must fail fast. shakeTimeout is for a first handshake: a
+	// server that has accepted the connection is there, and may be busy. firstTimeout bounds all of
+	// a first contact, and answerTimeout every later answer.
 	dialTimeout  = 2 * time.Second
-	firstTimeout = 2500 * time.Millisecond
+	shakeTimeout = 5 * time.Second
+	firstTimeout = dialTimeout + shakeTimeout + 2*dialSlack
 	// dialSlack leaves the dialer time to say what went wrong before the client gives up on it.
 	dialSlack = 250 * time.Millisecond
 	// leastWait is the shortest that a waiter blocks: zero is without end, and so is 0.001 for
@@ -113,7 +116,7 @@ func Open(o Options) *Store {
 		// by the lock and not by the client.
 		MaxRetries:            -1,
 		DialerRetries:         1,
-		DialTimeout:           dialTimeout + dialSlack,
+		DialTimeout:           dialTimeout + shakeTimeout + dialSlack,
 		ReadTimeout:           2 * lock.Heartbeat, // of what the client asks by itself: all of ours have deadlines, and sooner ones
 		ContextTimeoutEnabled: true,
 		PoolSize:              2,  // one that blocks in a wait, one that gives the wait up
@@ -131,6 +134,7 @@ func Open(o Options) *Store {
 		u.Addrs = []string{o.Addrs[0]}
 	}
 	s := &Store{dialer: d, layout: newLayout(o.Prefix), addr: strings.Join(o.Addrs, ","), master: o.SentinelMaster, events: o.Events, minReplicas: o.MinReplicas}
+	d.contacted = s.wasContacted
 	u.OnConnect = func(context.Context, *redis.Conn) error { s.shaken.Store(true); return nil }
 	s.padded = strings.TrimSpace(o.Password) != o.Password
 	if o.ReadPassword != nil {

@@ -25,10 +25,17 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
+// soon is for what waits for none of our timers, and ttl for a lock that must not expire in a test,
+// on a machine that is busy with other things for seconds at a time.
+const (
+	soon = time.Minute
+	ttl  = 10 * time.Minute
+)
+
 var key = lock.Key{Repo: "example.com/org/repo", Branch: "main"}
 
 func request(k lock.Key) lock.Request {
-	return lock.Request{Key: k, Token: lock.NewToken(), Record: lock.Record{Repo: k.Repo, Branch: k.Branch}, TTL: time.Minute}
+	return lock.Request{Key: k, Token: lock.NewToken(), Record: lock.Record{Repo: k.Repo, Branch: k.Branch}, TTL: ttl}
 }
 
 func open(t *testing.T, o redisstore.Options) *redisstore.Store {
@@ -61,15 +68,16 @@ func release(t *testing.T, s *redisstore.Store, r lock.Request, want lock.Releas
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(soon); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %s: %s", soon, what)
 		}
 	}
 }
 
 // Every key of a lock expires, and lies in the lock's one slot.
 func TestStore_keys(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	ctx := t.Context()
@@ -126,19 +134,27 @@ func TestStore_keys(t *testing.T) {
 }
 
 func TestStore_Wait(t *testing.T) {
+	t.Parallel()
 	store := open(t, at(redistest.Start(t)))
 	for _, d := range []time.Duration{-time.Second, 0, time.Nanosecond, 1400 * time.Microsecond, 150 * time.Millisecond} {
-		started := time.Now()
-		if err := store.Wait(t.Context(), key, lock.NewToken(), d); err != nil {
-			t.Error(err)
+		quickest := time.Hour
+		for range 5 { // one may be late on a machine that is busy with other things
+			started := time.Now()
+			if err := store.Wait(t.Context(), key, lock.NewToken(), d); err != nil {
+				t.Error(err)
+			}
+			if quickest = min(quickest, time.Since(started)); quickest < max(d, 0)+time.Second {
+				break
+			}
 		}
-		if took := time.Since(started); took < d || took > max(d, 0)+time.Second {
-			t.Errorf("waited %s, took %s", d, took)
+		if quickest < d || quickest > max(d, 0)+time.Second {
+			t.Errorf("waited %s, took %s", d, quickest)
 		}
 	}
 }
 
 func TestStore_List(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	store := open(t, at(server))
@@ -166,7 +182,7 @@ func TestStore_List(t *testing.T) {
 	}
 	var keys []string
 	for _, s := range states {
-		if s.Holder == nil || !s.Holder.Known || s.Holder.Left <= 0 || s.Holder.Left > time.Minute || s.Holder.Age < 0 {
+		if s.Holder == nil || !s.Holder.Known || s.Holder.Left <= 0 || s.Holder.Left > ttl || s.Holder.Age < 0 {
 			t.Errorf("%s: holder %+v", s.Name, s.Holder)
 		}
 		keys = append(keys, s.Name)
@@ -185,6 +201,7 @@ func TestStore_List(t *testing.T) {
 
 // Somebody else's key, named as ours are, does not hide all locks.
 func TestStore_List_strangeKey(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	store := open(t, at(server))
@@ -199,6 +216,7 @@ func TestStore_List_strangeKey(t *testing.T) {
 }
 
 func TestStore_verbatim(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	store := open(t, at(server))
@@ -222,6 +240,7 @@ func TestStore_verbatim(t *testing.T) {
 
 // Hostile text in the store is text.
 func TestStore_foreignRecord(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	store := open(t, at(server))
@@ -240,6 +259,7 @@ func TestStore_foreignRecord(t *testing.T) {
 // One connection while holding, two at most while a wait is given up. No command is refused, and
 // the handshake is one HELLO: an old Redis would answer the rest with errors.
 func TestStore_onTheWire(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	ctx := t.Context()
@@ -257,7 +277,7 @@ func TestStore_onTheWire(t *testing.T) {
 	if n := connections(); n != 1 {
 		t.Errorf("%d connections of a holder", n)
 	}
-	if _, err := lease.Release(ctx, store, time.Second); err != nil {
+	if _, err := lease.Release(ctx, store, soon); err != nil {
 		t.Fatal(err)
 	}
 	stats := client.Info(ctx, "commandstats").Val() + client.Info(ctx, "errorstats").Val()
@@ -279,7 +299,7 @@ func TestStore_onTheWire(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		_, err := lock.Acquire(wait, waiting, request(key), time.Minute, nil)
+		_, err := lock.Acquire(wait, waiting, request(key), ttl, nil)
 		done <- err
 	}()
 	eventually(t, "it blocks", func() bool { return strings.Contains(client.ClientList(ctx).Val(), "cmd=blpop") })
@@ -299,6 +319,7 @@ func TestStore_onTheWire(t *testing.T) {
 
 // A store is still of use after a wait that was given up, which leaves a blocked connection behind.
 func TestStore_afterCancelledWait(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	store := open(t, at(server))
@@ -306,7 +327,7 @@ func TestStore_afterCancelledWait(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := lock.Acquire(ctx, store, request(key), time.Minute, nil)
+		_, err := lock.Acquire(ctx, store, request(key), ttl, nil)
 		done <- err
 	}()
 	eventually(t, "it blocks", func() bool { return strings.Contains(client.ClientList(ctx).Val(), "cmd=blpop") })
@@ -314,14 +335,14 @@ func TestStore_afterCancelledWait(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	started := time.Now()
-	if _, err := store.Inspect(t.Context(), key); err != nil || time.Since(started) > time.Second {
-		t.Errorf("%v in %s", err, time.Since(started))
+	if _, err := store.Inspect(t.Context(), key); err != nil { // one that waited for a connection would time out
+		t.Error(err)
 	}
 }
 
 // All scripts keep to the slot of their lock, also with names that the store makes up.
 func TestStore_cluster(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "--cluster-enabled", "yes")
 	client := server.Client(t)
 	if err := client.Do(t.Context(), "cluster", "addslotsrange", 0, 16383).Err(); err != nil {
@@ -360,6 +381,7 @@ func TestStore_cluster(t *testing.T) {
 // What is sent over a connection is HELLO, SELECT where it is needed, and our own commands; nothing
 // of it is an error.
 func TestStore_recorded(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	ctx := t.Context()

@@ -47,7 +47,7 @@ func moveSlot(ctx context.Context, slot int64, from, to *redis.Client, host, por
 			break
 		}
 		time.Sleep(pause)
-		if err := from.Migrate(ctx, host, port, keys[0], 0, 5*time.Second).Err(); err != nil {
+		if err := from.Migrate(ctx, host, port, keys[0], 0, soon).Err(); err != nil {
 			return err
 		}
 	}
@@ -79,7 +79,7 @@ func TestSlot_moves(t *testing.T) {
 	t.Parallel()
 	all := redistest.Cluster(t)
 	o := redisstore.Options{Addrs: all.Addrs(), Cluster: true, Events: 100}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), ttl)
 	defer cancel()
 	lockKey := "gitops:lock:{" + key.ID() + "}"
 
@@ -94,7 +94,7 @@ func TestSlot_moves(t *testing.T) {
 		working.Go(func() {
 			defer done.Add(1)
 			for range rounds {
-				lease, err := lock.Acquire(ctx, s, request(key), 2*time.Minute, nil)
+				lease, err := lock.Acquire(ctx, s, request(key), ttl, nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -107,7 +107,7 @@ func TestSlot_moves(t *testing.T) {
 				}
 				inside.Add(-1)
 				for {
-					got, err := lease.Release(ctx, s, 5*time.Second)
+					got, err := lease.Release(ctx, s, soon)
 					if err == nil {
 						if got == lock.NotHeld {
 							t.Error("released what was not held")
@@ -160,7 +160,7 @@ func TestSlot_halfMoved(t *testing.T) {
 	for _, err := range []error{
 		to.Client(t).Do(ctx, "cluster", "setslot", slot, "importing", id(from)).Err(),
 		from.Client(t).Do(ctx, "cluster", "setslot", slot, "migrating", id(to)).Err(),
-		from.Client(t).Migrate(ctx, to.Host, to.Port, "gitops:meta:{"+key.ID()+"}", 0, 5*time.Second).Err(),
+		from.Client(t).Migrate(ctx, to.Host, to.Port, "gitops:meta:{"+key.ID()+"}", 0, soon).Err(),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -179,7 +179,7 @@ func TestSlot_halfMoved(t *testing.T) {
 			break
 		}
 		for _, k := range keys {
-			if err := from.Client(t).Migrate(ctx, to.Host, to.Port, k, 0, 5*time.Second).Err(); err != nil {
+			if err := from.Client(t).Migrate(ctx, to.Host, to.Port, k, 0, soon).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -198,6 +198,7 @@ func TestSlot_halfMoved(t *testing.T) {
 // The keys of a lock whose own key has a hash tag lie in the slot of that tag, and it is listed by
 // its name.
 func TestStore_verbatimTag(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "--cluster-enabled", "yes")
 	client := server.Client(t)
 	ctx := t.Context()
@@ -249,6 +250,7 @@ func TestStore_verbatimTag(t *testing.T) {
 
 // A lock that is shared, taken over or taken back must have its replicas too.
 func TestStore_unconfirmed(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(t)
 	ctx := t.Context()
@@ -282,6 +284,7 @@ func TestStore_unconfirmed(t *testing.T) {
 
 // The pace of waiters is the same in Go and in Lua.
 func TestPace(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("lua/common.lua")
 	if err != nil {
 		t.Fatal(err)

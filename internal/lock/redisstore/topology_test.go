@@ -31,6 +31,7 @@ var topologies = map[string]func(*testing.T) (*redistest.Topology, redisstore.Op
 // that is killed, one that is stopped, and one that is asked to make room. One failover after the
 // other, in the same processes.
 func TestTopology_failover(t *testing.T) {
+	t.Parallel()
 	for name, start := range topologies {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -47,16 +48,12 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 	ctx := t.Context()
 	key := lock.Key{Repo: "example.com/" + how, Branch: "main"}
 	of := func(kind string) string { return "gitops:" + kind + ":{" + key.ID() + "}" }
-	ask := func() lock.Request {
-		r := request(key)
-		r.TTL = 20 * time.Second
-		return r
-	}
+	ask := func() lock.Request { return request(key) }
 	patiently := func(what string, ok func() bool) { // for what Sentinel does once in ten seconds
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * soon); !ok(); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("not within 30 s: %s", what)
+				t.Fatalf("not within %s: %s", 2*soon, what)
 			}
 		}
 	}
@@ -79,7 +76,7 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 	for n := range waiters {
 		s := open(t, o)
 		go func() {
-			l, err := lock.Acquire(ctx, s, ask(), time.Minute, nil)
+			l, err := lock.Acquire(ctx, s, ask(), ttl, nil)
 			granted <- grant{n, s, l, err}
 		}()
 		eventually(t, "it waits", func() bool { return before.ZCard(ctx, of("queue")).Val() == int64(n)+1 })
@@ -88,7 +85,7 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 	if _, err := holding.Freeze(ctx, freeze); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := before.Wait(ctx, 1, time.Second).Result(); n == 0 || err != nil {
+	if n, err := before.Wait(ctx, 1, soon).Result(); n == 0 || err != nil {
 		t.Fatalf("not replicated: %d, %v", n, err)
 	}
 
@@ -122,7 +119,7 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 	var longest time.Duration
 	for range waiters {
 		released := time.Now()
-		if _, err := lease.Release(ctx, holding, 5*time.Second); err != nil {
+		if _, err := lease.Release(ctx, holding, soon); err != nil {
 			t.Fatal(err)
 		}
 		if len(order) == 0 { // nobody gets the lock before the thaw
@@ -142,7 +139,7 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 		longest = max(longest, time.Since(released))
 		lease, holding = g.lease, g.store
 	}
-	if _, err := lease.Release(ctx, holding, 5*time.Second); err != nil {
+	if _, err := lease.Release(ctx, holding, soon); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%s: granted to %v, longest hand-over %s", how, order, longest.Round(time.Millisecond))
@@ -175,6 +172,7 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 // TestTopology_presence: on Sentinel and a Cluster a holder that lives is not judged gone by a
 // failover, and is seen at the new primary; when it ends then, the next in line gets the lock.
 func TestTopology_presence(t *testing.T) {
+	t.Parallel()
 	for name, start := range topologies {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -183,9 +181,9 @@ func TestTopology_presence(t *testing.T) {
 			name := "gitops:lock:{" + key.ID() + "}"
 			patiently := func(what string, ok func() bool) {
 				t.Helper()
-				for deadline := time.Now().Add(60 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+				for deadline := time.Now().Add(2 * soon); !ok(); time.Sleep(20 * time.Millisecond) {
 					if time.Now().After(deadline) {
-						t.Fatalf("not within 60 s: %s", what)
+						t.Fatalf("not within %s: %s", 2*soon, what)
 					}
 				}
 			}
