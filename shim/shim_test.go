@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 // git runs the real git in a folder of its own, with nobody's configuration, and returns what it
@@ -15,8 +17,8 @@ func git(t testing.TB, args ...string) string {
 	dir := t.TempDir()
 	cmd := exec.Command("git", args...) //nolint:gosec // a test's own words
 	cmd.Dir = dir
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") }),
-		"GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "HOME="+dir, "GIT_CEILING_DIRECTORIES="+dir, "GIT_PAGER=cat", "LC_ALL=C")
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") })
+	cmd.Env = append(append(cmd.Env, gittest.Env()...), "HOME="+dir, "GIT_CEILING_DIRECTORIES="+dir, "GIT_PAGER=cat")
 	out, _ := cmd.CombinedOutput() //nolint:errcheck // failing is one of the answers
 	return string(out)
 }

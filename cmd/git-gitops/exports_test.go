@@ -43,7 +43,7 @@ func TestExports(t *testing.T) {
 		// Of tests, only a package's own count: what others need for their tests belongs into a
 		// package for tests.
 		test := strings.HasSuffix(name, "_test.go")
-		helps := dir == "internal/redistest" || strings.HasPrefix(dir, "scripts/")
+		helps := dir == "internal/redistest" || dir == "internal/gittest" || strings.HasPrefix(dir, "scripts/")
 		imports := map[string]string{}
 		for _, i := range file.Imports {
 			p, err := strconv.Unquote(i.Path.Value)

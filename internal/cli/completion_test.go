@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/term"
 )
 
@@ -30,10 +31,7 @@ func completionScript(t *testing.T, shell string) string {
 func completionRepo(t *testing.T) (dir string, env []string) {
 	t.Helper()
 	dir = t.TempDir()
-	env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "XDG_DATA_HOME=" + dir, "LC_ALL=C",
-		"GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_CONFIG_NOSYSTEM=1",
-	}
+	env = append(gittest.Env(), "PATH="+os.Getenv("PATH"), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
 	for _, words := range [][]string{{"init", "-q"}, {"remote", "add", "zupstream", "./nowhere"}} {
 		cmd := exec.Command("git", words...)
 		cmd.Dir, cmd.Env = dir, env

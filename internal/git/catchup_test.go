@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/gitargs"
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 var (
@@ -26,6 +27,7 @@ var (
 // TestCatchUp: a clone that was made before others pushed, and is then brought up to date, is what
 // a fresh clone is. Histories and options are random.
 func TestCatchUp(t *testing.T) {
+	t.Parallel()
 	g, work, remote := repository(t)
 	t.Logf("-catchup.seed=%d", *catchUpSeed)
 	h := &historian{t: t, g: g, dir: work, r: rand.New(rand.NewPCG(*catchUpSeed, 1))} //nolint:gosec // a test
@@ -322,11 +324,12 @@ func (h *historian) options(remote string) []string {
 
 // TestSnapshot_leavesAlone: what a clone may hold that makes bringing it up to date unsafe.
 func TestSnapshot_leavesAlone(t *testing.T) {
+	t.Parallel()
 	g, work, remote := repository(t)
 	must(t, g, "tag", "v1")
 	must(t, g, "push", "-q", "--tags")
 	hooks := t.TempDir()
-	if err := os.WriteFile(filepath.Join(hooks, "post-checkout"), []byte("#!/bin/sh\n"), 0o700); err != nil { //nolint:gosec // a hook
+	if err := gittest.WriteProgram(filepath.Join(hooks, "post-checkout"), "#!/bin/sh\n"); err != nil {
 		t.Fatal(err)
 	}
 	template := t.TempDir()
@@ -428,11 +431,12 @@ func TestCatchUp_leavesAlone(t *testing.T) {
 
 // TestBackground_stop: a clone that is stopped leaves nothing, and no process.
 func TestBackground_stop(t *testing.T) {
+	t.Parallel()
 	g, _, remote := repository(t)
 	top := t.TempDir()
 	g.Globals = []string{"-C", top}
 	slow := filepath.Join(top, "slow")
-	if err := os.WriteFile(slow, []byte("#!/bin/sh\necho >started\nsleep 600 & wait\n"), 0o700); err != nil { //nolint:gosec // a program
+	if err := gittest.WriteProgram(slow, "#!/bin/sh\necho >started\nsleep 600 & wait\n"); err != nil {
 		t.Fatal(err)
 	}
 	job, err := g.Background("clone", "--no-local", "-u", slow, remote, "clone")
@@ -457,6 +461,7 @@ func TestBackground_stop(t *testing.T) {
 
 // TestSnapshot_Settle: after it, no file has to be read to know that it is unchanged.
 func TestSnapshot_Settle(t *testing.T) {
+	t.Parallel()
 	g, _, remote := repository(t)
 	top := t.TempDir()
 	words := []string{remote, "clone"}
@@ -496,6 +501,7 @@ func modified(t *testing.T, path string) time.Time {
 // TestBackground_over: once git has ended, no signal goes to what may by then be somebody else's
 // processes.
 func TestBackground_over(t *testing.T) {
+	t.Parallel()
 	g, _, _ := repository(t)
 	top := t.TempDir()
 	read := func(name string) string {

@@ -8,9 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 func TestTips(t *testing.T) {
+	t.Parallel()
 	g, _, remote := repository(t)
 	head := must(t, g, "rev-parse", "HEAD")
 	must(t, g, "tag", "-a", "-m", "v", "v1")
@@ -38,6 +41,7 @@ func TestTips(t *testing.T) {
 
 // TestURLs holds the rewriting against what git says that it fetches from and pushes to.
 func TestURLs(t *testing.T) {
+	t.Parallel()
 	g, _, remote := repository(t)
 	must(t, g, "init", "-q", "--bare", remote+".2")
 	for _, tc := range []struct {
@@ -104,7 +108,7 @@ func TestNoSecretInArguments(t *testing.T) {
 	g, dir, remote := repository(t)
 	recorder := filepath.Join(t.TempDir(), "git")
 	script := fmt.Sprintf("#!/bin/sh\necho \"$@\" >>%[1]s.log\nexec %s \"$@\"\n", recorder, g.Path)
-	if err := os.WriteFile(recorder, []byte(script), 0o700); err != nil {
+	if err := gittest.WriteProgram(recorder, script); err != nil {
 		t.Fatal(err)
 	}
 	g.Path = recorder
@@ -134,6 +138,7 @@ func TestNoSecretInArguments(t *testing.T) {
 
 // TestAlias holds the lookup against git, also for what only newer ones know.
 func TestAlias(t *testing.T) {
+	t.Parallel()
 	g, _, _ := repository(t)
 	for i, tc := range []string{
 		"alias.a=version", "alias.A=version", "alias.a.command=version", "alias.A.command=version", "alias.a.b=version",

@@ -8,19 +8,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
-// repository is a clone of a bare repository of its own, in a neutral environment, with one commit
-// that is pushed: file says 1.
+func TestMain(m *testing.M) { os.Exit(gittest.Main(m.Run)) }
+
+// repository is a clone of a bare repository of its own, with one commit that is pushed: file says
+// 1.
 func repository(t *testing.T) (g Git, dir, remote string) {
 	t.Helper()
-	for _, kv := range []string{
-		"HOME=" + t.TempDir(), "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C",
-		"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=A", "GIT_COMMITTER_EMAIL=a@example.com",
-	} {
-		name, value, _ := strings.Cut(kv, "=")
-		t.Setenv(name, value)
-	}
 	path, err := exec.LookPath("git")
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +70,7 @@ func diverge(t *testing.T, g Git, dir string, theirs, ours map[string]string) {
 }
 
 func TestFetchAndRebase(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name         string
 		theirs, ours map[string]string
@@ -88,6 +86,7 @@ func TestFetchAndRebase(t *testing.T) {
 		{name: "the same new file", theirs: map[string]string{"n": "n\n"}, ours: map[string]string{"n": "n\n", "b": "b"}, emptied: true, commit: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			g, dir, remote := repository(t)
 			diverge(t, g, dir, tc.theirs, tc.ours)
 			before := g.Tip(t.Context(), "HEAD")
@@ -143,6 +142,7 @@ func TestFetchAndRebase(t *testing.T) {
 }
 
 func TestPushDryRun(t *testing.T) {
+	t.Parallel()
 	g, dir, _ := repository(t)
 	must(t, g, "push", "-q", "origin", "main:same", "main:gone", "main:ahead")
 	commit(t, g, dir, "theirs", "a", "a")
@@ -191,10 +191,11 @@ func TestPushDryRun(t *testing.T) {
 // TestFetchAndRebase_signed: a rebase that would drop a signature is not begun; with commit.gpgSign
 // it signs again.
 func TestFetchAndRebase_signed(t *testing.T) {
+	t.Parallel()
 	g, dir, remote := repository(t)
 	signer := filepath.Join(t.TempDir(), "signer")
 	script := "#!/bin/sh\ncat >/dev/null\necho '[GNUPG:] SIG_CREATED ' >&2\necho -----BEGIN PGP SIGNATURE-----\necho -----END PGP SIGNATURE-----\n"
-	if err := os.WriteFile(signer, []byte(script), 0o700); err != nil {
+	if err := gittest.WriteProgram(signer, script); err != nil {
 		t.Fatal(err)
 	}
 	must(t, g, "config", "gpg.program", signer)
@@ -220,6 +221,7 @@ func TestFetchAndRebase_signed(t *testing.T) {
 // TestHad: what was merged or reset to was in the branch; what a rebase only tried to bring in was
 // not.
 func TestHad(t *testing.T) {
+	t.Parallel()
 	start := func(t *testing.T, more string) (g Git, remote, theirs string) {
 		g, dir, remote := repository(t)
 		other := filepath.Join(filepath.Dir(remote), "other")

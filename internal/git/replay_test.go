@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 // shell runs a script in a repository.
@@ -67,6 +69,7 @@ const big = `for i in $(seq 40); do echo "line $i"; done >big; `
 // TestReplay: what a rebase takes without a question is taken with the same result; what it would
 // ask about, drop or move is left out.
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		base, theirs, ours string
 		left               string // why it is left out; "" when it is taken
@@ -114,6 +117,7 @@ func TestReplay(t *testing.T) {
 		"a merge":             {``, `echo 1 >t`, `git checkout -q -b side; echo 1 >s; git add -A; git commit -qm s; git checkout -q main; echo 1 >u; git add -A; git commit -qm u; git merge -q side -m m`, "merge"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			g, dir := fork(t, c.base, c.theirs, c.ours)
 			theirs, ours := g.Tip(t.Context(), "theirs"), g.Tip(t.Context(), "main")
 			got, err := replay(t, g, theirs, "base", ours)
@@ -162,6 +166,7 @@ func wantRebased(t *testing.T, g Git, dir, theirs, ours, got string) {
 
 // TestReplay_likeRebase: of random histories, whatever is taken is what git's rebase makes of it.
 func TestReplay_likeRebase(t *testing.T) {
+	t.Parallel()
 	rounds := 15
 	if testing.Short() {
 		rounds = 5
@@ -217,6 +222,7 @@ func TestReplay_likeRebase(t *testing.T) {
 
 // TestPushLeased: all refs move, or none; and the outcome is told for what it is.
 func TestPushLeased(t *testing.T) {
+	t.Parallel()
 	g, dir, remote := repository(t)
 	ctx := t.Context()
 	one := g.Tip(ctx, "HEAD")
@@ -247,7 +253,7 @@ func TestPushLeased(t *testing.T) {
 		t.Fatalf("a stale push has moved something: %v", refs)
 	}
 	hook := filepath.Join(remote, "hooks", "pre-receive")
-	if err := os.WriteFile(hook, []byte("#!/bin/sh\necho no; exit 1\n"), 0o700); err != nil { //nolint:gosec // a hook is executable
+	if err := gittest.WriteProgram(hook, "#!/bin/sh\necho no; exit 1\n"); err != nil {
 		t.Fatal(err)
 	}
 	want("the server's policy", Refused, branch(one, two), LeasedRef{ref, marker, two})

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 func TestReadScopedConfig(t *testing.T) {
@@ -77,7 +79,7 @@ func TestTooOld(t *testing.T) {
 	} {
 		old := filepath.Join(t.TempDir(), "git")
 		text := fmt.Sprintf("#!/bin/sh\n%s\n[ \"$1\" = --version ] && { echo git version %s; exit; }\nexec %s \"$@\"\n", script, version, g.Path)
-		if err := os.WriteFile(old, []byte(text), 0o700); err != nil {
+		if err := gittest.WriteProgram(old, text); err != nil {
 			t.Fatal(err)
 		}
 		_, err := Git{Path: old}.ReadScopedConfig(t.Context())

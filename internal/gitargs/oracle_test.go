@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 // oracle is a repository that is pushed from and the one it is pushed to, with real git to ask.
@@ -30,12 +32,7 @@ func newOracle(t testing.TB) *oracle {
 		t:    t,
 		dir:  filepath.Join(dir, "work"),
 		bare: filepath.Join(dir, "bare.git"),
-		env: []string{
-			"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "LC_ALL=C",
-			"GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_CONFIG_NOSYSTEM=1",
-			"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com",
-			"GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com",
-		},
+		env:  append(gittest.Env(), "PATH="+os.Getenv("PATH"), "HOME="+dir),
 	}
 	if root := os.Getenv("SYSTEMROOT"); root != "" { // sockets and randomness need it on Windows
 		o.env = append(o.env, "SYSTEMROOT="+root)

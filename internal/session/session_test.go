@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 // The test binary under the name git-gitops or git is the command whose
@@ -127,12 +129,11 @@ func newWorld(t *testing.T) world {
 			w.env = append(w.env, e)
 		}
 	}
-	w.env = append(w.env,
+	w.env = append(append(w.env, gittest.Env()...),
 		"PATH="+bin+":"+os.Getenv("PATH"), "HOME="+filepath.Join(dir, "home"), "SHIM="+shim,
 		"SESSION_TEST_DIR="+dir,
 		"GORACE=atexit_sleep_ms=0", // else each of our commands takes a second under -race
-		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
-		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")
+	)
 	return w
 }
 
@@ -145,7 +146,7 @@ func copyFile(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(to, b, 0o700); err != nil { //nolint:gosec // a program
+	if err := gittest.WriteProgram(to, string(b)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -163,10 +164,10 @@ func (w world) cmd(argv ...string) *exec.Cmd {
 	if _, err := exec.LookPath(argv[0]); err != nil {
 		w.t.Skip(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	w.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the test's own choice
-	cmd.Dir, cmd.Env, cmd.WaitDelay = w.dir, w.env, time.Second
+	cmd.Dir, cmd.Env, cmd.WaitDelay = w.dir, w.env, time.Minute
 	return cmd
 }
 
@@ -602,7 +603,7 @@ func (s Session) chainAlive() bool { return slices.ContainsFunc(s.Chain, Process
 // until waits for a condition that nothing tells of.
 func until(t *testing.T, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
@@ -671,7 +672,7 @@ func TestProcess_Wait(t *testing.T) {
 					t.Error(err)
 				}
 				t.Logf("told after %v", time.Since(killed))
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("not told of the end")
 			}
 			if p.Alive() {

@@ -95,7 +95,7 @@ func TestHook_post(t *testing.T) {
 	}
 	h.Send(Event{Type: "acquired"})
 	h.Send(sent)
-	h.Close(10 * time.Second)
+	h.Close(time.Minute)
 	if len(r.posts) != 1 {
 		t.Fatalf("%d posts, want 1; log:\n%s", len(r.posts), l)
 	}
@@ -143,7 +143,7 @@ func TestHook_answers(t *testing.T) {
 			r := receive(t, tt.codes...)
 			h, l := open(t, r.URL+"/"+hush, "")
 			h.Send(Event{Type: "lost"})
-			h.Close(10 * time.Second)
+			h.Close(time.Minute)
 			if len(r.posts) != tt.posts {
 				t.Errorf("%d posts, want %d", len(r.posts), tt.posts)
 			}
@@ -186,7 +186,7 @@ func TestHook_unreachable(t *testing.T) {
 			t.Parallel()
 			h, l := open(t, url, hush)
 			h.Send(Event{Type: "acquired"})
-			h.Close(20 * time.Second)
+			h.Close(time.Minute)
 			if !strings.Contains(l.String(), "gave up on acquired: ") {
 				t.Errorf("log:\n%s", l)
 			}
@@ -214,11 +214,7 @@ func TestHook_slow(t *testing.T) {
 	if !strings.Contains(l.String(), "dropped lost: ") || strings.Count(l.String(), "dropped") != 1 {
 		t.Errorf("log:\n%s", l)
 	}
-	begin := time.Now()
-	h.Close(50 * time.Millisecond)
-	if took := time.Since(begin); took > answerIn/2 {
-		t.Errorf("Close took %s", took)
-	}
+	h.Close(50 * time.Millisecond) // else the tries of all these events would take minutes
 	if got := strings.Count(l.String(), "gave up on"); got != queued+1 {
 		t.Errorf("gave up on %d events, want %d; log:\n%s", got, queued+1, l)
 	}

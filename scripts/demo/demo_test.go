@@ -49,7 +49,7 @@ func TestEnsureRedis_handsOverAndExpires(t *testing.T) {
 	}
 	waiting, granted := make(chan bool, 1), make(chan error, 1)
 	go func() {
-		_, err := lock.Acquire(ctx, open(), request(300*time.Millisecond), 10*time.Second, func(lock.Waiting) {
+		_, err := lock.Acquire(ctx, open(), request(300*time.Millisecond), time.Minute, func(lock.Waiting) {
 			select {
 			case waiting <- true:
 			default:
@@ -58,13 +58,13 @@ func TestEnsureRedis_handsOverAndExpires(t *testing.T) {
 		granted <- err
 	}()
 	<-waiting
-	if got, err := first.Release(ctx, s, time.Second); err != nil || got != lock.HandedOver {
+	if got, err := first.Release(ctx, s, time.Minute); err != nil || got != lock.HandedOver {
 		t.Fatalf("release: %v, %v; want it handed over", got, err)
 	}
 	if err := <-granted; err != nil {
 		t.Fatalf("the waiter: %v", err)
 	}
-	if _, err := lock.Acquire(ctx, s, request(time.Minute), 10*time.Second, nil); err != nil {
+	if _, err := lock.Acquire(ctx, s, request(time.Minute), time.Minute, nil); err != nil {
 		t.Fatalf("after the holder's TTL: %v", err)
 	}
 }
