@@ -14,12 +14,10 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
 var (
-	pipelinesFlag = flag.Int("chaos.pipelines", 45, "how many pipelines to run")
+	pipelinesFlag = flag.Int("chaos.pipelines", 32, "how many pipelines to run")
 	parallelFlag  = flag.Int("chaos.parallel", 30, "how many of them at a time")
 	seedFlag      = flag.Uint64("chaos.seed", 0, "seed of the plan; 0: a random one")
 	minutesFlag   = flag.Float64("chaos.minutes", 0, "how long to go on with new pipelines; 0: as many as -chaos.pipelines says")
@@ -77,8 +75,8 @@ func runChaos(t *testing.T, kinds []kind, fenced bool) {
 		seed = rand.Uint64()
 	}
 	t.Logf("-chaos.seed=%d", seed)
-	w := newWorld(t)
-	w.build("-race")
+	w := newWorld(t, ttl)
+	w.build()
 	if fenced {
 		w.fence()
 	}
@@ -189,11 +187,11 @@ func (w *world) drain() time.Duration {
 			return err == nil && len(keys) == 0
 		}
 	}
-	if !w.until("no lock is held by the dead", ttl+lock.Heartbeat, none("gitops:lock:*")) {
+	if !w.until("no lock is held by the dead", busy, none("gitops:lock:*")) {
 		w.t.Log(w.keys.Keys(context.Background(), "gitops:lock:*").Val())
 	}
 	took := time.Since(started)
-	w.until("no keeper outlives its lock", 15*time.Second, func() bool { return len(w.keepers()) == 0 })
+	w.until("no keeper outlives its lock", busy, func() bool { return len(w.keepers()) == 0 })
 	// The tickets of waiters that died when nobody came after them go with the next to come.
 	names := []string{"", "name0", "name1", "name2", "name3"}
 	for i := range parts {
@@ -206,8 +204,8 @@ func (w *world) drain() time.Duration {
 			w.t.Errorf("the lock of %q cannot be taken any more: %v\n%s", name, err, out)
 		}
 	}
-	w.until("no ticket of the dead is left", time.Second, none("gitops:queue:*"))
-	w.until("the locks are free", time.Second, none("gitops:lock:*"))
+	w.until("no ticket of the dead is left", busy, none("gitops:queue:*"))
+	w.until("the locks are free", busy, none("gitops:lock:*"))
 	return took
 }
 

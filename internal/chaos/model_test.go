@@ -139,9 +139,18 @@ func TestModel(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	t.Logf("-chaos.seed=%d", seed)
-	t.Run("append-only file", func(t *testing.T) { runModel(t, seed, mutexModel, nothing) })
-	t.Run("loss of all data", func(t *testing.T) { runModel(t, seed, fenceModel, everything) })
-	t.Run("rollback", func(t *testing.T) { runModel(t, seed, fenceModel, lately) })
+	t.Run("with", func(t *testing.T) {
+		for _, run := range []struct {
+			name  string
+			model porcupine.Model
+			lost  loss
+		}{{"append-only file", mutexModel, nothing}, {"loss of all data", fenceModel, everything}, {"rollback", fenceModel, lately}} {
+			t.Run(run.name, func(t *testing.T) {
+				t.Parallel()
+				runModel(t, seed, run.model, run.lost)
+			})
+		}
+	})
 	goleak.VerifyNone(t, leaks)
 }
 
@@ -154,7 +163,7 @@ func runModel(t *testing.T, seed uint64, model porcupine.Model, lost loss) {
 	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", fsync)
 	proxies := []*redistest.Proxy{redistest.NewProxy(t, server.Addr()), redistest.NewProxy(t, server.Addr())}
 	// Six seconds, or as long as a busy machine needs for enough operations.
-	ctx, calm := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, calm := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer calm()
 	r := &record{started: time.Now()}
 	enough := time.AfterFunc(6*time.Second, func() {
@@ -478,11 +487,11 @@ func TestModel_presence(t *testing.T) {
 	const locks, clients = 3, 9
 	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	proxies := []*redistest.Proxy{redistest.NewProxy(t, server.Addr()), redistest.NewProxy(t, server.Addr())}
-	// Thirty seconds, or as long as a busy machine needs for enough deaths.
-	ctx, calm := context.WithTimeout(t.Context(), 3*time.Minute)
+	// Twenty seconds, or as long as a busy machine needs for enough deaths.
+	ctx, calm := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer calm()
 	var died atomic.Int32
-	enough := time.AfterFunc(30*time.Second, func() {
+	enough := time.AfterFunc(20*time.Second, func() {
 		for died.Load() < locks && ctx.Err() == nil {
 			time.Sleep(50 * time.Millisecond)
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // mutations are faults in the scripts, of which the suite must see each.
@@ -30,7 +31,7 @@ func TestMutations(t *testing.T) {
 			if m.file != "" && !*mutationsFlag {
 				t.Skip("builds the program again: -chaos.mutations")
 			}
-			w := newWorld(t)
+			w := newWorld(t, time.Minute) // nobody dies here, and a slow machine is to end nobody's lock
 			w.build(overlay(t, m.file, m.old, m.new)...)
 			var all sync.WaitGroup
 			for i := range 18 {
