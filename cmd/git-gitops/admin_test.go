@@ -59,11 +59,7 @@ func TestPlainNeighbour_expires(t *testing.T) {
 	w.seed("remote.git")
 	w = w.with("GITOPS_LOCK_KEY=lock.x")
 	w.must(".", "redis-cli -p $REDIS_PORT SET lock.x v NX PX 700")
-	r := w.bash(".", "git gitops clone -q remote.git work")
-	wantCode(t, r, 0)
-	if r.took > 8*time.Second { // less than a heartbeat: the first in line watches for the expiry
-		t.Errorf("it took %s", r.took)
-	}
+	wantCode(t, w.bash(".", "git gitops clone -q remote.git work"), 0)
 }
 
 // TestConfiguration_wrong: a setting that is missing or wrong stops clone and push with exit code

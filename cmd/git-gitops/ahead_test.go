@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,33 +96,40 @@ func TestAhead_fails(t *testing.T) {
 // TestAhead_abandoned: of a turn that did not come nothing is left, whenever the wait ends.
 func TestAhead_abandoned(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.seed("remote.git")
-	// A stand-in for ssh that takes its time.
-	ssh := w.write("bin/slow-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\n[ ! -e %[1]s/slow ] || { echo $$ >%[1]s/started; sleep 600 & wait; }\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
-	w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh", "GIT_ASKPASS=window", "GITOPS_LOCK_REPO="+w.path("remote"))
+	// waiting is a world in which somebody holds the lock, with a stand-in for ssh that takes its
+	// time.
+	waiting := func(t *testing.T, settings ...string) *world {
+		t.Parallel()
+		w := newWorld(t)
+		w.seed("remote.git")
+		ssh := w.write("bin/slow-ssh", fmt.Sprintf("#!/bin/sh\nfor last; do :; done\n[ ! -e %[1]s/slow ] || { echo $$ >%[1]s/started; sleep 600 & wait; }\ncd %[1]s && eval \"$(echo \"$last\" | sed \"s:'/:':\")\"\n", w.dir))
+		w = w.with("GIT_SSH_COMMAND="+ssh, "GIT_SSH_VARIANT=ssh", "GIT_ASKPASS=window", "GITOPS_LOCK_REPO="+w.path("remote"))
+		w.must(".", "git gitops clone -q git@host:remote.git holder")
+		return w.with(settings...)
+	}
 	const clone = "git gitops clone -b main git@host:remote.git deep/er/clone\nexit $?"
-	w.must(".", "git gitops clone -q git@host:remote.git holder")
+	// A busy machine must have made the clone in this time.
+	const patience = "GITOPS_LOCK_TIMEOUT=20"
 
 	t.Run("timeout", func(t *testing.T) {
-		w := *w.with("GITOPS_LOCK_TIMEOUT=8")
-		w.t = t
+		w := waiting(t, patience)
 		p := w.cloneWaits("gitops clone git@host:remote.git deep/er/clone")
 		wantCode(t, p.wait(), 75)
 		if w.exists("deep") {
 			t.Error("folders are left")
 		}
+	})
+	t.Run("timeout, into a folder that is there", func(t *testing.T) {
+		w := waiting(t, patience)
 		w.must(".", "mkdir -p deep/er/clone")
-		p = w.cloneWaits("gitops clone git@host:remote.git deep/er/clone")
+		p := w.cloneWaits("gitops clone git@host:remote.git deep/er/clone")
 		wantCode(t, p.wait(), 75)
 		if out := w.must(".", "ls -A deep/er/clone"); out != "" {
 			t.Errorf("left in the folder that was there: %s", out)
 		}
-		w.must(".", "rm -r deep")
 	})
 	t.Run("signal while it is made", func(t *testing.T) {
-		w := *w
-		w.t = t
+		w := waiting(t)
 		w.write("slow", "")
 		p := w.start(".", "bash", "-c", clone)
 		w.until("the clone has begun", func() bool { return w.exists("started") && w.read("started") != "" })
@@ -133,9 +141,8 @@ func TestAhead_abandoned(t *testing.T) {
 		})
 	})
 	t.Run("somebody else's files", func(t *testing.T) {
-		w := *w.with("GITOPS_LOCK_TIMEOUT=8", "GITOPS_LOG=debug")
-		w.t = t
-		w.must(".", "rm -f slow; mkdir -p deep/er/clone")
+		w := waiting(t, patience, "GITOPS_LOG=debug")
+		w.must(".", "mkdir -p deep/er/clone")
 		p := w.start(".", "bash", "-c", clone)
 		w.until("the clone waits", func() bool { return w.queued() == 1 })
 		w.write("deep/er/clone/precious", "") // before the clone begins, or while it is made
@@ -143,12 +150,9 @@ func TestAhead_abandoned(t *testing.T) {
 		if !w.exists("deep/er/clone/precious") && !strings.Contains(p.stderr.String(), "cloned ahead") {
 			t.Error("somebody else's file is gone")
 		}
-		w.must(".", "rm -r deep")
 	})
 	t.Run("switched off", func(t *testing.T) {
-		w := *w.with("GITOPS_CLONE_AHEAD=off", "GITOPS_LOCK_TIMEOUT=1", "GITOPS_LOG=debug")
-		w.t = t
-		w.must(".", "rm -f slow")
+		w := waiting(t, "GITOPS_CLONE_AHEAD=off", "GITOPS_LOCK_TIMEOUT=1", "GITOPS_LOG=debug")
 		r := w.bash(".", clone)
 		wantCode(t, r, 75)
 		if strings.Contains(r.stderr, "ahead") || w.exists("deep") {
@@ -161,23 +165,33 @@ func TestAhead_abandoned(t *testing.T) {
 // is left alone.
 func TestAhead_theirs(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.seed("remote.git")
-	git := strings.TrimSpace(w.must(".", "command -v git"))
-	first := w.write("bin/first", fmt.Sprintf("#!/bin/sh\ncase $* in *'clone -c gitops.ahead'*) %[1]s clone -q remote.git clone; echo >clone/theirs;; esac\nexec %[1]s \"$@\"\n", git))
-	for name, tc := range map[string]struct{ before, after string }{
-		"another comes first": {before: "GITOPS_GIT=" + first},
+	git, err := exec.LookPath("git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := func(w *world) string {
+		return "GITOPS_GIT=" + w.write("bin/first", fmt.Sprintf("#!/bin/sh\ncase $* in *'clone -c gitops.ahead'*) %[1]s clone -q remote.git clone; echo >clone/theirs;; esac\nexec %[1]s \"$@\"\n", git))
+	}
+	for name, tc := range map[string]struct {
+		before func(*world) string
+		after  string
+	}{
+		"another comes first": {before: first},
 		"a clone instead":     {after: "rm -rf clone; git clone -q remote.git clone; echo >clone/theirs"},
 		"a file instead":      {after: "rm -rf clone; mkdir clone; echo >clone/theirs"},
 	} {
 		for _, turn := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, its turn comes %t", name, turn), func(t *testing.T) {
-				w := *w
-				w.t = t
+				t.Parallel()
+				w := newWorld(t)
+				w.seed("remote.git")
 				w.must(".", "git gitops clone -q remote.git holder")
-				with := w.with("GITOPS_LOG=debug", "GITOPS_LOCK_TIMEOUT=60", tc.before)
+				with := w.with("GITOPS_LOG=debug")
+				if tc.before != nil {
+					with = with.with(tc.before(w))
+				}
 				if !turn {
-					with.env["GITOPS_LOCK_TIMEOUT"] = "3"
+					with.env["GITOPS_LOCK_TIMEOUT"] = "20"
 				}
 				p := with.start(".", "bash", "-c", "git gitops clone remote.git clone\nexit $?")
 				w.until("the clone is made or refused", func() bool {

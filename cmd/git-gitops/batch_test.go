@@ -269,7 +269,7 @@ func TestBatch_killed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := batching(t).with("GITOPS_LOCK_TTL=5")
+			w := batching(t).with("GITOPS_LOCK_TTL=" + leaseTTL.String())
 			w.cloned(w.path(bare), n, ownFile)
 			victim := w.striking(c.when, c.before, "kill -9 $PPID; exit 1")
 			free := w.takeTurn()

@@ -103,7 +103,7 @@ func TestFence_paused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := fenceWorld(t).with("GITOPS_LOCK_TTL=5")
+			w := fenceWorld(t).with("GITOPS_LOCK_TTL=" + leaseTTL.String())
 			w.must(".", "git clone -q remote.git plain && git -C plain commit -q --allow-empty -m x && ! git -C plain push -q 2>/dev/null") // the server has asked
 			w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a")
 			w.write("a/.git/hooks/pre-push", "#!/bin/sh\ntouch ../at\nuntil [ -e ../go ]; do sleep 0.1; done\n")
@@ -204,14 +204,14 @@ func TestFence_failover(t *testing.T) {
 	w := fenceWorld(t).on(settings)
 	w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a")
 	key := lockKey(w.path("remote.git"), "main")
-	old := all.Primary(key)
+	var old, primary *redistest.Server
+	w.until("there is a primary", func() bool { old = all.Primary(key); return old != nil })
 	old.Kill()
-	var primary *redistest.Server
 	w.until("another is primary", func() bool { primary = all.Primary(key); return primary != nil && primary != old })
 	if err := all.Follow(old, primary); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, w.patient("git -C a gitops push -q", nil), 0)
+	wantCode(t, w.patient("git -C a gitops push -q"), 0)
 	if w.tip("main") != w.must("a", "git rev-parse HEAD") {
 		t.Error("it has not landed")
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
@@ -101,7 +102,7 @@ func (w *world) write(name, content string) string {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+	if err := gittest.WriteProgram(path, content); err != nil {
 		w.t.Fatal(err)
 	}
 	return path
@@ -247,6 +248,34 @@ func (w *world) run(dir string, words ...string) result {
 func (w *world) bash(dir, script string, args ...string) result {
 	w.t.Helper()
 	return w.run(dir, append([]string{"bash", "-c", script + "\nexit $?", "bash"}, args...)...)
+}
+
+// patient runs a command that makes its first contact with Redis, again when that was too slow on a
+// busy machine. With words, a command that says them all on stderr has done what is wanted of it.
+func (w *world) patient(command string, words ...string) result {
+	w.t.Helper()
+	return patiently(func() result { return w.bash(".", command) }, words...)
+}
+
+func patiently(run func() result, words ...string) (r result) {
+	for range 10 {
+		r = run()
+		if len(words) > 0 && containsAll(r.stderr, words) || !tooSlow(r) {
+			break
+		}
+	}
+	return r
+}
+
+// tooSlow reports whether a server, one of a Cluster, or a sentinel did not answer in time.
+func tooSlow(r result) bool {
+	return slices.ContainsFunc([]string{"no answer in time", "deadline exceeded", "i/o timeout"}, func(word string) bool {
+		return strings.Contains(r.stdout+r.stderr, word)
+	})
+}
+
+func containsAll(text string, words []string) bool {
+	return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(text, word) })
 }
 
 // must runs a script that has to succeed, and returns its stdout without the last line break.

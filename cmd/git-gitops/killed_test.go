@@ -35,9 +35,8 @@ func (w *world) running() (all []string) {
 // goes on, and what had not landed does not land. The blocks are of every kind that git waits for.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	// A second is what the command has to note the process that it has just started, which nobody
-	// sees.
-	const block = `sleep 1; : >"$TOP/started"; until [ -e "$TOP/go" ]; do sleep 0.05; done`
+	// So long the command has to note the process that it has just started, which nobody sees.
+	const block = `sleep 3; : >"$TOP/started"; until [ -e "$TOP/go" ]; do sleep 0.05; done`
 	hook := func(name string) func(*world) {
 		return func(w *world) { w.write(name, "#!/bin/sh\n"+block+"\n") }
 	}
@@ -102,7 +101,7 @@ func TestKilled(t *testing.T) {
 				if err := syscall.Kill(p.cmd.Process.Pid, syscall.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
-				if !reached(60*time.Second, func() bool { return len(w.running()) == 0 }) {
+				if !reached(2*time.Minute, func() bool { return len(w.running()) == 0 }) {
 					t.Fatalf("still running: %q", w.running())
 				}
 				wantCode(t, p.wait(), 128+int(syscall.SIGKILL))

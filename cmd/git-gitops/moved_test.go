@@ -22,20 +22,19 @@ func TestLifetime_moved(t *testing.T) {
 		{"unlocked", "mv work moved", "moved", "git gitops -C moved unlock"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			w := house.in(t, tc.name)
 			p := w.script(lineClone+" && "+tc.move, lineHold, tc.end, "touch ended; cat gate")
 			w.reaches(p, "cloned")
 			token := w.token()
-			for range 2 {
-				w.renewed(w.sight())
-			}
+			w.renewed(w.sight())
 			if w.token() != token || len(w.keepers()) != 1 {
 				t.Fatalf("the lock is another's, or has not one keeper: %v", w.keepers())
 			}
 			w.open("gate")
 			w.reaches(p, "ended")
-			w.within(30*soon, p.started, "the lock is free", w.free)
-			w.within(30*soon, p.started, "no keeper is left", func() bool { return len(w.keepers()) == 0 })
+			w.after(p.started, "the lock is free", w.free)
+			w.after(p.started, "no keeper is left", func() bool { return len(w.keepers()) == 0 })
 			w.open("gate")
 			if r := p.wait(); r.ours() != "" && tc.name != "unlocked" {
 				t.Errorf("said: %s", r)

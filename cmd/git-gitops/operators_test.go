@@ -276,7 +276,7 @@ func TestWaiting_scriptKilled(t *testing.T) {
 // renews it: the TTL ends it.
 func TestOrphan(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t).with("GITOPS_LOCK_SESSION", "GITOPS_LOCK_TTL=5")
+	w := newWorld(t).with("GITOPS_LOCK_SESSION", "GITOPS_LOCK_TTL="+leaseTTL.String())
 	w.seed("remote.git")
 	w.must(".", `setsid bash -c 'while kill -0 $0 2>/dev/null; do :; done; exec git gitops lock --repo "$1" --branch main' $$ "$PWD/remote.git" >/dev/null 2>&1 </dev/null &`)
 	w.until("the orphan has it", func() bool { return len(w.locks()) == 1 })

@@ -62,7 +62,7 @@ func (w *world) outsider(script string) {
 func (w *world) lose() {
 	w.t.Helper()
 	key := lockKey(w.path("remote"), "main")
-	if err := w.keys.SetXX(w.t.Context(), key, "somebody", time.Minute).Err(); err != nil {
+	if err := w.keys.SetXX(w.t.Context(), key, "somebody", 10*time.Minute).Err(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.until("the keeper has noticed", func() bool { return strings.Contains(w.must("work", "cat .git/gitops/*.json"), `"lost"`) })
@@ -116,7 +116,7 @@ func TestPush_baseCheck(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t).with("GITOPS_LOCK_TTL=6")
+			w := newWorld(t).with("GITOPS_LOCK_TTL=" + leaseTTL.String())
 			remote := w.seed("remote.git")
 			w.outsider("echo 1 >counter")
 			base := w.tip("main")

@@ -44,12 +44,15 @@ func TestMinReplicas(t *testing.T) {
 	remote := w.seed("remote.git")
 	strict := w.with("GITOPS_REDIS_MIN_REPLICAS=1")
 
-	strict.must(".", "git gitops clone -q remote.git one && cd one && git commit -q --allow-empty -m one && git gitops push -q")
+	// A replica on a busy machine may be too slow for a first contact, once.
+	strict.must(".", "for _ in 1 2 3 4 5; do ! git gitops clone -q remote.git one || break; done; cd one && git commit -q --allow-empty -m one && git gitops push -q")
 	if w.tip("main") == "" || len(w.locks()) > 0 {
 		t.Errorf("locks: %q", w.locks())
 	}
-	wantUnconfirmed(t, w.with("GITOPS_REDIS_MIN_REPLICAS=2").bash(".", "git gitops clone -q remote.git two"),
-		"1 of 2 replicas have confirmed the lock", "GITOPS_REDIS_MIN_REPLICAS")
+	const one = "1 of 2 replicas have confirmed the lock"
+	wantUnconfirmed(t, w.with("GITOPS_REDIS_MIN_REPLICAS=2", "ONE="+one).bash(".",
+		`for _ in 1 2 3 4 5; do git gitops clone -q remote.git two 2>said; code=$?; ! grep -q "$ONE" said || break; done; cat said >&2; (exit $code)`),
+		one, "GITOPS_REDIS_MIN_REPLICAS")
 	w.wantLocks()
 
 	w.must(".", "git gitops clone -q remote.git held")
@@ -116,10 +119,8 @@ func TestFailover_lostLock(t *testing.T) {
 	w := newWorld(t).on("REDIS_SENTINEL_MASTER=main REDIS_SENTINEL_ADDRS=" + strings.Join(all.Addrs(), ","))
 	remote := w.seed("remote.git")
 	w.must(".", `git clone -q remote.git two && cd two && git push -q origin main:other`)
-	primary := all.Primary("")
-	if primary == nil {
-		t.Fatal("no primary")
-	}
+	var primary *redistest.Server
+	w.until("there is a primary", func() bool { primary = all.Primary(""); return primary != nil })
 	w = w.at(primary)
 
 	for _, s := range all.Servers {
@@ -141,7 +142,7 @@ func TestFailover_lostLock(t *testing.T) {
 			}
 		}
 	}
-	if !reached(90*time.Second, func() bool { primary = all.Primary(""); return primary != nil }) { // sentinels may need several tries
+	if !reached(3*time.Minute, func() bool { primary = all.Primary(""); return primary != nil }) { // sentinels may need several tries
 		t.Fatal("no other is primary")
 	}
 	w = w.at(primary)

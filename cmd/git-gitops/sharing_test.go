@@ -3,6 +3,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,9 +64,7 @@ func TestJobs_surroundings(t *testing.T) {
 				if got := w.must("remote.git", "git show main:counter"); got != "3" {
 					t.Errorf("the counter is %s", got)
 				}
-				if !reached(10*time.Second, w.free) {
-					t.Error("the lock is held")
-				}
+				w.freed(time.Now())
 			})
 		}
 	}
@@ -101,18 +100,23 @@ func TestShare(t *testing.T) {
 			t.Run(shell+"/"+tc.name, func(t *testing.T) {
 				t.Parallel()
 				w := newLifeWorld(t)
-				w.write("child", clone+"b\n:\n")
-				w.write("script", tc.script+"\n[ -e b/.git ] || exit 9\n:\n")
-				r := w.run(".", shell, "script")
-				wantCode(t, r, 0)
+				var r result
+				for try := range 3 { // on a busy machine a part may end much later than its last command, once
+					w := w.in(t, strconv.Itoa(try))
+					w.write("child", clone+"b\n:\n")
+					w.write("script", tc.script+"\n[ -e b/.git ] || exit 9\n:\n")
+					r = w.run(".", shell, "script")
+					wantCode(t, r, 0)
+					w.freed(time.Now())
+					if r.ours() == "" || tc.wants != "shares" {
+						break
+					}
+				}
 				if got := strings.Contains(r.stderr, "taking over"); got != (tc.wants == "takes over") {
 					t.Errorf("it %s not: %s", tc.wants, r)
 				}
 				if strings.Contains(r.stderr, "waiting") && tc.wants == "shares" {
 					t.Errorf("it waited: %s", r)
-				}
-				if !reached(30*time.Second, w.free) {
-					t.Error("the lock is held")
 				}
 			})
 		}
@@ -168,9 +172,7 @@ func TestResume(t *testing.T) {
 			if got := strings.TrimSpace(w.read("kept/counter")); got != "4" {
 				t.Errorf("the counter is %s", got)
 			}
-			if !reached(10*time.Second, w.free) {
-				t.Error("the lock is held")
-			}
+			w.freed(time.Now())
 		})
 	}
 	t.Run("unlock of another", func(t *testing.T) {
@@ -280,7 +282,7 @@ func TestSelfWait(t *testing.T) {
 		{"sharing is off, in a child script", "GITOPS_LOCK_SHARE=off", lineClone + `; bash child`},
 		{"sharing is off, an ended part", "GITOPS_LOCK_SHARE=off", "( " + lineClone + `; sleep 2; : ); git gitops clone -q "$REMOTE" b`},
 		{"workspace", "GITOPS_LOCK_SESSION=workspace", lineClone + `; git gitops clone -q "$REMOTE" b`},
-		{"no time to wait", "GITOPS_LOCK_TIMEOUT=0", "( " + lineClone + `; sleep 5; : ) & sleep 2; bash child; wait`},
+		{"no time to wait", "GITOPS_LOCK_TIMEOUT=0", "( " + lineClone + `; : >has; until [ -e over ]; do sleep 0.1; done ) & until [ -e has ]; do sleep 0.1; done; bash child; : >over; wait`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

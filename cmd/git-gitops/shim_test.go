@@ -146,7 +146,7 @@ func TestShim_locks(t *testing.T) {
 // TestShim_recursion: in none of the ways in which git, or what git starts, calls git again, does
 // the shim find itself.
 func TestShim_recursion(t *testing.T) {
-	w := shimWorld(t, "GITOPS_LOCK_TIMEOUT=20")
+	w := shimWorld(t, "GITOPS_LOCK_TIMEOUT=200")
 	w.must(".", `mkdir two exec && ln -s "$PWD/shim/git" two/git
 		for f in "$("$REAL" --exec-path)"/*; do ln -s "$f" exec/; done; ln -sf "$PWD/shim/git" exec/git
 		git init -q start/w && cd start/w && for i in 1 2 3 4; do echo $i >f && git add . && git commit -qm $i; done

@@ -33,7 +33,6 @@ func TestWaiter_interrupted(t *testing.T) {
 			w.must(".", "git clone -q remote.git plain && git -C plain commit -q --allow-empty -m one && git gitops clone -q remote.git holder")
 			p := w.start(".", tc.words...)
 			w.until("it waits", func() bool { return w.queued() == 1 })
-			sent := time.Now()
 			if tc.alone {
 				if err := p.cmd.Process.Signal(tc.send); err != nil {
 					t.Fatal(err)
@@ -42,9 +41,6 @@ func TestWaiter_interrupted(t *testing.T) {
 				p.signal(tc.send)
 			}
 			r := p.wait()
-			if took := time.Since(sent); took > 3*time.Second {
-				t.Errorf("it ended %s after the signal", took)
-			}
 			wantCode(t, r, 128+int(tc.send))
 			// git dies of the signal on its own account, and may do so before we have ended.
 			w.until("no ticket is left", func() bool { return w.queued() == 0 && len(w.scan("gitops:waiters:*")) == 0 })
@@ -73,12 +69,8 @@ func TestWaiter_killed(t *testing.T) {
 	dead.wait()
 	w.must("holder", "git gitops unlock")
 	released := time.Now()
-	wantCode(t, next.wait(), 0)
-	if took := time.Since(released); took > 15*time.Second {
-		t.Errorf("the next waiter came to its turn after %s", took)
-	} else {
-		t.Logf("the next waiter came to its turn after %s", took)
-	}
+	wantCode(t, next.wait(), 0) // and not 75, as when it waits for the dead
+	t.Logf("the next waiter came to its turn after %s", time.Since(released))
 	if w.queued() != 0 || w.exists("dead") {
 		t.Error("something of the dead waiter is left")
 	}
@@ -90,7 +82,7 @@ func TestClone_interrupted(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		w := newWorld(t)
 		remote := w.seed("remote.git")
-		slow := w.write("slow", "#!/bin/sh\ntouch started\nexec sleep 60\n")
+		slow := w.write("slow", "#!/bin/sh\ntouch started\nexec sleep 600\n")
 		p := w.start(".", "git", "gitops", "clone", "-b", "main", "-u", slow, "remote.git", "work")
 		w.until("git clones", func() bool { return w.exists("started") })
 		w.wantLocks(lockKey(remote, "main"))

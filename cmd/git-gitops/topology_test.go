@@ -42,7 +42,7 @@ func TestFailover(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			all, settings := start(t)
-			w := newWorld(t).on(settings).with("GITOPS_LOCK_SESSION", "GITOPS_LOCK_TTL=5")
+			w := newWorld(t).on(settings).with("GITOPS_LOCK_SESSION", "GITOPS_LOCK_TTL="+leaseTTL.String())
 			remote := w.seed("remote.git")
 			key := lockKey(remote, "main")
 			w.write("remote.git/hooks/post-receive", "#!/bin/sh\ndate +%s%N >>../landed\n")
@@ -64,10 +64,8 @@ echo >>../working
 git gitops -C repo push -q -u origin main
 rm -rf repo`))
 			}
-			primary := all.Primary(key)
-			if primary == nil {
-				t.Fatal("no primary")
-			}
+			var primary *redistest.Server
+			w.until("there is a primary", func() bool { primary = all.Primary(key); return primary != nil })
 			w.keys = primary.Client(t)
 			var order []string
 			w.until("all others wait", func() bool { // and nobody has landed so far that the first failover would meet none
@@ -83,7 +81,7 @@ rm -rf repo`))
 				killed := time.Now()
 				primary.Kill()
 				old := primary
-				if !reached(90*time.Second, func() bool { primary = all.Primary(key); return primary != nil }) { // sentinels may need several tries
+				if !reached(3*time.Minute, func() bool { primary = all.Primary(key); return primary != nil }) { // sentinels may need several tries
 					t.Fatal("no other is primary")
 				}
 				t.Logf("failover %d after %d had landed, in %s; then %d waited", n+1, landed(), time.Since(killed).Round(time.Millisecond), len(w.at(primary).queue(key)))
@@ -208,7 +206,7 @@ func TestTopologyTrouble(t *testing.T) {
 		{"a sentinel as Redis", "REDIS_URL=redis://:right@" + all.Sentinels[0].Addr(), []string{"REDIS_SENTINEL_ADDRS"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := w.on(tc.settings).bash(".", "git gitops clone -b main remote.git new")
+			r := w.on(tc.settings).patient("git gitops clone -b main remote.git new", tc.words...)
 			t.Log(r)
 			wantCode(t, r, 69)
 			wantText(t, r.ours(), append(tc.words, "gitops: error: cannot lock")...)
