@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -87,10 +88,10 @@ func Install(dir string) (changed bool, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return false, fmt.Errorf("read hook: %w", err)
-	case bytes.Equal(old, script("pre-push")):
+	case bytes.Equal(old, script("pre-push")) && executable(path):
 		return false, nil
 	case ours(old):
-		return true, write(path, script("pre-push")) // of another version
+		return true, write(path, script("pre-push")) // of another version, or not executable
 	default:
 		for _, m := range managers {
 			if bytes.Contains(old, []byte(m.mark)) {
@@ -113,7 +114,7 @@ func InstallAll(dir string) (changed bool, err error) {
 	for _, name := range append([]string{"pre-push"}, known...) {
 		text := scriptFor(name)
 		path := filepath.Join(dir, name)
-		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) { //nolint:gosec // our own folder
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) && executable(path) { //nolint:gosec // our own folder
 			continue
 		}
 		if err := write(path, text); err != nil {
@@ -222,6 +223,12 @@ func isOurs(path string) bool {
 	return err == nil && ours(text)
 }
 
+// executable reports whether git runs a hook: it ignores a file that nobody may execute.
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && (runtime.GOOS == "windows" || info.Mode()&0o111 != 0)
+}
+
 func adviceFor(manager string) string {
 	for _, m := range managers {
 		if m.name == manager {
@@ -257,9 +264,10 @@ func RunsLFS(path string) bool {
 	return err == nil && (bytes.Contains(text, []byte("git lfs")) || bytes.Contains(text, []byte("git-lfs")))
 }
 
-// Installed reports whether a folder has our pre-push hook.
+// Installed reports whether a folder has our pre-push hook, and git runs it.
 func Installed(dir string) bool {
-	return isOurs(filepath.Join(dir, "pre-push"))
+	path := filepath.Join(dir, "pre-push")
+	return isOurs(path) && executable(path)
 }
 
 // OnlyOurs reports whether the pre-push hook of a folder is ours and calls no other one.

@@ -151,6 +151,40 @@ func TestInstall_upgrade(t *testing.T) {
 	}
 }
 
+// TestInstall_notExecutable: git ignores a hook that nobody may execute, so it counts as missing.
+func TestInstall_notExecutable(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes")
+	}
+	for name, hook := range map[string]struct {
+		install, uninstall func(string) (bool, error)
+		installed          func(string) bool
+	}{
+		"pre-push":    {hooks.Install, hooks.Uninstall, hooks.Installed},
+		"pre-receive": {hooks.InstallServer, hooks.UninstallServer, hooks.ServerInstalled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, name)
+			twice(t, hook.install, dir)
+			if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // what this test is about
+				t.Fatal(err)
+			}
+			if hook.installed(dir) {
+				t.Error("it counts as installed")
+			}
+			twice(t, hook.install, dir)
+			if !hook.installed(dir) {
+				t.Error("it was not made executable")
+			}
+			if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // the same
+				t.Fatal(err)
+			}
+			twice(t, hook.uninstall, dir)
+		})
+	}
+}
+
 func TestInstall_inTheWay(t *testing.T) {
 	dir := t.TempDir()
 	place{content: "mine", mode: 0o755}.make(t, dir)

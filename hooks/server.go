@@ -29,9 +29,9 @@ func InstallServer(dir string) (changed bool, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return false, fmt.Errorf("read hook: %w", err)
-	case string(old) == string(script(ServerHook)):
+	case string(old) == string(script(ServerHook)) && executable(path):
 		return false, nil
-	case ours(old): // of another version
+	case ours(old): // of another version, or not executable
 	case filepath.Base(path) != ServerHook:
 		return false, fmt.Errorf("%s was not written by git-gitops", path)
 	default:
@@ -49,7 +49,7 @@ func InstallServer(dir string) (changed bool, err error) {
 // before back.
 func UninstallServer(dir string) (changed bool, err error) {
 	path := serverFile(dir)
-	if !ServerInstalled(dir) {
+	if !isOurs(path) {
 		return false, nil
 	}
 	if err := putBack(path+Chained, path); err != nil {
@@ -58,9 +58,10 @@ func UninstallServer(dir string) (changed bool, err error) {
 	return true, nil
 }
 
-// ServerInstalled reports whether a folder has our pre-receive hook.
+// ServerInstalled reports whether a folder has our pre-receive hook, and git runs it.
 func ServerInstalled(dir string) bool {
-	return isOurs(serverFile(dir))
+	path := serverFile(dir)
+	return isOurs(path) && executable(path)
 }
 
 // ServerPlaces are the folders where the servers that we know of look for a pre-receive hook of a
