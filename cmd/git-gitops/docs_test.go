@@ -12,6 +12,7 @@ import (
 	"go/token"
 	"io"
 	"io/fs"
+	"net/http/cgi"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -196,11 +197,37 @@ func TestDocs(t *testing.T) {
 			for _, fault := range p.faults {
 				t.Error(fault)
 			}
-			if r, ran := runPage(docsWorld(t), p); !ran {
+			w := docsWorld(t)
+			if p.name == "docs/server.md" {
+				w = servedDocs(w, p)
+			}
+			if r, ran := runPage(w, p); !ran {
 				t.Errorf("%s", r)
 			}
 		})
 	}
+}
+
+// servedDocs serves $REPO over ssh and HTTP, as $SSH_URL and $HTTPS_URL. sshd reads the page's own authorized_keys, and
+// git http-backend has the environment that the page's configuration of Apache gives it.
+func servedDocs(w *world, p *page) *world {
+	w.t.Helper()
+	w.must(".", `mkdir -p srv/org home/.ssh && ln -s "$REPO" srv/org/repo.git`)
+	backend := &cgi.Handler{
+		Path: filepath.Join(w.must(".", "git --exec-path"), "git-http-backend"), Root: "/git",
+		Env: []string{"REMOTE_USER=git", "PATH=" + w.env["PATH"], "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null"},
+	}
+	here := map[string]string{"GIT_PROJECT_ROOT": w.path("srv"), "REDIS_HOST": w.env["REDIS_HOST"], "REDIS_PORT": w.env["REDIS_PORT"]}
+	for _, b := range p.blocks {
+		for line := range strings.Lines(b.text) {
+			if f := strings.Fields(line); b.tag == "conf" && len(f) > 1 && f[0] == "SetEnv" {
+				backend.Env = append(backend.Env, f[1]+"="+here[f[1]])
+			}
+		}
+	}
+	w = overSSH(behindPassword(w, backend))
+	w.must(".", ": >ssh/authorized_keys && ln -s ../../ssh/authorized_keys home/.ssh/authorized_keys")
+	return w.with("SSH_URL=ssh://git@127.0.0.1"+w.path("srv"), "HTTPS_URL=https://git:"+pat+"@"+w.env["HTTPS"]+"/git")
 }
 
 // runPage runs the commands of a page and reports whether all of them have succeeded. On stderr is

@@ -30,6 +30,16 @@ func TestDoctor_fence(t *testing.T) {
 	c.want(t, "server", "warn", "gitops.lockRepo is not set", w.path("remote"))
 	c.want(t, "server", "ok", "who has GL_USERNAME=bot in the environment needs no lock")
 
+	// What the hook refuses whoever holds the lock, and a hook that git would ignore.
+	w.must("remote.git", "git symbolic-ref refs/heads/alias refs/heads/main && git symbolic-ref refs/heads/free refs/heads/other && chmod -x hooks/pre-receive")
+	c = w.doctor("remote.git")
+	c.want(t, "server", "fail", "has no pre-receive hook of ours", "git gitops install --server")
+	w.must("remote.git", "git gitops install --server")
+	c = w.doctor("remote.git")
+	c.not(t, "fail")
+	c.want(t, "server", "warn", "a push to refs/heads/alias is refused", "push to refs/heads/main")
+	w.must("remote.git", "git symbolic-ref --delete refs/heads/alias && git symbolic-ref --delete refs/heads/free")
+
 	// The decisions: while nobody was let in, perhaps no client knows the repository by this name.
 	w.must(".", "git clone -q remote.git a && git -C a commit -q --allow-empty -m a && ! git -C a push -q 2>/dev/null")
 	c = w.doctor("remote.git")

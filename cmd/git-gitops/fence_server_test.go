@@ -13,17 +13,20 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
+// fenceServers are the ways to a server of git. They return its URL.
+var fenceServers = map[string]func(*world) (served *world, url string){
+	"https": func(w *world) (*world, string) {
+		w = overHTTPS(w)
+		return w, "https://git:" + pat + "@" + w.env["HOST"] + "/org/repo.git"
+	},
+	"ssh": func(w *world) (*world, string) { return overSSH(w), "git@127.0.0.1:org/repo.git" },
+}
+
 // TestFence_network: over ssh and HTTP the server decides as over a path. It knows the repository
 // by gitops.lockRepo.
 func TestFence_network(t *testing.T) {
 	t.Parallel()
-	for name, over := range map[string]func(*world) (served *world, url string){
-		"https": func(w *world) (*world, string) {
-			w = overHTTPS(w)
-			return w, "https://git:" + pat + "@" + w.env["HOST"] + "/org/repo.git"
-		},
-		"ssh": func(w *world) (*world, string) { return overSSH(w), "git@127.0.0.1:org/repo.git" },
-	} {
+	for name, over := range fenceServers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, url := over(newField(t).with("GITOPS_LOCK_SESSION=workspace"))
@@ -57,6 +60,54 @@ func TestFence_network(t *testing.T) {
 			wantCode(t, r, 73)
 			wantText(t, r.stderr, "nobody holds the lock on git.example.com/other@main", "GITOPS_LOCK_REPO")
 			w.must("work", "GITOPS_LOCK_REPO=git.example.com/other git gitops push -q")
+		})
+	}
+}
+
+// TestFence_declared: while a holder's push is on its way, nothing but exactly that push is let in; and nothing when its lock
+// has ended.
+func TestFence_declared(t *testing.T) {
+	t.Parallel()
+	for name, over := range fenceServers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, url := over(newField(t).with("GITOPS_LOCK_SESSION=workspace"))
+			w.must(bare, `git gitops install --server && git config --add gitops.protect main && git config gitops.lockRepo "$1"`, w.env["HOST"]+"/org/repo")
+			tip := func() string { return w.must(bare, "git rev-parse main") }
+			before := tip()
+			refused := func(dir, push, word string) {
+				t.Helper()
+				at := tip()
+				r := w.bash(dir, push)
+				if r.code == 0 || !strings.Contains(r.stderr, "[gitops: "+word+"]") || tip() != at {
+					t.Fatalf("%s: want %s: %s", push, word, r)
+				}
+			}
+			w.must(".", `git clone -q "$1" plain && git -C plain commit -q --allow-empty -m plain`, url)
+			refused("plain", "git push", "not-held") // from now on the server is known to ask
+
+			w.must(".", `git gitops clone -q "$1" work && git -C work commit -q --allow-empty -m work`, url)
+			w.write("work/.git/hooks/pre-push", "#!/bin/sh\ntouch ../at\nuntil [ -e ../go ]; do sleep 0.1; done\n")
+			push := w.start("work", "bash", "-c", "git gitops push -q; exit $?")
+			w.until("the push is on its way", func() bool { return w.exists("at") })
+			refused("plain", "git push -f", "not-declared")
+			refused("work", "git push --no-verify origin $(git commit-tree -p HEAD -m more HEAD^{tree}):main", "not-declared")
+			refused("work", "git push --no-verify origin :main", "not-declared")
+			w.must(bare, `git -c user.name=x -c user.email=x@x update-ref refs/heads/main $(git commit-tree -p main -m moved main^{tree})`)
+			refused("work", "git push --no-verify -f origin HEAD:main", "moved")
+			w.must(bare, `git update-ref refs/heads/main "$1"`, before)
+			w.write("go", "")
+			wantCode(t, push.wait(), 0)
+			if tip() != w.must("work", "git rev-parse HEAD") {
+				t.Error("it has not landed")
+			}
+
+			w.must(bare, `git update-ref refs/heads/main "$1"`, before)
+			refused("work", "git push", "not-held") // the same push once more
+			w.must("work", "git gitops lock")
+			refused("work", "git push", "not-declared")
+			w.must(".", `git gitops unlock --force $(git gitops locks --json | sed 's/.*"id":"\([0-9]*\)".*/\1/')`)
+			refused("work", "git push", "not-held")
 		})
 	}
 }

@@ -56,6 +56,13 @@ func overHTTPS(w *world) *world {
 			"REDIS_HOST=" + w.env["REDIS_HOST"], "REDIS_PORT=" + w.env["REDIS_PORT"],
 		}, // for a hook
 	}
+	w = behindPassword(w, backend)
+	return w.with("HOST=" + w.env["HTTPS"])
+}
+
+// behindPassword serves a handler at https://git:PAT@$HTTPS.
+func behindPassword(w *world, handler http.Handler) *world {
+	w.t.Helper()
 	want := "Basic " + base64.StdEncoding.EncodeToString([]byte("git:"+pat))
 	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != want {
@@ -63,11 +70,11 @@ func overHTTPS(w *world) *world {
 			rw.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		backend.ServeHTTP(rw, r)
+		handler.ServeHTTP(rw, r)
 	}))
 	w.t.Cleanup(server.Close)
 	ca := w.write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
-	return w.with("HOST="+strings.TrimPrefix(server.URL, "https://"), "GIT_SSL_CAINFO="+ca)
+	return w.with("HTTPS="+strings.TrimPrefix(server.URL, "https://"), "GIT_SSL_CAINFO="+ca)
 }
 
 // overSSH serves the repositories with an sshd of our own. The ssh on PATH only adds what the URL's
@@ -113,7 +120,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 MaxStartups 100
-`, port, w.dir))
+SetEnv GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=%[3]s "PATH=%[4]s"
+`, port, w.dir, w.env["GIT_CONFIG_GLOBAL"], w.env["PATH"]))
 	w.write("bin/ssh", fmt.Sprintf(`#!/bin/bash
 words=()
 for word; do words+=("${word/#git@/%s@}"); done

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	ucli "github.com/urfave/cli/v2"
@@ -38,7 +40,9 @@ const (
 // fenceRules are the settings of the repository here. They may come from its own configuration: on
 // a server it belongs to who runs it.
 func fenceRules(c gitargs.Config, gitDir string) (fence.Rules, error) {
-	rules := fence.Rules{Protect: c["gitops.protect"], Exempt: c["gitops.protectexempt"]}
+	rules := fence.Rules{
+		Protect: c["gitops.protect"], Exempt: c["gitops.protectexempt"], IgnoreCase: c.IsTrue("core.ignorecase"),
+	}
 	if rules.Repo, _ = c.Get("gitops.lockrepo"); rules.Repo == "" {
 		u, err := giturl.Parse(gitDir, gitDir)
 		if err != nil {
@@ -77,30 +81,64 @@ func (c *command) preReceive(words []string) int {
 }
 
 func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.Printer) int {
+	var (
+		symbolic map[string]string
+		unknown  error
+		asked    sync.WaitGroup
+	)
+	asked.Go(func() { symbolic, unknown = c.symbolicRefs(ctx, updates) }) // while git reads the settings
 	settings, err := c.git.ReadScopedConfig(ctx)
+	asked.Wait()
 	if err != nil {
 		return fail(out, err)
 	}
+	gitDir, err := filepath.Abs(os.Getenv("GIT_DIR")) // which git sets; where it is not, it is here
+	if err != nil {
+		return fail(out, fmt.Errorf("find the repository: %w", err))
+	}
+	rules, err := fenceRules(settings.Config, gitDir)
+	if err != nil {
+		return fail(out, err)
+	}
+	if len(rules.Protect) == 0 {
+		return 0
+	}
+	if unknown != nil {
+		return fail(out, unknown)
+	}
+	rules.Symbolic = symbolic
+	if slices.ContainsFunc(updates, func(u lock.Update) bool { return !rules.Names(u.Ref) }) {
+		more, err := c.git.SymbolicRefs(ctx, rules.Folders())
+		if err != nil {
+			return fail(out, err)
+		}
+		maps.Copy(rules.Symbolic, more)
+	}
 	var protected []lock.Update
-	rules := fence.Rules{Protect: settings.Config["gitops.protect"]}
+	alias := ""
 	for _, u := range updates {
-		if rules.Protects(u.Ref) {
+		why := rules.Alias(u.Ref)
+		if alias == "" && why != "" {
+			protected, alias = []lock.Update{u}, why
+		} else if alias == "" && rules.Protects(u.Ref) {
 			protected = append(protected, u)
 		}
 	}
 	if len(protected) == 0 {
 		return 0
 	}
-	gitDir, err := filepath.Abs(os.Getenv("GIT_DIR")) // which git sets; where it is not, it is here
-	if err != nil {
-		return fail(out, fmt.Errorf("find the repository: %w", err))
-	}
-	if rules, err = fenceRules(settings.Config, gitDir); err != nil {
-		return fail(out, err)
-	}
 	if rule := rules.Exempts(os.Getenv); rule != "" {
 		noteDecision(gitDir, protected[0], "allowed: exempt by "+rule)
 		return 0
+	}
+	if alias != "" {
+		noteDecision(gitDir, protected[0], "refused: "+alias)
+		out.Fail(term.Message{
+			What: "refused: " + protected[0].Ref + " is another name of a protected branch",
+			Why:  alias,
+			Do:   []string{"push to the branch by its own name"},
+		})
+		return exitFailed
 	}
 	refused, err := c.ask(ctx, rules, settings, protected)
 	switch {
@@ -125,6 +163,27 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 		noteDecision(gitDir, u, "allowed")
 	}
 	return 0
+}
+
+// symbolicRefs are the symbolic refs among those that are pushed to, and what they stand for.
+func (c *command) symbolicRefs(ctx context.Context, updates []lock.Update) (map[string]string, error) {
+	var names []string
+	for _, u := range updates {
+		names = append(names, u.Ref)
+	}
+	all, err := c.git.SymbolicRefs(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range updates {
+		if strings.Trim(u.Old, "0") != "" || !strings.HasPrefix(u.Ref, "refs/heads/") {
+			continue
+		}
+		if target := c.git.SymbolicRef(ctx, u.Ref); target != "" {
+			all[u.Ref] = target
+		}
+	}
+	return all, nil
 }
 
 // ask asks Redis about what is protected. As everywhere, a repository's own configuration does not
@@ -239,6 +298,8 @@ func (c *command) placeServer(u *ucli.Context, out *term.Printer, install bool) 
 type serverHere struct {
 	gitDir  string // "": this is none
 	hookDir string // where it has our hook; "": nowhere
+
+	symbolic map[string]string // branches that are symbolic refs, and what they stand for
 }
 
 // findServer finds out whether this is a bare repository, and where it has our hook.
@@ -249,6 +310,7 @@ func findServer(ctx context.Context, g git.Git) (here serverHere) {
 		return here
 	}
 	here.gitDir = gitDir
+	here.symbolic, _ = g.SymbolicRefs(ctx, []string{"refs/heads"})
 	dir, err := g.HooksDir(ctx)
 	if err != nil {
 		return here
@@ -294,6 +356,12 @@ func (here serverHere) check(_ context.Context, d *doctor.Checkup) {
 	default:
 		d.Warn("server", "set what clients know it as, such as git.example.com/org/repo: git config gitops.lockRepo IDENTITY",
 			"gitops.lockRepo is not set, so clients must reach this repository as %s", rules.Repo)
+	}
+	rules.Symbolic = here.symbolic
+	for _, name := range slices.Sorted(maps.Keys(here.symbolic)) {
+		if why := rules.Alias(name); why != "" {
+			d.Warn("server", "push to "+here.symbolic[name], "a push to %s is refused: %s", name, why)
+		}
 	}
 	for _, rule := range rules.Exempt {
 		d.OK("server", "who has %s in the environment needs no lock", rule)

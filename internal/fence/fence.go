@@ -22,6 +22,8 @@ import (
 // finish.
 const leaseAtLeast = time.Minute
 
+const heads = "refs/heads/"
+
 // Mark begins the fixed word of a refusal, by which a client knows it: "[gitops: not-declared]".
 const Mark = "[gitops: "
 
@@ -35,14 +37,61 @@ type Rules struct {
 	Repo    string   // the identity by which clients know this repository
 	Protect []string // patterns of branches, as "main" or "release/*", or of full names of refs
 	Exempt  []string // "NAME=value": who has this in the environment is not asked for a lock
+
+	Symbolic   map[string]string // symbolic refs of the repository, and the ref that each stands for
+	IgnoreCase bool              // the file system takes Main for main
 }
 
-// Protects reports whether a ref is protected. Only branches have locks.
+// Protects reports whether a ref is protected, under its own name or as what a symbolic ref stands
+// for. Only branches have locks.
 func (r Rules) Protects(ref string) bool {
-	branch, ok := strings.CutPrefix(ref, "refs/heads/")
+	for name, target := range r.Symbolic {
+		if target == ref && r.Names(name) {
+			return true
+		}
+	}
+	return r.Names(ref)
+}
+
+// Names reports whether a pattern has the name of a ref.
+func (r Rules) Names(ref string) bool {
+	branch, ok := strings.CutPrefix(ref, heads)
 	return ok && slices.ContainsFunc(r.Protect, func(pattern string) bool {
-		return config.Matches(strings.TrimPrefix(pattern, "refs/heads/"), branch)
+		return config.Matches(strings.TrimPrefix(pattern, heads), branch)
 	})
+}
+
+// Folders are the names of refs, and of folders of refs, that hold everything that the patterns name.
+func (r Rules) Folders() []string {
+	var all []string
+	for _, pattern := range r.Protect {
+		name, _, star := strings.Cut(heads+strings.TrimPrefix(pattern, heads), "*")
+		if star {
+			name = name[:strings.LastIndex(name, "/")]
+		}
+		all = append(all, name)
+	}
+	return all
+}
+
+// Alias says in which way a ref is another name of a protected branch; "" when it is none. A push to
+// it would change that branch, under another lock.
+func (r Rules) Alias(ref string) string {
+	var folded Rules
+	for _, pattern := range r.Protect {
+		folded.Protect = append(folded.Protect, strings.ToLower(pattern))
+	}
+	target := r.Symbolic[ref]
+	inner := strings.LastIndex(ref, "/"+heads)
+	switch {
+	case target != "" && (r.Names(ref) || r.Protects(target)):
+		return ref + " is a symbolic ref to " + target
+	case strings.HasPrefix(ref, "refs/namespaces/") && inner >= 0 && r.Names(ref[inner+1:]):
+		return ref + " is a branch of a namespace"
+	case r.IgnoreCase && !r.Names(ref) && folded.Names(strings.ToLower(ref)):
+		return "this repository ignores case (core.ignoreCase)"
+	}
+	return ""
 }
 
 // Exempts is the rule by which whoever pushes is exempt, by the environment that the server gives
@@ -71,7 +120,7 @@ func (r Rules) Check(ctx context.Context, store Store, updates []lock.Update) (*
 		if !r.Protects(u.Ref) {
 			continue
 		}
-		k := lock.Key{Repo: r.Repo, Branch: strings.TrimPrefix(u.Ref, "refs/heads/")}
+		k := lock.Key{Repo: r.Repo, Branch: strings.TrimPrefix(u.Ref, heads)}
 		permit, err := store.Check(ctx, k, u, leaseAtLeast)
 		if err != nil {
 			return nil, err

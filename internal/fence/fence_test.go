@@ -25,6 +25,46 @@ func TestRules_Protects(t *testing.T) {
 	}
 }
 
+func TestRules_Alias(t *testing.T) {
+	t.Parallel()
+	r := fence.Rules{
+		Protect: []string{"main", "release/*", "old", "refs/heads/Prod"},
+		Symbolic: map[string]string{
+			"refs/heads/alias": "refs/heads/main", "refs/tags/alias": "refs/heads/release/1", "refs/heads/free": "refs/heads/other",
+			"refs/heads/old": "refs/heads/new", "refs/heads/older": "refs/heads/new",
+		},
+	}
+	for ref, alias := range map[string]bool{
+		"refs/heads/main": false, "refs/heads/alias": true, "refs/tags/alias": true, "refs/heads/free": false, "refs/heads/other": false,
+		"refs/heads/old": true, "refs/heads/older": true, "refs/heads/new": false, // the branch itself
+		"refs/namespaces/a/refs/heads/main": true, "refs/namespaces/a/refs/namespaces/b/refs/heads/release/1": true,
+		"refs/namespaces/a/refs/heads/x": false, "refs/namespaces/a/refs/tags/main": false, "refs/x/refs/heads/main": false,
+		"refs/heads/MAIN": false,
+	} {
+		if got := r.Alias(ref); (got != "") != alias {
+			t.Errorf("%s: %q", ref, got)
+		}
+	}
+	if !r.Protects("refs/heads/new") || r.Protects("refs/heads/other") {
+		t.Error("what a protected name stands for is protected, and nothing else")
+	}
+	r.IgnoreCase = true
+	for ref, alias := range map[string]bool{
+		"refs/heads/main": false, "refs/heads/MAIN": true, "refs/heads/Release/1": true, "refs/heads/release/A": false, "refs/Heads/main": true,
+		"refs/heads/Prod": false, "refs/heads/prod": true, "refs/heads/Other": false, "refs/tags/Main": false,
+	} {
+		if got := r.Alias(ref); (got != "") != alias {
+			t.Errorf("%s without case: %q", ref, got)
+		}
+	}
+	if got := strings.Join(r.Folders(), " "); got != "refs/heads/main refs/heads/release refs/heads/old refs/heads/Prod" {
+		t.Errorf("folders: %s", got)
+	}
+	if got := (fence.Rules{Protect: []string{"*", "a*/b"}}).Folders(); got[0] != "refs/heads" || got[1] != "refs/heads" {
+		t.Errorf("folders: %q", got)
+	}
+}
+
 func TestRules_Exempts(t *testing.T) {
 	t.Parallel()
 	r := fence.Rules{Exempt: []string{"GL_USERNAME=admin", "BROKEN", "EMPTY="}}

@@ -319,6 +319,49 @@ func (g Git) Tips(ctx context.Context, revs []string) ([]string, error) {
 	return nil, errors.Join(err, errors.New("a revision that was pushed is not to be found"))
 }
 
+// SymbolicRefs are the symbolic refs among some refs and in some folders of refs, each with the ref
+// that it stands for in the end. All names are those in the namespace of the environment. Those that
+// stand for nothing that exists are not among them.
+func (g Git) SymbolicRefs(ctx context.Context, refs []string) (map[string]string, error) {
+	symbolic, namespace := map[string]string{}, g.namespace()
+	for some := range slices.Chunk(refs, 1000) { // there is a limit to what a command line holds
+		words := []string{"for-each-ref", "--format=%(refname) %(symref)", "--"}
+		for _, ref := range some {
+			words = append(words, namespace+ref)
+		}
+		out, err := g.Output(ctx, words...)
+		if err != nil {
+			return nil, err
+		}
+		for _, line := range lines(out) {
+			if name, target, _ := strings.Cut(line, " "); target != "" {
+				symbolic[strings.TrimPrefix(name, namespace)] = strings.TrimPrefix(target, namespace)
+			}
+		}
+	}
+	return symbolic, nil
+}
+
+// SymbolicRef is what one symbolic ref stands for, whether that exists or not; "" when it is none.
+func (g Git) SymbolicRef(ctx context.Context, ref string) string {
+	out, err := g.Output(ctx, "symbolic-ref", "--quiet", g.namespace()+ref)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimPrefix(strings.TrimSpace(out), g.namespace())
+}
+
+// namespace is what git puts before each name of a ref (gitnamespaces(7)).
+func (g Git) namespace() string {
+	prefix := ""
+	for part := range strings.SplitSeq(os.Getenv("GIT_NAMESPACE"), "/") {
+		if part != "" {
+			prefix += "refs/namespaces/" + part + "/"
+		}
+	}
+	return prefix
+}
+
 // BranchTips are the object ids of all branches, local and fetched, by their full names.
 func (g Git) BranchTips(ctx context.Context) (map[string]string, error) {
 	out, err := g.Output(ctx, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/remotes")
