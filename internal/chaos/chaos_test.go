@@ -117,6 +117,34 @@ func runChaos(t *testing.T, kinds []kind, fenced bool) {
 		t.Errorf("%d pipelines landed, want at least %d", landed, least)
 	}
 	w.report(h, outcomes, storm, lost, took, drained, seed)
+	if fenced {
+		w.reportFence(h, outcomes)
+	}
+}
+
+// reportFence prints what came of the pushes without the lock: judge has complained of each that landed.
+func (w *world) reportFence(h history, outcomes []outcome) {
+	pushes, landed, overwritten := 0, 0, 0
+	for i, o := range outcomes {
+		if o.kind != stale {
+			continue
+		}
+		for _, s := range w.all[i].steps() {
+			if s.name == "stale" || s.name == "push" || s.name == "amend" {
+				pushes++
+			}
+		}
+		if h.landed(o.id) {
+			landed++
+		}
+	}
+	for _, m := range h.moves {
+		overwritten += len(m.unseen())
+	}
+	w.t.Logf("fence: %d pushes without the lock, of which %d landed; commits overwritten that the pusher had not seen: %d", pushes, landed, overwritten)
+	if pushes == 0 {
+		w.t.Error("nobody has pushed without the lock")
+	}
 }
 
 // runAll runs the pipelines, so many at a time, and returns when the last has ended.

@@ -36,6 +36,17 @@ type move struct {
 	subject  string   // of the new tip
 }
 
+// unseen are the subjects of what a move took away that is of another pipeline than its new tip.
+func (m move) unseen() (all []string) {
+	owner, _, _ := strings.Cut(m.subject, " ")
+	for _, s := range m.dropped {
+		if id, _, _ := strings.Cut(s, " "); id != owner {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 // editsOf are the commits that one edit of a pipeline consists of.
 func editsOf(kind string) []string {
 	if kind == "rebase" {
@@ -270,11 +281,9 @@ func judge(h history, outcomes []outcome) (wrong []string, lost int) {
 			complain("the branch moved from %s, where it was not", m.old)
 		}
 		owner, _, _ := strings.Cut(m.subject, " ")
-		for _, s := range m.dropped {
-			if id, _, _ := strings.Cut(s, " "); id != owner {
-				complain("LOST: %s overwrote %s with %s", owner, s, m.new)
-				lost++
-			}
+		for _, s := range m.unseen() {
+			complain("LOST: %s overwrote %s with %s", owner, s, m.new)
+			lost++
 		}
 	}
 	return wrong, lost
