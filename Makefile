@@ -33,7 +33,7 @@ lint: ## vet for three systems, golangci-lint, shellcheck, actionlint
 	shellcheck -x scripts/examples/*/*
 	go run $(ACTIONLINT)
 
-kits: ## the kits of scripts/ci against the types of Tekton and Argo; downloads both
+kits: ## the kits of scripts/ci, and what their pages say to paste, against the schemas of their systems; downloads them
 	cd scripts/ci/check && go run .
 
 demo: build ## the main job in twenty seconds, with Go and git only

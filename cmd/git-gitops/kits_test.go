@@ -208,6 +208,90 @@ func TestKit_GitHubWait(t *testing.T) {
 	}
 }
 
+// TestKit_GitHubInstall: the action installs a release that is verified into the tool cache, finds it there the next time,
+// and says in an annotation that it could not. The password is in the log once, to be masked.
+func TestKit_GitHubInstall(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Skip("node is not installed")
+	}
+	main, err := filepath.Abs("../../scripts/ci/github/main.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	s := newReleases(t)
+	for _, version := range []string{"1.0.0", "2.0.0"} {
+		s.publish(version, w.write("small", "#!/bin/sh\necho git\necho git-gitops version "+version+"\n"))
+	}
+	tool := tools(w, "tools", append(installTools, "node", "curl", "sha256sum")...)
+	w.write("odd/uname", "#!/bin/sh\ncase $1 in -s) echo Linux ;; *) echo riscv64 ;; esac\n")
+	const password, masked = "100% s3cret", "::add-mask::100%25 s3cret\n::add-mask::redis://u:p%2525@h\n::add-mask::p%25\n"
+	for _, tc := range []struct {
+		name, version, path string
+		settings            []string
+		code                int
+		asked               int // for checksums
+		in                  string
+		says                string
+	}{
+		{name: "a version", version: "v1.0.0", asked: 1, in: "1.0.0"},
+		{name: "it again, from the cache", version: "1.0.0", settings: []string{"INPUT_DOWNLOAD-BASE=http://127.0.0.1:1"}, in: "1.0.0"},
+		{name: "the newest", asked: 1, in: "latest"},
+		{name: "the newest, looked up again", asked: 1, in: "latest"},
+		{name: "another than is on PATH", version: "2.0.0", path: "cache/git-gitops/1.0.0/*/bin", asked: 1, in: "2.0.0"},
+		{name: "the one that is on PATH", version: "2.0.0", path: "cache/git-gitops/2.0.0/*/bin"},
+		{name: "any that is on PATH", path: "cache/git-gitops/1.0.0/*/bin"},
+		{name: "none", version: "3.0.0", code: 1, asked: 1, says: "::error title=git gitops::could not install git-gitops"},
+		{name: "another architecture", version: "3.0.0", path: "odd", code: 1, says: "no release for the architecture riscv64"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s.during(t, nil)
+			w.write("github.path", "")
+			w.write("github.env", "")
+			path := tool
+			if tc.path != "" {
+				path = w.must(".", "echo "+w.path(tc.path)) + ":" + tool
+			}
+			r := w.with(append([]string{
+				"PATH=" + path, "RUNNER_TOOL_CACHE=" + w.path("cache"), "GITHUB_PATH=" + w.path("github.path"), "GITHUB_ENV=" + w.path("github.env"),
+				"GITHUB_STATE=" + w.path("github.state"), "INPUT_VERSION=" + tc.version, "INPUT_DOWNLOAD-BASE=" + s.server.URL, "INPUT_REDIS-PASSWORD=" + password, "INPUT_REDIS-URL=redis://u:p%25@h",
+			}, tc.settings...)...).run(".", "node", main)
+			wantCode(t, r, tc.code)
+			wantText(t, r.stdout+r.stderr, tc.says)
+			if n := s.count("checksums.txt"); n != tc.asked {
+				t.Errorf("the checksums were asked for %d times, want %d", n, tc.asked)
+			}
+			added := strings.TrimSpace(w.read("github.path"))
+			if ok, _ := filepath.Match(w.path("cache/git-gitops/"+tc.in+"/*/bin"), added); tc.in != "" && !ok || tc.in == "" && added != "" {
+				t.Errorf("added to PATH: %q", added)
+			}
+			if tc.code != 0 {
+				if w.exists("cache/git-gitops/3.0.0") {
+					t.Error("something was installed")
+				}
+				return
+			}
+			if r.stdout != masked || strings.Contains(r.stderr, password) {
+				t.Errorf("the log has %s", r)
+			}
+			wantText(t, w.read("github.env"), "REDIS_PASSWORD<<", "\n"+password+"\n")
+		})
+	}
+	t.Run("not what was released", func(t *testing.T) {
+		w.must(".", "rm -r cache")
+		s.lying(t, "download/v2.0.0/"+archiveName("2.0.0"), flipped)
+		r := w.with("PATH="+tool, "RUNNER_TOOL_CACHE="+w.path("cache"), "GITHUB_PATH="+w.path("github.path"), "GITHUB_ENV="+w.path("github.env"),
+			"INPUT_VERSION=2.0.0", "INPUT_DOWNLOAD-BASE="+s.server.URL).run(".", "node", main)
+		wantCode(t, r, 1)
+		wantText(t, r.stderr, "is not what was released")
+		wantText(t, r.stdout, "::error title=git gitops::")
+		if found, _ := filepath.Glob(w.path("cache/git-gitops/*/*/bin/git-gitops")); len(found) > 0 {
+			t.Errorf("installed: %q", found)
+		}
+	})
+}
+
 func TestKit_GitHub(t *testing.T) {
 	t.Parallel()
 	for _, worker := range []string{"Runner.Worker", "container"} {
@@ -327,8 +411,7 @@ func (s tektonStep) settings(t *testing.T, params map[string]string) []string {
 const noKeeper = `pkill -9 -f "^git-gitops keeper $HERE/"; `
 
 // oneStep runs a step that is the whole job, in its container: a signal reaches all of it, and
-// nothing outlives it. A step that is killed frees nothing, but the next in line has the lock long
-// before the TTL.
+// nothing outlives it.
 func (w *world) oneStep(file string, signal syscall.Signal, lands bool) {
 	w.t.Helper()
 	step := w.start(".", file)
@@ -340,9 +423,15 @@ func (w *world) oneStep(file string, signal syscall.Signal, lands bool) {
 	if (r.code == 0) != lands {
 		w.t.Fatal(r)
 	}
-	if signal == syscall.SIGKILL {
-		w.with("GITOPS_LOCK_TIMEOUT=200").must(".", "git gitops clone -q remote.git next; git gitops unlock --session")
+}
+
+// endSidecar ends a sidecar as Tekton does when the steps have ended: the first process of its container gets the signal.
+func (w *world) endSidecar(p *process) {
+	w.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		w.t.Fatal(err)
 	}
+	p.wait()
 }
 
 func TestKit_Tekton(t *testing.T) {
@@ -354,9 +443,18 @@ func TestKit_Tekton(t *testing.T) {
 			var task tektonTask
 			kitYAML(t, "tekton/task-one-step.yaml", &task)
 			params := map[string]string{"url": w.path("remote.git"), "branch": "main", "edit": noKeeper + edit.script}
-			step := task.Spec.Steps[0]
-			w = w.with(step.settings(t, params)...)
-			w.oneStep(w.write("step", step.Script), edit.signal, name == "lands")
+			if err := os.Mkdir(w.path("work"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			pod := func(s tektonStep) *world { return w.with(append(s.settings(t, params), "WORK="+w.path("work"))...) }
+			sidecar, step := task.Spec.Sidecars[0], task.Spec.Steps[0]
+			keep := pod(sidecar).start(".", w.write("keep", sidecar.Script))
+			pod(step).oneStep(w.write("step", step.Script), edit.signal, name == "lands")
+			if edit.signal == syscall.SIGKILL {
+				w.wantLocks(lockKey(w.path("remote"), "main"))
+			}
+			// Nobody waits for the lock.
+			w.endSidecar(keep)
 			w.wantFree(edit.counter)
 		})
 		t.Run("step action/"+name, func(t *testing.T) {
@@ -367,6 +465,9 @@ func TestKit_Tekton(t *testing.T) {
 			script := "git gitops clone -q '" + w.path("remote.git") + "' repo && cd repo && { " + noKeeper + edit.script + "; } && git gitops push -q"
 			w = w.with(action.Spec.settings(t, map[string]string{"script": script})...)
 			w.oneStep(w.write("step", action.Spec.Script), edit.signal, name == "lands")
+			if edit.signal == syscall.SIGKILL { // it frees nothing, but the next in line has the lock long before the TTL
+				w.with("GITOPS_LOCK_TIMEOUT=200").must(".", "git gitops clone -q remote.git next; git gitops unlock --session")
+			}
 			w.wantFree(edit.counter)
 		})
 		t.Run("steps/"+name, func(t *testing.T) {
@@ -398,9 +499,7 @@ func TestKit_Tekton(t *testing.T) {
 			if failed == (name == "lands") {
 				t.Fatalf("failed: %v\n%s", failed, &keep.stderr)
 			}
-			// Tekton ends the sidecars when the steps have ended.
-			keep.signal(syscall.SIGTERM)
-			keep.wait()
+			w.endSidecar(keep)
 			w.wantFree(edit.counter)
 		})
 	}
@@ -491,6 +590,54 @@ step.call([repo: args[0], branch: 'main']) { binding.getVariable('sh').call(args
 				t.Fatal(r)
 			}
 			w.wantFree(edit.counter)
+		})
+	}
+}
+
+// TestUnlock_session: it frees every lock of the script, and of the clones below with workspace. It may run twice. Without
+// Redis it says so once, whatever is held, and what is held stays remembered for the next time.
+func TestUnlock_session(t *testing.T) {
+	t.Parallel()
+	for name, setting := range map[string]string{"script": "", "workspace": "workspace"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t).with("GITOPS_LOCK_SESSION=" + setting)
+			for _, repo := range []string{"one.git", "two.git", "three.git"} {
+				w.seed(repo)
+			}
+			const clones = "for r in one two three; do git gitops clone -q $r.git work/$r || exit; done\n"
+			const unlock = "git gitops unlock --session; echo \"code $?\"\n"
+			out := w.must(".", clones+"git gitops locks | wc -l\n"+unlock+unlock+"git gitops locks | wc -l")
+			if out != "4\ncode 0\ncode 0\n1" {
+				t.Errorf("got %q", out)
+			}
+			w.must(".", "rm -rf work")
+
+			script := w.start(".", "bash", "-c", clones+`touch held; until [ -e down ]; do sleep 0.05; done
+`+unlock+`touch asked; until [ -e back ]; do sleep 0.05; done
+`+unlock+unlock+"exit 0")
+			w.reaches(script, "held")
+			if err := w.keys.Save(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			w.redis.Kill()
+			w.write("down", "")
+			w.reaches(script, "asked")
+			said := script.stderr.String()
+			wantText(t, said, "gitops: error: git gitops unlock cannot use Redis\n", "connection refused")
+			if n := strings.Count(said, "connection refused"); n != 1 {
+				t.Errorf("it says so %d times: %s", n, said)
+			}
+			if err := w.redis.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			w.until("Redis is back", func() bool { return w.keys.Ping(t.Context()).Err() == nil })
+			w.write("back", "")
+			r := script.wait()
+			if r.stdout != "code 69\ncode 0\ncode 0\n" {
+				t.Errorf("got %s", r)
+			}
+			w.wantLocks()
 		})
 	}
 }

@@ -133,8 +133,17 @@ func (f *Flows) UnlockSession(ctx context.Context) ([]Unlocked, error) {
 		}
 		more, err := f.end(ctx, dir, entries, true)
 		done, errs = append(done, more...), append(errs, err)
+		if unreachable(err) {
+			break
+		}
 	}
 	return done, errors.Join(errs...)
+}
+
+// unreachable reports whether Redis did not answer, so that the next lock would take as long to fail.
+func unreachable(err error) bool {
+	var store *lock.StoreError
+	return errors.As(err, &store) && store.Failure == lock.Unreachable
 }
 
 // end releases the locks of entries, and forgets them. It leaves those of another session that
@@ -154,6 +163,9 @@ func (f *Flows) end(ctx context.Context, dir workspace.Dir, entries []workspace.
 		result, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, releaseBudget)
 		if err != nil {
 			errs = append(errs, err)
+			if unreachable(err) {
+				break
+			}
 			continue
 		}
 		workspace.UnlinkSession(e)

@@ -14,6 +14,11 @@ function setEnv(name, value) {
   append("GITHUB_ENV", `${name}<<${end}\n${value}\n${end}\n`);
 }
 
+// What follows "::" is decoded by the runner.
+function mask(secret) {
+  if (secret) console.log("::add-mask::" + secret.replace(/%/g, "%25").replace(/\r/g, "%0D").replace(/\n/g, "%0A"));
+}
+
 function fail(message) {
   console.log("::error title=git gitops::" + message);
   process.exit(1);
@@ -57,6 +62,15 @@ function underWorker() {
   }
 }
 
+// A program may print the password of a URL alone.
+function passwordOf(url) {
+  try {
+    return decodeURIComponent(new URL(url).password);
+  } catch {
+    return "";
+  }
+}
+
 const version = input("version").replace(/^v/, "");
 const have = installed();
 if (!have || (version && have !== version)) install(version);
@@ -64,7 +78,8 @@ if (!have || (version && have !== version)) install(version);
 for (const name of ["host", "port", "username", "password", "tls", "url"]) {
   const value = input("redis-" + name);
   if (!value) continue;
-  if (name === "password" || name === "url") console.log("::add-mask::" + value);
+  if (name === "password" || name === "url") mask(value);
+  if (name === "url") mask(passwordOf(value));
   setEnv("REDIS_" + name.toUpperCase(), value);
 }
 if (!process.env.GITOPS_LOCK_SESSION && !underWorker()) setEnv("GITOPS_LOCK_SESSION", "workspace");
