@@ -100,8 +100,8 @@ Set the address of Redis: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 				Name:  "lock",
 				Usage: "take the lock of a branch, and hold it until unlock",
 				Flags: append([]ucli.Flag{repo, branch}, queueFlags()...),
-				Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-					return lockVerb(ctx, u, f, out)
+				Action: c.withoutWords(out, func(ctx context.Context, u *ucli.Context, o *opened) error {
+					return lockVerb(ctx, u, o, out)
 				}),
 			},
 			{
@@ -114,11 +114,11 @@ Set the address of Redis: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 					&ucli.StringFlag{Name: "force", Usage: "break the hold with this `ID`, even somebody else's; locks and messages show the ID"},
 					&ucli.StringFlag{Name: "reason", Usage: "`TEXT` that the broken holder sees"},
 				},
-				Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
+				Action: c.withoutWords(out, func(ctx context.Context, u *ucli.Context, o *opened) error {
 					if u.IsSet("force") {
-						return breakVerb(ctx, u, f, out)
+						return breakVerb(ctx, u, o, out)
 					}
-					return unlockVerb(ctx, u, f, out)
+					return unlockVerb(ctx, u, o.flows(), out)
 				}),
 			},
 			{
@@ -129,8 +129,8 @@ Set the address of Redis: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 					if !u.Args().Present() {
 						return &usageError{verb: "keep", err: errors.New("name the folders of the clones")}
 					}
-					return c.with(u, out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-						return f.Keep(ctx, u.Args().Slice())
+					return c.with(u, out, func(ctx context.Context, u *ucli.Context, o *opened) error {
+						return o.flows().Keep(ctx, u.Args().Slice())
 					})
 				},
 			},
@@ -163,8 +163,11 @@ Set the address of Redis: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 	return app
 }
 
-// withFlows gives an action the flows, and refuses words that it does not take.
-func (c *command) withFlows(out *term.Printer, do func(context.Context, *ucli.Context, *gitops.Flows) error) ucli.ActionFunc {
+// verb is what one of our verbs does.
+type verb func(ctx context.Context, u *ucli.Context, o *opened) error
+
+// withoutWords is the action of a verb that takes flags only.
+func (c *command) withoutWords(out *term.Printer, do verb) ucli.ActionFunc {
 	return func(u *ucli.Context) error {
 		if u.Args().Present() {
 			return &usageError{verb: u.Command.Name, err: fmt.Errorf("unexpected word %q", u.Args().First())}
@@ -173,23 +176,24 @@ func (c *command) withFlows(out *term.Printer, do func(context.Context, *ucli.Co
 	}
 }
 
-func (c *command) with(u *ucli.Context, out *term.Printer, do func(context.Context, *ucli.Context, *gitops.Flows) error) error {
-	flows, done, err := c.open(u.Context, out)
+// with runs a verb, which needs all settings.
+func (c *command) with(u *ucli.Context, out *term.Printer, do verb) error {
+	o, err := c.open(u.Context, out, os.Getpid())
 	if err != nil {
 		return err
 	}
-	defer done()
-	if flows.Misconfigured != nil {
-		return flows.Misconfigured
+	defer o.close()
+	if o.Misconfigured != nil {
+		return o.Misconfigured
 	}
-	return do(u.Context, u, flows)
+	return do(u.Context, u, o)
 }
 
-func runVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-	if err := queueAs(u, f); err != nil {
+func runVerb(ctx context.Context, u *ucli.Context, o *opened) error {
+	if err := queueAs(u, &o.Config.Lock); err != nil {
 		return err
 	}
-	exit, err := f.Run(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Args().Slice())
+	exit, err := o.flows().Run(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Args().Slice())
 	if err != nil {
 		return err
 	}
@@ -199,11 +203,11 @@ func runVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
 	return nil
 }
 
-func lockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
-	if err := queueAs(u, f); err != nil {
+func lockVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Printer) error {
+	if err := queueAs(u, &o.Config.Lock); err != nil {
 		return err
 	}
-	lease, err := f.Lock(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")})
+	lease, err := o.flows().Lock(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")})
 	if err != nil {
 		return err
 	}

@@ -79,10 +79,9 @@ func Main(args []string) int {
 // command is one command line under way.
 type command struct {
 	git     git.Git
-	outside bool                               // its settings are not those of the repository here
-	setting func(gitKey string) (string, bool) // git config, as far as it may make settings
-	cancel  context.CancelCauseFunc            // ends the command's context
-	within  []string                           // as in gitops.Flows
+	outside bool                    // its settings are not those of the repository here
+	cancel  context.CancelCauseFunc // ends the command's context
+	within  []string                // as in gitops.Parts
 }
 
 // endWith ends the command's context when a script has ended: nobody waits for its turn any more.
@@ -103,7 +102,7 @@ func (c *command) guarded(route shim.Route, line shim.CommandLine) int {
 	defer stop()
 	out := term.New(os.Stderr)
 	c.outside = route == shim.Clone // as for git's own clone
-	flows, done, err := c.open(ctx, out)
+	o, err := c.open(ctx, out, os.Getpid())
 	if err != nil { // not left to git, which may go on, and without a lock
 		var gitErr *git.Error
 		if ctx.Err() == nil && errors.As(err, &gitErr) {
@@ -113,19 +112,19 @@ func (c *command) guarded(route shim.Route, line shim.CommandLine) int {
 		}
 		return fail(out, because(ctx, err))
 	}
-	defer done()
+	defer o.close()
 
 	var exit process.Exit
 	if route == shim.Clone {
 		if args, err := gitargs.ParseClone(line.Args); err == nil && args.Quiet {
 			out.Quiet()
 		}
-		exit, err = flows.Clone(ctx, line.Args)
+		exit, err = o.flows().Clone(ctx, line.Args)
 	} else {
 		if args, err := gitargs.ParsePush(line.Args); err == nil && args.Quiet {
 			out.Quiet()
 		}
-		exit, err = flows.Push(ctx, line.Args)
+		exit, err = o.flows().Push(ctx, line.Args)
 	}
 	if err != nil {
 		return fail(out, because(ctx, err))
@@ -133,46 +132,60 @@ func (c *command) guarded(route shim.Route, line shim.CommandLine) int {
 	return exit.Code
 }
 
-// open reads the configuration and makes the flows. The connection is made at its first use.
-func (c *command) open(ctx context.Context, out *term.Printer) (*gitops.Flows, func(), error) {
+// opened is what a command works with: the parts of its flows, and the store for what only Redis
+// can do.
+type opened struct {
+	gitops.Parts
+	redis *redisstore.Store // nil with Misconfigured
+}
+
+func (o *opened) flows() *gitops.Flows { return gitops.New(o.Parts) }
+
+func (o *opened) close() {
+	if o.redis != nil {
+		_ = o.redis.Close()
+	}
+}
+
+// open reads the configuration, and finds the session of a process: usually this one. The
+// connection to Redis is made at its first use.
+func (c *command) open(ctx context.Context, out *term.Printer, pid int) (*opened, error) {
 	gitConfig, err := c.readConfig(ctx)
 	var tooOld *git.TooOldError
 	if err != nil && !errors.As(err, &tooOld) {
-		return nil, nil, err
+		return nil, err
 	}
 	user := gitConfig.User()
-	c.setting = config.FromGit(user.Get, gitConfig.Get)
-	flows := &gitops.Flows{
-		Git: c.git, GitConfig: gitConfig.Config, Connect: func() {}, Notes: &notes{out: out}, Terminal: out.Terminal(),
-		Include: config.Include(os.LookupEnv, user.Config[config.IncludeKey]),
-		Within:  c.within, PushesAreOurs: pushesAreOurs,
-	}
+	setting := config.FromGit(user.Get, gitConfig.Get)
+	o := &opened{Parts: gitops.Parts{
+		Git: c.git, GitConfig: gitConfig.Config, Notes: &notes{out: out}, Terminal: out.Terminal(),
+		Include: config.Include(os.LookupEnv, user.Config[config.IncludeKey]), Within: c.within,
+		OwnHook: hooks.OnlyOurs, GuardPushes: guardPushes, StartKeeper: keeperStarter(c.git.Path, setting),
+	}}
 	if tooOld != nil {
-		flows.Misconfigured = tooOld
-		return flows, func() {}, nil
+		o.Misconfigured = tooOld
+		return o, nil
 	}
-	cfg, err := config.Load(os.LookupEnv, c.setting)
+	cfg, err := config.Load(os.LookupEnv, setting)
 	if err != nil {
-		flows.Misconfigured = err
-		return flows, func() {}, nil
+		o.Misconfigured = err
+		return o, nil
 	}
 	asJSON := cfg.Log.Format == "json"
-	if cfg.Redis.Insecure { // told at every use, however little is to be said
+	if cfg.Redis.Insecure { // said at every use, whatever the level
 		out.Configure(term.Info, asJSON)
 		out.Warn("REDIS_TLS_INSECURE is set: whoever answers at the Redis address is believed")
 	}
 	out.Configure(map[string]term.Level{"error": term.Error, "debug": term.Debug}[cfg.Log.Level], asJSON)
-	owner, err := session.Detect(os.Getpid(), cfg.Lock.Session)
+	s, err := session.Detect(pid, cfg.Lock.Session)
 	if err != nil {
-		flows.Misconfigured = &config.Error{Name: "GITOPS_LOCK_SESSION", Value: cfg.Lock.Session, Allowed: "the id of a living process, or workspace", Err: err}
-		return flows, func() {}, nil
+		o.Misconfigured = &config.Error{Name: "GITOPS_LOCK_SESSION", Value: cfg.Lock.Session, Allowed: "the id of a living process, or workspace", Err: err}
+		return o, nil
 	}
-	c.endWith(ctx, owner.Owner)
-	store := openStore(cfg.Redis)
-	flows.Store, flows.Connect, flows.Config, flows.Session = store, store.Connect, cfg, owner
-	flows.Offers, flows.OwnHook = store, hooks.OnlyOurs
-	flows.StartKeeper = c.starter(owner.Owner)
-	return flows, func() { _ = store.Close() }, nil
+	c.endWith(ctx, s.Owner)
+	o.redis = openStore(cfg.Redis)
+	o.Config, o.Session, o.Store = cfg, s, o.redis
+	return o, nil
 }
 
 func (c *command) readConfig(ctx context.Context) (gitargs.ScopedConfig, error) {

@@ -12,7 +12,6 @@ import (
 
 	ucli "github.com/urfave/cli/v2"
 
-	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/term"
@@ -40,10 +39,10 @@ type eventJSON struct {
 
 func (c *command) eventCommands(out *term.Printer) []*ucli.Command {
 	since := &ucli.DurationFlag{Name: "since", Value: time.Hour, Usage: "how far to look back, such as `1h` or 30m"}
-	one := func(verb string, do func(context.Context, *ucli.Context, *gitops.Flows) error) ucli.ActionFunc {
+	one := func(name string, do verb) ucli.ActionFunc {
 		return func(u *ucli.Context) error {
 			if u.NArg() > 1 {
-				return &usageError{verb: verb, err: fmt.Errorf("unexpected word %q", u.Args().Get(1))}
+				return &usageError{verb: name, err: fmt.Errorf("unexpected word %q", u.Args().Get(1))}
 			}
 			return c.with(u, out, do)
 		}
@@ -70,24 +69,20 @@ func (c *command) eventCommands(out *term.Printer) []*ucli.Command {
 	}
 }
 
-func eventsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-	store, err := storeOf(f)
-	if err != nil {
-		return err
-	}
+func eventsVerb(ctx context.Context, u *ucli.Context, o *opened) error {
 	var from time.Time
 	seen := map[string]bool{}
 	for {
 		// The streams are read one by one: only what is older than the reading is surely complete
 		// in all, and the rest is read again, and known.
-		now, err := store.Now(ctx)
+		now, err := o.redis.Now(ctx)
 		if err != nil {
 			return err
 		}
 		if from.IsZero() {
 			from = now.Add(overlap - u.Duration("since"))
 		}
-		events, err := store.Events(ctx, from.Add(-overlap))
+		events, err := o.redis.Events(ctx, from.Add(-overlap))
 		if err != nil {
 			return err
 		}
@@ -220,16 +215,12 @@ func quantiles(d []time.Duration) (p50, p95, most float64) {
 	return rank(50), rank(95), rank(100)
 }
 
-func statsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-	store, err := storeOf(f)
+func statsVerb(ctx context.Context, u *ucli.Context, o *opened) error {
+	now, err := o.redis.Now(ctx)
 	if err != nil {
 		return err
 	}
-	now, err := store.Now(ctx)
-	if err != nil {
-		return err
-	}
-	events, err := store.Events(ctx, now.Add(-u.Duration("since")))
+	events, err := o.redis.Events(ctx, now.Add(-u.Duration("since")))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	ucli "github.com/urfave/cli/v2"
 
+	"github.com/git-gitops/git-gitops/internal/config"
 	"github.com/git-gitops/git-gitops/internal/doctor"
 	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -32,8 +33,7 @@ func queueFlags() []ucli.Flag {
 }
 
 // queueAs takes over the flags of a verb.
-func queueAs(u *ucli.Context, f *gitops.Flows) error {
-	l := &f.Config.Lock
+func queueAs(u *ucli.Context, l *config.Lock) error {
 	if u.IsSet("policy") {
 		l.Policy = u.String("policy")
 	}
@@ -67,8 +67,8 @@ func (c *command) freezeCommands(out *term.Printer, repo, branch ucli.Flag) []*u
 				&ucli.StringFlag{Name: "until", Usage: "until a `TIME` of today, such as 17:30, or one with date and zone, such as 2026-01-31T17:30Z or 2026-01-31T17:30+02:00"},
 				&ucli.StringFlag{Name: "reason", Usage: "`TEXT` that waiters see"},
 			},
-			Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-				return freezeVerb(ctx, u, f, out)
+			Action: c.withoutWords(out, func(ctx context.Context, u *ucli.Context, o *opened) error {
+				return freezeVerb(ctx, u, o, out)
 			}),
 		},
 		{
@@ -76,23 +76,23 @@ func (c *command) freezeCommands(out *term.Printer, repo, branch ucli.Flag) []*u
 			Usage:     "end a freeze, and hand the lock to the first waiter",
 			UsageText: "git gitops thaw [--repo URL] [--branch BRANCH | --all]",
 			Flags:     []ucli.Flag{repo, branch, all},
-			Action: c.withFlows(out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-				return thawVerb(ctx, u, f, out)
+			Action: c.withoutWords(out, func(ctx context.Context, u *ucli.Context, o *opened) error {
+				return thawVerb(ctx, u, o, out)
 			}),
 		},
 	}
 }
 
 // whatToFreeze reads the flags that freeze and thaw share.
-func whatToFreeze(ctx context.Context, u *ucli.Context, f *gitops.Flows) (lock.Key, error) {
+func whatToFreeze(ctx context.Context, u *ucli.Context, o *opened) (lock.Key, error) {
 	if u.Bool("all") && u.IsSet("branch") {
 		return lock.Key{}, &usageError{verb: u.Command.Name, err: errors.New("use --all or --branch, not both")}
 	}
-	return f.FreezeKey(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Bool("all"))
+	return o.flows().FreezeKey(ctx, gitops.LockRequest{Repo: u.String("repo"), Branch: u.String("branch")}, u.Bool("all"))
 }
 
-func freezeVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
-	r := lock.FreezeRequest{By: f.Me("freeze"), Reason: term.Clean(u.String("reason"))}
+func freezeVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Printer) error {
+	r := lock.FreezeRequest{By: o.flows().Me("freeze"), Reason: term.Clean(u.String("reason"))}
 	var err error
 	switch {
 	case u.IsSet("for") == u.IsSet("until"):
@@ -110,11 +110,7 @@ func freezeVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term
 	if err != nil {
 		return &usageError{verb: "freeze", err: err}
 	}
-	if r.Key, err = whatToFreeze(ctx, u, f); err != nil {
-		return err
-	}
-	store, err := storeOf(f)
-	if err != nil {
+	if r.Key, err = whatToFreeze(ctx, u, o); err != nil {
 		return err
 	}
 	// An older client shows it as the purpose of a hold.
@@ -122,7 +118,7 @@ func freezeVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term
 	if r.Reason != "" {
 		r.By.Purpose += ": " + r.Reason
 	}
-	frozen, err := store.Freeze(ctx, r)
+	frozen, err := o.redis.Freeze(ctx, r)
 	if err != nil {
 		if len(frozen) > 0 {
 			out.Warn("%s is frozen, but not every lock in it: freeze it again", r.Key)
@@ -142,16 +138,12 @@ func freezeVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term
 	return nil
 }
 
-func thawVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
-	key, err := whatToFreeze(ctx, u, f)
+func thawVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Printer) error {
+	key, err := whatToFreeze(ctx, u, o)
 	if err != nil {
 		return err
 	}
-	store, err := storeOf(f)
-	if err != nil {
-		return err
-	}
-	thawed, err := store.Thaw(ctx, lock.FreezeRequest{Key: key, By: f.Me("thaw")})
+	thawed, err := o.redis.Thaw(ctx, lock.FreezeRequest{Key: key, By: o.flows().Me("thaw")})
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,8 +13,6 @@ import (
 
 	"github.com/git-gitops/git-gitops/hooks"
 	"github.com/git-gitops/git-gitops/internal/git"
-	"github.com/git-gitops/git-gitops/internal/gitops"
-	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/shim"
 )
@@ -262,66 +258,3 @@ func say(out *term.Printer, changed bool, err error, done, nothing string) error
 type adminError struct{ what, do string }
 
 func (e *adminError) Error() string { return e.what }
-
-// prePush is the hook: `git-gitops pre-push HOOK REMOTE URL`, with git's list of refs on stdin. The
-// hooks that ours stands in for come first: they may take long, and may stop the push.
-func (c *command) prePush(words []string) int {
-	out := term.New(os.Stderr)
-	if len(words) != 3 {
-		return fail(out, &usageError{verb: "pre-push", err: errors.New("git runs this, from the hook that install writes")})
-	}
-	hook, remote, url := words[0], words[1], words[2]
-	input, err := io.ReadAll(os.Stdin)
-	if err != nil {
-		return fail(out, fmt.Errorf("read what git pushes: %w", err))
-	}
-	repo, placed := c.git.State(context.Background())
-	others := hooks.Others(repo.CommonDir, hook)
-	for _, other := range others {
-		exit, err := git.RunHook(other, []string{remote, url}, input)
-		if err != nil {
-			return fail(out, err)
-		}
-		if !exit.OK() {
-			return exit.Code
-		}
-	}
-	if placed == nil && git.HasProgram("lfs") && hooks.HasLFS(repo.CommonDir) && !slices.ContainsFunc(append(others, hook), hooks.RunsLFS) {
-		// It does not install a hook of its own where there is one of somebody else.
-		exit, err := c.git.RunWithInput(input, "lfs", "pre-push", remote, url)
-		if err != nil {
-			return fail(out, err)
-		}
-		if !exit.OK() {
-			return exit.Code
-		}
-	}
-	if gitops.Guarded() {
-		return 0
-	}
-	updates, err := hooks.ReadUpdates(bytes.NewReader(input))
-	if err != nil {
-		return fail(out, err)
-	}
-	ctx, stop := c.interruptible()
-	defer stop()
-	flows, done, err := c.open(ctx, out)
-	if err != nil {
-		return fail(out, because(ctx, err))
-	}
-	defer done()
-	// A lock belongs to the script that pushes, also when a hook manager stands between git and us.
-	if push, err := gitops.PushingGit(); err == nil && flows.Misconfigured == nil {
-		if s, err := session.Detect(push.PID, flows.Config.Lock.Session); err == nil {
-			flows.Session, flows.StartKeeper = s, c.starter(s.Owner)
-		}
-	}
-	refs := make([]gitops.RefUpdate, len(updates))
-	for i, u := range updates {
-		refs[i] = gitops.RefUpdate(u)
-	}
-	if err := flows.PrePush(ctx, remote, url, refs); err != nil {
-		return fail(out, because(ctx, err))
-	}
-	return 0
-}

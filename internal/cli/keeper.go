@@ -40,18 +40,19 @@ type order struct {
 	Present  bool              `json:"present"` // descriptor 3 is the command's subscription
 }
 
-// starter starts keepers that work with the same settings and for the same session as this command.
-func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.Entry, *gitops.PushWatch, *os.File) (int, error) {
-	return func(dir workspace.Dir, e workspace.Entry, pushing *gitops.PushWatch, present *os.File) (int, error) {
+// keeperStarter starts keepers that work with the same git and the same settings as this command.
+// setting is git config, as far as it may make settings.
+func keeperStarter(gitPath string, setting func(gitKey string) (string, bool)) func(gitops.KeeperOrder) (int, error) {
+	return func(k gitops.KeeperOrder) (int, error) {
 		cwd, err := os.Getwd()
 		if err != nil {
 			cwd = "/" // it was deleted
 		}
-		o := order{Settings: map[string]string{}, Cwd: cwd, Entry: e, Owner: owner, GitPath: c.git.Path, Pushing: pushing, Present: present != nil}
+		o := order{Settings: map[string]string{}, Cwd: cwd, Entry: k.Entry, Owner: k.Owner, GitPath: gitPath, Pushing: k.Pushing, Present: k.Present != nil}
 		for _, v := range config.Variables() {
 			if value, ok := os.LookupEnv(v.Name); ok && value != "" {
 				o.Settings[v.Name] = value
-			} else if value, ok := c.setting(v.GitKey); ok {
+			} else if value, ok := setting(v.GitKey); ok {
 				o.Settings[v.Name] = value
 			}
 		}
@@ -63,10 +64,10 @@ func (c *command) starter(owner *session.Process) func(workspace.Dir, workspace.
 		if err != nil {
 			return 0, fmt.Errorf("find this program: %w", err)
 		}
-		if f, err := dir.OpenLog(true); err == nil {
+		if f, err := k.Dir.OpenLog(true); err == nil {
 			_ = f.Close()
 		}
-		return process.Detach(self, string(dir), []string{"git-gitops", "keeper", e.Key.String()}, input, present)
+		return process.Detach(self, string(k.Dir), []string{"git-gitops", "keeper", k.Entry.Key.String()}, input, k.Present)
 	}
 }
 

@@ -16,9 +16,7 @@ import (
 	ucli "github.com/urfave/cli/v2"
 	xterm "golang.org/x/term"
 
-	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/lock"
-	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/term"
 )
 
@@ -109,15 +107,6 @@ func toJSON(s lock.State) lockJSON {
 	return j
 }
 
-// storeOf is the store of the flows, for what only Redis can do.
-func storeOf(f *gitops.Flows) (*redisstore.Store, error) {
-	store, ok := f.Store.(*redisstore.Store)
-	if !ok {
-		return nil, fmt.Errorf("%T has no such records", f.Store)
-	}
-	return store, nil
-}
-
 func (c *command) locksCommand(out *term.Printer) *ucli.Command {
 	asJSON := &ucli.BoolFlag{Name: "json", Usage: "print one JSON object for each lock"}
 	return &ucli.Command{
@@ -149,14 +138,10 @@ func (c *command) locksCommand(out *term.Printer) *ucli.Command {
 	}
 }
 
-func locksVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-	store, err := storeOf(f)
-	if err != nil {
-		return err
-	}
+func locksVerb(ctx context.Context, u *ucli.Context, o *opened) error {
 	live := xterm.IsTerminal(int(os.Stdout.Fd()))
 	for {
-		states, err := store.List(ctx)
+		states, err := o.redis.List(ctx)
 		if err != nil {
 			return err
 		}
@@ -240,12 +225,8 @@ func printTable(w io.Writer, states []lock.State) error {
 	return term.Table(w, rows)
 }
 
-func showVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-	store, err := storeOf(f)
-	if err != nil {
-		return err
-	}
-	states, err := store.List(ctx)
+func showVerb(ctx context.Context, u *ucli.Context, o *opened) error {
+	states, err := o.redis.List(ctx)
 	if err != nil {
 		return err
 	}
@@ -339,12 +320,8 @@ func personText(r lock.Record) string {
 }
 
 // breakVerb ends somebody else's hold, that of the ID which was seen and no other.
-func breakVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
-	store, err := storeOf(f)
-	if err != nil {
-		return err
-	}
-	states, err := store.List(ctx)
+func breakVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Printer) error {
+	states, err := o.redis.List(ctx)
 	if err != nil {
 		return err
 	}
@@ -353,7 +330,7 @@ func breakVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.
 		if s.Holder == nil || s.Holder.ID() != id {
 			continue
 		}
-		result, err := store.Break(ctx, s.Key, s.Holder.Token, f.Me("unlock --force"), term.Clean(u.String("reason")))
+		result, err := o.redis.Break(ctx, s.Key, s.Holder.Token, o.flows().Me("unlock --force"), term.Clean(u.String("reason")))
 		switch {
 		case err != nil:
 			return err

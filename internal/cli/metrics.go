@@ -15,7 +15,6 @@ import (
 
 	ucli "github.com/urfave/cli/v2"
 
-	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/term"
@@ -48,19 +47,15 @@ func (c *command) metricsCommand(out *term.Printer) *ucli.Command {
 			if u.Bool("once") && u.IsSet("listen") {
 				return &usageError{verb: "metrics", err: errors.New("use --once or --listen, not both")}
 			}
-			return c.with(u, out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-				return metricsVerb(ctx, u, f, out)
+			return c.with(u, out, func(ctx context.Context, u *ucli.Context, o *opened) error {
+				return metricsVerb(ctx, u, o, out)
 			})
 		},
 	}
 }
 
-func metricsVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term.Printer) error {
-	store, err := storeOf(f)
-	if err != nil {
-		return err
-	}
-	m := newMetrics(store)
+func metricsVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Printer) error {
+	m := newMetrics(o.redis)
 	if u.IsSet("listen") {
 		return serveMetrics(ctx, u.String("listen"), m, out)
 	}

@@ -14,7 +14,6 @@ import (
 	ucli "github.com/urfave/cli/v2"
 
 	"github.com/git-gitops/git-gitops/internal/demo"
-	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/serve"
@@ -45,12 +44,8 @@ func (c *command) serveCommand(out *term.Printer) *ucli.Command {
 			case u.Bool("demo"):
 				return serveDemo(u, out)
 			}
-			return c.with(u, out, func(ctx context.Context, u *ucli.Context, f *gitops.Flows) error {
-				store, err := storeOf(f)
-				if err != nil {
-					return err
-				}
-				return serveVerb(ctx, u, store, f.Me("serve"), out)
+			return c.with(u, out, func(ctx context.Context, u *ucli.Context, o *opened) error {
+				return serveVerb(ctx, u, o.redis, o.flows().Me("serve"), out)
 			})
 		},
 	}

@@ -24,8 +24,8 @@ func runLinks() (string, error) {
 	return filepath.Join(home, "run"), err
 }
 
-// pushesAreOurs implements gitops.Flows.
-func pushesAreOurs(id string) error {
+// guardPushes implements gitops.Parts.
+func guardPushes(id string) error {
 	dir, err := runLinks()
 	if err != nil {
 		return err

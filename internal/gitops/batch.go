@@ -88,7 +88,7 @@ var plainRemote = []string{"url", "pushurl", "fetch", "tagopt", "prune", "prunet
 // newBatch is nil for a push that goes alone in any case.
 func (p *pushing) newBatch(words []string) *batch {
 	cfg := p.f.Config
-	if !cfg.Push.Batch || !cfg.Push.Rebase || cfg.Lock.Name == "" || p.f.Offers == nil {
+	if !cfg.Push.Batch || !cfg.Push.Rebase || cfg.Lock.Name == "" {
 		return nil
 	}
 	if cfg.Push.BatchSecret.Reveal() == "" {
@@ -224,7 +224,7 @@ func (b *batch) offer(ctx context.Context) error {
 	if why := b.aloneByClone(ctx); why != "" {
 		return errors.New(why)
 	}
-	if status, err := f.Offers.Offer(ctx, b.asks, lock.Offer{}); err != nil || status != lock.Offered {
+	if status, err := f.Store.Offer(ctx, b.asks, lock.Offer{}); err != nil || status != lock.Offered {
 		return errors.Join(err, errors.New("the server was found to be no use for it"))
 	}
 	var id [8]byte
@@ -245,7 +245,7 @@ func (b *batch) offer(ctx context.Context) error {
 		return fmt.Errorf("the batch ref was %v: %s", result, strings.TrimSpace(said))
 	}
 	b.made = true
-	_, err = f.Offers.Offer(ctx, b.asks, b.record())
+	_, err = f.Store.Offer(ctx, b.asks, b.record())
 	return err // Redis may answer the next time: it is written again at each wake
 }
 
@@ -270,7 +270,7 @@ func (b *batch) woken(ctx context.Context) error {
 	default:
 		return nil
 	}
-	if status, err := b.p.f.Offers.Offer(ctx, b.asks, b.record()); err == nil && status == lock.OfferLanded {
+	if status, err := b.p.f.Store.Offer(ctx, b.asks, b.record()); err == nil && status == lock.OfferLanded {
 		return errWoken
 	}
 	return nil // trouble with Redis shows at the next try for the turn
@@ -310,7 +310,7 @@ var errAlone = errors.New("this push goes alone")
 func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 	f := b.p.f
 	k := b.asks.Key
-	offers, err := f.Offers.ClaimOffers(ctx, k, b.asks.Token, f.Config.Push.BatchMax)
+	offers, err := f.Store.ClaimOffers(ctx, k, b.asks.Token, f.Config.Push.BatchMax)
 	if err != nil {
 		f.Notes.Debug("cannot ask for the commits of others: %v", err)
 	}
@@ -424,7 +424,7 @@ func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]s
 	}
 	ctx, cancel := context.WithTimeout(ctx, releaseBudget)
 	defer cancel()
-	if err := b.p.f.Offers.Landed(ctx, b.asks, leader, landed); err != nil {
+	if err := b.p.f.Store.Landed(ctx, b.asks, leader, landed); err != nil {
 		b.p.f.Notes.Debug("cannot wake those whose commits were pushed: %v", err) // they look for themselves at their turn
 	}
 }
@@ -589,7 +589,7 @@ func (b *batch) finish(ctx context.Context) {
 func (b *batch) withdraw(ctx context.Context) lock.Landing {
 	ctx, cancel := context.WithTimeout(ctx, releaseBudget)
 	defer cancel()
-	landing, err := b.p.f.Offers.Withdraw(ctx, b.asks.Key, b.asks.Token)
+	landing, err := b.p.f.Store.Withdraw(ctx, b.asks.Key, b.asks.Token)
 	if err != nil {
 		b.p.f.Notes.Debug("%v", err)
 	}
@@ -665,7 +665,7 @@ func (b *batch) noteOld(refs map[string]string) {
 // pause has nobody offer for a while: the server has shown that it would be in vain.
 func (b *batch) pause(ctx context.Context, why string) {
 	b.p.f.Notes.Debug("nobody pushes together to %s for %v: %s", b.branch, offersPause, why)
-	_ = b.p.f.Offers.PauseOffers(ctx, b.asks.Key, b.asks.Token, offersPause) // the next one finds out as well
+	_ = b.p.f.Store.PauseOffers(ctx, b.asks.Key, b.asks.Token, offersPause) // the next one finds out as well
 }
 
 // neverTakes reports whether the refusal of an offer would meet every other: that of a hook or a

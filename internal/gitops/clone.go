@@ -38,7 +38,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (process.Exit, error)
 	if !wanted || !f.Config.Lock.Clone {
 		return f.Git.Exec(command...)
 	}
-	f.Connect()
+	f.connect()
 	c := &cloning{f: f, command: command, args: args, url: url, spots: spotsOf(args, dir)}
 	branch := args.Branch
 	if branch == "" {

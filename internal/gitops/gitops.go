@@ -33,44 +33,84 @@ type Notes interface {
 	Waited(k lock.Key) // the wait, if there was one, is over and the lock is ours
 }
 
-// Flows has what every flow needs. All fields are required.
-type Flows struct {
+// Store keeps the locks, and what pushes that go together offer each other.
+type Store interface {
+	lock.Store
+	lock.Offers
+	Connect() // begins to connect, for the time that other questions take
+}
+
+// Parts are what flows are made from. They stay the same for a whole command, and all are required
+// but those that say otherwise.
+type Parts struct {
 	Git       git.Git
 	GitConfig gitargs.Config
-	Store     lock.Store
-	Connect   func() // begins to connect to the store, for the time that other questions take
-	Config    config.Config
-	Session   session.Session
 	Notes     Notes
 	Terminal  bool // stderr is a terminal: git must keep it to itself
 
 	// Include are patterns of the repositories that are locked, "*" matching anything; empty: all.
 	Include []string
-	// Misconfigured is what is wrong with the configuration, which matters from the first lock on:
-	// what needs no lock needs no configuration. Config and Store are not set then.
-	Misconfigured error
-
 	// Within are the IDs of the locks of every "git gitops run" above, when this is a plain git
-	// below one: only a push to one of their branches is ours. nil: this is no such git.
+	// below one: it takes the lock only for a push to one of their branches. nil: this is no such
+	// git.
 	Within []string
 
-	// Offers is where pushes that wait for their turn meet; nil: each goes alone.
-	Offers lock.Offers
+	// Misconfigured is what is wrong with the settings, nil for nothing. It ends a command at the
+	// first lock that it needs: what needs no lock needs no settings. Config, Session and Store are
+	// not set then.
+	Misconfigured error
+	Config        config.Config
+	Session       session.Session
+	Store         Store
+
 	// OwnHook reports whether the pre-push hook in a folder is ours, and calls no other.
 	OwnHook func(dir string) bool
-
-	// PushesAreOurs makes plain git, in the commands that are started from now on, one that pushes
+	// GuardPushes makes plain git, in the commands that are started from now on, one that pushes
 	// under the lock of a "git gitops run".
-	PushesAreOurs func(id string) error
+	GuardPushes func(id string) error
+	// StartKeeper starts a keeper in the background, and returns its process id.
+	StartKeeper func(KeeperOrder) (pid int, err error)
+}
 
-	// StartKeeper starts a keeper for an entry, in the background, and returns its process id. The
-	// file, if any, is the connection by which we are present: the keeper holds it until it has its
-	// own.
-	StartKeeper func(workspace.Dir, workspace.Entry, *PushWatch, *os.File) (int, error)
+// KeeperOrder says what a keeper is to do.
+type KeeperOrder struct {
+	Dir     workspace.Dir // of the clone
+	Entry   workspace.Entry
+	Owner   *session.Process // whose end ends the lock; nil: nobody's
+	Pushing *PushWatch       // the push that it watches; nil: none
+	Present *os.File         // the connection by which we are present, to be held until it has its own; nil: none
+}
 
-	taken   map[string]lock.Token // by ID, the locks that this command holds and no clone remembers yet
+// Flows run one command of a user.
+type Flows struct {
+	Parts
+	state *state
+}
+
+// state is what a command has done so far.
+type state struct {
+	taken   map[string]lock.Token // by ID, the locks that it holds and no clone remembers yet
+	waited  map[string]bool       // IDs of the locks that it had to wait for
 	blocked []lock.Token          // of which others were told what they wait for
-	waited  map[string]bool       // IDs of locks that this command had to wait for
+}
+
+// New makes the flows of one command.
+func New(p Parts) *Flows {
+	return &Flows{Parts: p, state: &state{taken: map[string]lock.Token{}, waited: map[string]bool{}}}
+}
+
+// in is the same command, for another session.
+func (f *Flows) in(s session.Session) *Flows {
+	other := *f
+	other.Session = s
+	return &other
+}
+
+// connect begins to connect to the store, if it is known where that is.
+func (f *Flows) connect() {
+	if f.Misconfigured == nil {
+		f.Store.Connect()
+	}
 }
 
 // acquire waits for a lock.
@@ -119,11 +159,8 @@ func (f *Flows) note(ctx context.Context, event lock.EventType, r lock.Request, 
 // acquireRequest is acquireWhile for a request that was made before.
 func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(place int)) (*lock.Lease, error) {
 	k := r.Key
-	if f.taken == nil {
-		f.taken, f.waited = map[string]lock.Token{}, map[string]bool{}
-	}
 	news := func(w lock.Waiting) {
-		f.waited[k.ID()] = true
+		f.state.waited[k.ID()] = true
 		waits(w.Position)
 		f.Notes.Waiting(w)
 	}
@@ -135,13 +172,13 @@ func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(p
 	f.Notes.Waited(k)
 	f.tellShare(k, lease)
 	f.Notes.Debug("%s has the lock on %s, fence %d, for the session of %v", r.Record.Command, k, lease.Fence(), f.Session.Owner)
-	f.taken[k.ID()] = lease.Own()
+	f.state.taken[k.ID()] = lease.Own()
 	return lease, nil
 }
 
 // release hands the lock on. What was to be done under it is done, so trouble is only told.
 func (f *Flows) release(ctx context.Context, l *lock.Lease) {
-	delete(f.taken, l.Key.ID())
+	delete(f.state.taken, l.Key.ID())
 	result, err := l.Release(ctx, f.Store, releaseBudget)
 	// A failover passes, and a lock that no keeper has would be left to its TTL.
 	deadline := time.Now().Add(releaseBudget)
@@ -272,7 +309,7 @@ func (f *Flows) startKeeper(ctx context.Context, dir workspace.Dir, e workspace.
 	if present != nil {
 		defer func() { _ = present.Close() }()
 	}
-	pid, err := f.StartKeeper(dir, e, watch, present)
+	pid, err := f.StartKeeper(KeeperOrder{Dir: dir, Entry: e, Owner: f.Session.Owner, Pushing: watch, Present: present})
 	if err != nil && l.Claimed() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
 		defer cancel()

@@ -41,13 +41,9 @@ func (u RefUpdate) creates() bool { return zeros(u.RemoteOID) }
 
 func zeros(oid string) bool { return strings.Trim(oid, "0") == "" }
 
-// Guarded reports whether this hook runs in a push that our own Push started and guards.
-func Guarded() bool {
+// Guarded reports whether our own Push started the git that pushes, and guards it.
+func Guarded(push session.Process) bool {
 	pid, err := strconv.Atoi(os.Getenv(guardedBy))
-	if err != nil {
-		return false
-	}
-	push, err := PushingGit()
 	if err != nil {
 		return false
 	}
@@ -71,13 +67,9 @@ func PushingGit() (session.Process, error) {
 }
 
 // PrePush is the pre-push hook: it makes sure of the lock of every branch that git is about to
-// update. remote and url are the hook's arguments. The push goes on when it returns nil, and a
-// keeper watches it from then on.
-func (f *Flows) PrePush(ctx context.Context, remote, url string, updates []RefUpdate) error {
-	push, err := PushingGit()
-	if err != nil {
-		return fmt.Errorf("find the git that pushes: %w", err)
-	}
+// update. push is the git that pushes; remote and url are the hook's arguments. The push goes on
+// when it returns nil, and a keeper watches it from then on.
+func (f *Flows) PrePush(ctx context.Context, push session.Process, remote, url string, updates []RefUpdate) error {
 	repo, err := f.Git.State(ctx)
 	if err != nil {
 		return err
@@ -154,7 +146,7 @@ func (f *Flows) unmoved(ctx context.Context, one *hold, seen *sight, url string,
 	if u.RemoteRef == "" {
 		return nil
 	}
-	if one.taken && f.waited[k.ID()] {
+	if one.taken && f.state.waited[k.ID()] {
 		tip, err := f.Git.RemoteTip(ctx, url, u.RemoteRef)
 		if err != nil {
 			return err

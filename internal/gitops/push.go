@@ -25,7 +25,7 @@ func (f *Flows) Push(ctx context.Context, words []string) (process.Exit, error) 
 	if err != nil || args.Help || args.DryRun {
 		return f.Git.Exec(command...)
 	}
-	f.Connect()
+	f.connect()
 	repo, err := f.Git.State(ctx)
 	if err != nil {
 		return f.fallBackToGit(ctx, err, command...)
@@ -70,8 +70,7 @@ func (f *Flows) Push(ctx context.Context, words []string) (process.Exit, error) 
 		held.batch.finish(ctx)
 		return process.Exit{}, nil
 	}
-	f.Git = f.Git.With(guardedBy + "=" + strconv.Itoa(os.Getpid())) // for the pre-push hook
-	p.git = f.Git
+	p.git = f.Git.With(guardedBy + "=" + strconv.Itoa(os.Getpid())) // for the pre-push hook
 	switch err := held.batch.run(ctx); {
 	case err == nil:
 		held.landed(ctx)

@@ -38,13 +38,15 @@ func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (proce
 		return process.Exit{}, fmt.Errorf("find this process: %w", err)
 	}
 	// The lock is the command's and that of all below it, and of nobody beside it.
-	f.Session.Owner, f.Session.Chain = &self, []session.Process{self}
+	own := f.Session
+	own.Owner, own.Chain = &self, []session.Process{self}
+	f = f.in(own)
 	lease, err := f.acquireQueued(ctx, keys[0], "run", func(int) {})
 	if err != nil {
 		return process.Exit{}, err
 	}
 
-	if err := f.PushesAreOurs(keys[0].ID()); err != nil {
+	if err := f.GuardPushes(keys[0].ID()); err != nil {
 		tell := f.Notes.Debug
 		if lease.Guarded() {
 			tell = f.Notes.Warn

@@ -251,7 +251,7 @@ func (p *policy) deadlock(ctx context.Context, a lock.Attempt) (watching bool, e
 	for _, share := range a.Holder.Shares {
 		edge.Holders = append(edge.Holders, share.Token)
 	}
-	f.blocked = mine
+	f.state.blocked = mine
 	for _, t := range mine {
 		if err := f.Store.Block(ctx, t, edge); err != nil {
 			return true, err
@@ -327,7 +327,7 @@ func (p *policy) cycle(ctx context.Context, from, mine []lock.Token) ([]step, er
 // the processes above that wait for it.
 func (f *Flows) stuck(k lock.Key) []lock.Token {
 	var tokens []lock.Token
-	for id, t := range f.taken {
+	for id, t := range f.state.taken {
 		if id != k.ID() {
 			tokens = append(tokens, t)
 		}
@@ -350,15 +350,15 @@ func (f *Flows) stuck(k lock.Key) []lock.Token {
 // unblock ends what deadlock told, however the wait has ended: who waits no more is part of no
 // circle.
 func (f *Flows) unblock(ctx context.Context) {
-	if len(f.blocked) == 0 {
+	if len(f.state.blocked) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
 	defer cancel()
-	for _, t := range f.blocked {
+	for _, t := range f.state.blocked {
 		_ = f.Store.Block(ctx, t, lock.Blocked{}) // else it expires
 	}
-	f.blocked = nil
+	f.state.blocked = nil
 }
 
 // who is this command in a few words.
