@@ -350,20 +350,21 @@ func wantUsed(t *testing.T, admin *redis.Client, rule string) {
 func wholeLife(t *testing.T, s *redisstore.Store) error {
 	ctx := t.Context()
 	key := lock.Key{Repo: "example.com/org/repo", Branch: "main"}
-	request := func() lock.Request {
-		return lock.Request{Key: key, Token: lock.NewToken(), TTL: time.Minute, Record: lock.Record{User: "u", Host: "h"}}
+	request := func() lock.Try {
+		r := lock.Request{Key: key, Token: lock.NewToken(), TTL: time.Minute, Record: lock.Record{User: "u", Host: "h"}}
+		return lock.Try{Request: r}
 	}
 	holder, waiter, sharer, late := request(), request(), request(), request()
 	var errs []error
-	try := func(r lock.Request) lock.Attempt {
-		a, err := s.TryAcquire(ctx, r)
+	try := func(w lock.Try) lock.Attempt {
+		a, err := s.TryAcquire(ctx, w)
 		errs = append(errs, err)
 		return a
 	}
 	add := func(_ any, err error) { errs = append(errs, err) }
 	try(holder)
-	add(s.Join(ctx, sharer, holder.Token, lock.Join))
-	add(s.Renew(ctx, holder))
+	add(s.Join(ctx, sharer, holder.Token, lock.Decision{Action: lock.Join}))
+	add(s.Renew(ctx, holder.Hold(), lock.RenewOptions{}))
 	add(s.Release(ctx, key, sharer.Token))
 	waiter.Ticket = try(waiter).Ticket
 	errs = append(errs, s.Wait(ctx, key, waiter.Token, time.Millisecond), s.Block(ctx, holder.Token, lock.Blocked{}))
@@ -374,14 +375,14 @@ func wholeLife(t *testing.T, s *redisstore.Store) error {
 	if a := try(waiter); !a.Granted {
 		errs = append(errs, errors.New("not handed over"))
 	}
-	add(s.Join(ctx, late, waiter.Token, lock.TakeOver))
+	add(s.Join(ctx, late, waiter.Token, lock.Decision{Action: lock.TakeOver}))
 	try(holder) // ended: refused
 	errs[len(errs)-1] = nil
 	try(sharer)
 	errs[len(errs)-1] = nil
 	waiting := request()
 	try(waiting)
-	errs = append(errs, s.GiveUp(ctx, waiting, lock.EventTimedOut), s.Note(ctx, key, "push_rejected", late.Record, "why"))
+	errs = append(errs, s.GiveUp(ctx, waiting.Request, lock.EventTimedOut), s.Note(ctx, key, "push_rejected", late.Record, "why"))
 	lost := request() // a ticket of a server that lost its data since
 	lost.Key.Branch, lost.Ticket, lost.HeldUntil = "other", 1, time.Now().Add(time.Minute)
 	try(lost)

@@ -156,22 +156,23 @@ func TestDoctor_aclFor(t *testing.T) {
 
 	// Nothing that is not needed.
 	key := lock.Key{Repo: "r", Branch: "main"}
-	held := lock.Request{Key: key, Token: lock.NewToken(), TTL: time.Minute, Intent: []lock.Update{{Ref: "refs/heads/main", Old: "a", New: "b"}}}
+	intent := lock.Update{Ref: "refs/heads/main", Old: "a", New: "b"}
+	held := lock.Request{Key: key, Token: lock.NewToken(), TTL: time.Minute}
 	root := redisstore.Open(redisstore.Options{Addrs: []string{w.redis.Addr()}, Events: 10})
 	t.Cleanup(func() { _ = root.Close() })
-	if _, err := root.TryAcquire(t.Context(), held); err != nil {
+	if _, err := root.TryAcquire(t.Context(), lock.Try{Request: held}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := root.Renew(t.Context(), held); err != nil {
+	if _, err := root.Renew(t.Context(), held.Hold(), lock.RenewOptions{Intent: []lock.Update{intent}}); err != nil {
 		t.Fatal(err)
 	}
 	waiter := lock.Request{Key: key, Token: lock.NewToken(), TTL: time.Minute}
-	if _, err := root.TryAcquire(t.Context(), waiter); err != nil {
+	if _, err := root.TryAcquire(t.Context(), lock.Try{Request: waiter}); err != nil {
 		t.Fatal(err)
 	}
 	for role, try := range map[string]func(*redisstore.Store) error{
 		"server": func(s *redisstore.Store) error {
-			got, err := s.Check(t.Context(), key, held.Intent[0], 2*time.Minute)
+			got, err := s.Check(t.Context(), key, intent, 2*time.Minute)
 			if err == nil && got.Refusal != "" {
 				t.Errorf("refused: %s", got.Refusal)
 			}

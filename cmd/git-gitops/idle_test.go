@@ -115,7 +115,7 @@ func landedAfterCut(t *testing.T, late bool) string {
 	p.Cut()
 	w.must("held", "git gitops unlock")
 	granted := w.keys.Get(t.Context(), key).Val()
-	if left := w.keys.PTTL(t.Context(), key).Val(); left <= 0 || left > lock.Claim {
+	if left := w.keys.PTTL(t.Context(), key).Val(); left <= 0 || left > lock.DefaultTiming().Claim {
 		t.Fatalf("claim: %s", left)
 	}
 	if late {

@@ -98,7 +98,8 @@ func (s *Server) Past(ctx context.Context, store lock.Store, hours time.Duration
 		}
 		ask := func(t lock.Token) error {
 			run++
-			_, err := store.TryAcquire(ctx, lock.Request{Key: b.key, Token: t, Record: record(b.key, 3*i+1+run%b.pipelines, run), TTL: 5 * time.Minute})
+			r := lock.Request{Key: b.key, Token: t, Record: record(b.key, 3*i+1+run%b.pipelines, run), TTL: 5 * time.Minute}
+			_, err := store.TryAcquire(ctx, lock.Try{Request: r})
 			return err
 		}
 		for pass(0); now.Sub(clock) > time.Minute; pass(rand.N(15 * b.work)) { //nolint:gosec // guards nothing

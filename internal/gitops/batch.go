@@ -422,7 +422,7 @@ func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]s
 	if b.led {
 		leader = b.who()
 	}
-	ctx, cancel := context.WithTimeout(ctx, releaseBudget)
+	ctx, cancel := context.WithTimeout(ctx, b.p.f.timing().Release)
 	defer cancel()
 	if err := b.p.f.Store.Landed(ctx, b.asks, leader, landed); err != nil {
 		b.p.f.Notes.Debug("cannot wake those whose commits were pushed: %v", err) // they look for themselves at their turn
@@ -587,7 +587,7 @@ func (b *batch) finish(ctx context.Context) {
 
 // withdraw has Redis forget the offer, which else expires there.
 func (b *batch) withdraw(ctx context.Context) lock.Landing {
-	ctx, cancel := context.WithTimeout(ctx, releaseBudget)
+	ctx, cancel := context.WithTimeout(ctx, b.p.f.timing().Release)
 	defer cancel()
 	landing, err := b.p.f.Store.Withdraw(ctx, b.asks.Key, b.asks.Token)
 	if err != nil {

@@ -21,9 +21,6 @@ import (
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
-// releaseBudget bounds a release: the next in line waits for it, the user should not.
-const releaseBudget = 5 * time.Second
-
 // Notes is where the flows tell the user what happens.
 type Notes interface {
 	Debug(format string, args ...any)
@@ -113,6 +110,8 @@ func (f *Flows) connect() {
 	}
 }
 
+func (f *Flows) timing() lock.Timing { return f.Store.Timing() }
+
 // acquire waits for a lock.
 func (f *Flows) acquire(ctx context.Context, k lock.Key, command string) (*lock.Lease, error) {
 	return f.acquireWhile(ctx, k, command, func(int) {})
@@ -149,7 +148,7 @@ func (f *Flows) acquireQueued(ctx context.Context, k lock.Key, command string, w
 
 // note adds an event for those who look. Nothing depends on it.
 func (f *Flows) note(ctx context.Context, event lock.EventType, r lock.Request, why string) {
-	ctx, cancel := context.WithTimeout(ctx, releaseBudget)
+	ctx, cancel := context.WithTimeout(ctx, f.timing().Release)
 	defer cancel()
 	if err := f.Store.Note(ctx, r.Key, event, r.Record, why); err != nil {
 		f.Notes.Debug("could not note the event: %v", err)
@@ -179,12 +178,16 @@ func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(p
 // release hands the lock on. What was to be done under it is done, so trouble is only told.
 func (f *Flows) release(ctx context.Context, l *lock.Lease) {
 	delete(f.state.taken, l.Key.ID())
-	result, err := l.Release(ctx, f.Store, releaseBudget)
-	// A failover passes, and a lock that no keeper has would be left to its TTL.
-	deadline := time.Now().Add(releaseBudget)
-	for pause := 50 * time.Millisecond; lock.Transient(err) && time.Now().Before(deadline); pause = min(2*pause, time.Second) {
-		time.Sleep(pause)
-		result, err = l.Release(ctx, f.Store, releaseBudget)
+	var (
+		result lock.ReleaseResult
+		err    error
+	)
+	release := func() bool {
+		result, err = l.Release(ctx, f.Store, f.timing().Release)
+		return !lock.Transient(err)
+	}
+	if !release() { // a failover passes, and a lock that no keeper has would be left to its TTL
+		lock.Retry(context.WithoutCancel(ctx), f.timing().Release, release)
 	}
 	f.Notes.Debug("released the lock on %s: %v", l.Key, result)
 	if err != nil {
@@ -311,7 +314,7 @@ func (f *Flows) startKeeper(ctx context.Context, dir workspace.Dir, e workspace.
 	}
 	pid, err := f.StartKeeper(KeeperOrder{Dir: dir, Entry: e, Owner: f.Session.Owner, Pushing: watch, Present: present})
 	if err != nil && l.Claimed() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timing().Release)
 		defer cancel()
 		_ = l.Unclaim(ctx, f.Store) // nobody will be there, so the TTL counts
 	}

@@ -108,7 +108,7 @@ func (h *holds) again(ctx context.Context) error {
 // note adds an event to those of each lock.
 func (h *holds) note(ctx context.Context, event lock.EventType, why string) {
 	for _, one := range h.list {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.f.timing().Release)
 		_ = h.f.Store.Note(ctx, one.lease.Key, event, one.lease.Record, why) // for the operators only
 		cancel()
 	}
@@ -152,7 +152,7 @@ func (f *Flows) believed(ctx context.Context, dir workspace.Dir, e workspace.Ent
 		why := e.Lost
 		if why == "" {
 			why = "its session ended"
-			if _, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, releaseBudget); err != nil {
+			if _, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, f.timing().Release); err != nil {
 				return e, err
 			}
 		}
@@ -191,29 +191,29 @@ func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry
 	return lease, nil
 }
 
-// restartBudget is how long a command that has a lock asks a Redis that is away: a restart takes a
-// second or so, and a failover some more.
-const restartBudget = 10 * time.Second
-
 // patiently asks Redis, and if we hold a lock there, which only a Redis that was reachable can have
-// given, asks again while the trouble may pass, within the lease. A first contact fails at once.
+// given, asks again while the failure may pass, within the lease. A first contact fails at once.
 func (f *Flows) patiently(ctx context.Context, holding bool, ask func() error) error {
-	deadline := time.Now().Add(min(restartBudget, f.Config.Lock.TTL))
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := ask()
-		var timeout *lock.TimeoutError
-		if !holding || !lock.Transient(err) || errors.As(err, &timeout) || time.Now().Add(pause).After(deadline) {
-			return err
+	var (
+		err  error
+		said bool
+	)
+	limit := min(f.timing().Restart, f.Config.Lock.TTL)
+	started := time.Now()
+	lock.Retry(ctx, limit, func() bool {
+		if err = ask(); !holding || !lock.Transient(err) {
+			return true
 		}
-		if pause == 50*time.Millisecond {
-			f.Notes.Say("%v; asking again for up to %s, because this clone holds a lock there", err, time.Until(deadline).Round(time.Second))
+		if left := limit - time.Since(started); !said && left > 0 {
+			said = true
+			f.Notes.Say("%v; asking again for up to %s, because this clone holds a lock there", err, left.Round(time.Second))
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return false
+	})
+	if ctx.Err() != nil && lock.Transient(err) {
+		return ctx.Err()
 	}
+	return err
 }
 
 func (h *holds) add(ctx context.Context, one *hold) {

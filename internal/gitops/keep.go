@@ -82,7 +82,7 @@ func (k *keeping) gone() bool {
 func (f *Flows) begin(ctx context.Context, dir workspace.Dir, e workspace.Entry) *keeping {
 	k := &keeping{dir: dir, entry: e, lease: e.Hold(f.Config.Lock.TTL), stop: func() {}}
 	var lost *lock.LostError
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timing().Release)
 	defer cancel()
 	if err := k.lease.Renew(limit, f.Store); errors.As(err, &lost) {
 		f.Notes.Warn("the lock on %s was lost: %s", e.Key, lost.Reason())

@@ -160,7 +160,7 @@ func (f *Flows) end(ctx context.Context, dir workspace.Dir, entries []workspace.
 			}
 			continue
 		}
-		result, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, releaseBudget)
+		result, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, f.timing().Release)
 		if err != nil {
 			errs = append(errs, err)
 			if unreachable(err) {

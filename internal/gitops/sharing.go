@@ -353,7 +353,7 @@ func (f *Flows) unblock(ctx context.Context) {
 	if len(f.state.blocked) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBudget)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timing().Release)
 	defer cancel()
 	for _, t := range f.state.blocked {
 		_ = f.Store.Block(ctx, t, lock.Blocked{}) // else it expires

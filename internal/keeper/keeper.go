@@ -93,7 +93,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	maxHold := time.NewTimer(time.Until(k.Entry.Since.Add(k.MaxHold)))
 	defer maxHold.Stop()
 
-	retry := time.Duration(0)
+	retry := lock.Backoff{Least: 100 * time.Millisecond, Most: k.TTL / 3}
 	for {
 		select {
 		case <-ctx.Done():
@@ -148,10 +148,9 @@ func (k *Keeper) Run(ctx context.Context) {
 				return
 			}
 			if err == nil {
-				retry = 0
+				retry.Reset()
 			} else {
-				retry = min(max(2*retry, 100*time.Millisecond), again)
-				again = retry
+				again = retry.Next()
 			}
 			renew.Reset(again)
 		}
@@ -297,25 +296,21 @@ func (k *Keeper) release(lease *lock.Lease, why string) {
 	if !k.renewed { // the command that took the lock had it for as long at most
 		left = k.TTL
 	}
-	deadline := time.Now().Add(max(left, Look))
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, Look) {
+	lock.Retry(context.Background(), max(left, Look), func() bool {
 		result, err := k.releaseOnce(lease, why)
-		if err == nil {
-			k.released(lease, result, why)
-			return
+		if err != nil {
+			k.Log("release: %v", err)
+			return false
 		}
-		k.Log("release: %v", err)
-		if time.Now().Add(pause).After(deadline) {
-			return
-		}
-		time.Sleep(pause)
-	}
+		k.released(lease, result, why)
+		return true
+	})
 }
 
 // releaseOnce has Redis remember why the lock was released, for a clone that cannot be told: a copy
 // of the one that was deleted. What a command has ended before us it has ended for its own reason.
 func (k *Keeper) releaseOnce(lease *lock.Lease, why string) (lock.ReleaseResult, error) {
-	const budget = 5 * time.Second
+	budget := k.Store.Timing().Release
 	if k.forgotten() && !k.Dir.Gone() {
 		return lease.Release(context.Background(), k.Store, budget)
 	}

@@ -7,37 +7,6 @@ import (
 	"time"
 )
 
-// Timing of the wait. A waiter shows life by asking again at least every Heartbeat; the store
-// forgets one that has been silent for Life, and takes a lock back that was handed to a waiter
-// which does not confirm it within Claim. Claim plus Heartbeat bounds how long a waiter that
-// was killed can block the queue: 15 s. Far back in line, Heartbeat and Life are up to Stretch
-// times as long; the store wakes one that has come to the head of the line.
-const (
-	Heartbeat = 10 * time.Second
-	Life      = 15 * time.Second
-	Claim     = 5 * time.Second
-	Stretch   = 6
-
-	// Near and Far are the places in line between which that grows.
-	Near = 4
-	Far  = 20
-
-	// strangerPoll is how soon the first in line asks again while the holder is a writer that will
-	// not hand over to us: others may poll for the same lock. It is up to twice as long, by chance.
-	strangerPoll = 50 * time.Millisecond
-	// renewalSlack is how late a renewal of a living holder may be.
-	renewalSlack = 5 * time.Second
-	// releaseBudget bounds the release of a wait that ended, which must work after Ctrl-C.
-	releaseBudget = 2 * time.Second
-	// firstBudget bounds it after a first contact that failed, which must fail fast, in addition to
-	// the time that the contact itself took.
-	firstBudget = 400 * time.Millisecond
-	// moveBudget is for how long a first contact asks again while a slot of a Cluster moves.
-	moveBudget = 10 * time.Second
-	// replicaBudget is for how long one who has waited asks again for replicas that do not confirm.
-	replicaBudget = 30 * time.Second
-)
-
 // Waiting is the news of a wait that goes on.
 type Waiting struct {
 	Key      Key
@@ -59,37 +28,39 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 	giveUp := started.Add(timeout)
 	var (
 		last        Attempt
-		retry       backoff
+		timing      = s.Timing()
+		retry       = newBackoff()
 		slowest     time.Duration // of the store's answers
 		superseded  *SupersededError
 		unconfirmed time.Time // since when replicas have not confirmed what was granted
 	)
+	try := Try{Request: r}
 	for contacted, looks := false, 0; ; {
 		sent := now() // the lease is judged from before the command, which is the safe side
 		var again time.Duration
-		attempt, err := s.TryAcquire(ctx, r)
+		attempt, err := s.TryAcquire(ctx, try)
 		took := time.Since(sent.mono)
 		switch {
 		case err == nil && attempt.Granted:
-			lease := newLease(r, attempt.Fence, sent)
-			lease.guarded = attempt.Guarded
+			lease := newLease(r.Hold(), attempt.Fence, sent)
+			lease.Present, lease.guarded = r.Present, attempt.Guarded
 			return lease, nil
 		case err == nil && attempt.Skipped:
 			contacted, looks = true, looks+1
-			if lease, err := skipping(ctx, s, r, attempt, looks); lease != nil || err != nil {
+			if lease, err := skipping(ctx, s, try, attempt, looks); lease != nil || err != nil {
 				return lease, err
 			}
 			continue
 		case err == nil:
 			contacted, last, unconfirmed = true, attempt, time.Time{}
 			slowest = max(slowest, took)
-			r.see(attempt.Holder, sent.mono)
-			r.Ticket, r.Arrived = attempt.Ticket, attempt.Arrived
-			if r.Position == 0 {
-				r.Position = attempt.Position
+			try.see(attempt.Holder, sent.mono, timing.RenewalSlack)
+			try.Ticket, try.Arrived = attempt.Ticket, attempt.Arrived
+			if try.Position == 0 {
+				try.Position = attempt.Position
 			}
-			retry.reset()
-			lease, soon, err := applyPolicy(ctx, s, r, attempt)
+			retry.Reset()
+			lease, soon, err := applyPolicy(ctx, s, try, attempt)
 			if err != nil {
 				abandon(ctx, s, r, slowest)
 			}
@@ -102,16 +73,16 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		case ctx.Err() != nil:
 			abandon(ctx, s, r, slowest)
 			return nil, ctx.Err()
-		case contacted && Transient(err), moving(err) && time.Since(started) < moveBudget:
-		case contacted && attempt.Granted && is(err, Unconfirmed) && (unconfirmed.IsZero() || time.Since(unconfirmed) < replicaBudget):
+		case contacted && Transient(err), moving(err) && time.Since(started) < timing.Move:
+		case contacted && attempt.Granted && is(err, Unconfirmed) && (unconfirmed.IsZero() || time.Since(unconfirmed) < timing.Confirm):
 			if unconfirmed.IsZero() {
 				unconfirmed = time.Now()
 			}
 		default:
 			if sentAtAll(err) {
-				budget := took + firstBudget
+				budget := took + timing.FirstGiveUp
 				if contacted || attempt.Granted { // for certain, so it must be given back
-					budget = max(budget, releaseBudget)
+					budget = max(budget, timing.GiveUp)
 				}
 				giveUpWait(ctx, s, r, EventCancelled, budget)
 			}
@@ -120,16 +91,16 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 
 		left := time.Until(giveUp)
 		if left <= 0 {
-			giveUpWait(ctx, s, r, EventTimedOut, max(releaseBudget, 2*slowest))
+			giveUpWait(ctx, s, r, EventTimedOut, max(timing.GiveUp, 2*slowest))
 			return nil, &TimeoutError{Key: r.Key, Position: last.Position, Holder: last.Holder, Freeze: last.Freeze, Waited: time.Since(started), Err: err}
 		}
 		if news != nil {
 			news(Waiting{Key: r.Key, Position: last.Position, Holder: last.Holder, Freeze: last.Freeze, Err: err})
 		}
 		if err != nil {
-			err = sleep(ctx, min(retry.next(last.Position), left))
+			err = sleep(ctx, min(retry.at(last.Position).Next(), left))
 		} else {
-			pause := patience(attempt)
+			pause := timing.patience(attempt)
 			if again > 0 {
 				pause = min(pause, again)
 			}
@@ -138,7 +109,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 				err = r.Woken(ctx)
 			}
 			if err != nil && ctx.Err() == nil && Transient(err) {
-				err = sleep(ctx, min(retry.next(last.Position), left)) // the next try tells what the trouble is
+				err = sleep(ctx, min(retry.at(last.Position).Next(), left)) // the next try tells what the trouble is
 			}
 		}
 		if err != nil {
@@ -150,56 +121,56 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 
 // see notes who has the lock. If the store loses its data, that holder is believed in for no longer
 // than until a renewal is due, and some time to carry it out: one that lives has made it by then.
-func (r *Request) see(h Holder, sent time.Time) {
+func (t *Try) see(h Holder, sent time.Time, slack time.Duration) {
 	if h.Token == "" {
 		return
 	}
 	left := max(0, h.Left)
 	if h.Known {
-		left = min(left, h.TTL/3+renewalSlack)
+		left = min(left, h.TTL/3+slack)
 	}
-	r.HeldBy, r.HeldRecord, r.HeldUntil = h.Token, h.Record, sent.Add(left)
-	r.Known = max(r.Known, h.Fence)
+	t.HeldBy, t.HeldRecord, t.HeldUntil = h.Token, h.Record, sent.Add(left)
+	t.Known = max(t.Known, h.Fence)
 }
 
 // applyPolicy does what the request's policy says about the holder. It returns a lease, an error
 // that ends the wait, or neither: wait, and when to judge again.
-func applyPolicy(ctx context.Context, s Store, r Request, a Attempt) (*Lease, time.Duration, error) {
-	if r.Policy == nil || !a.Holder.Known {
+func applyPolicy(ctx context.Context, s Store, t Try, a Attempt) (*Lease, time.Duration, error) {
+	if t.Policy == nil || !a.Holder.Known {
 		return nil, 0, nil
 	}
-	j, err := r.Policy(ctx, a)
+	d, err := t.Policy(ctx, a)
 	if Transient(err) { // judge again at the next try
 		return nil, 0, nil
 	}
-	if j.Action == Wait || err != nil {
-		return nil, j.Again, err
+	if d.Action == Wait || err != nil {
+		return nil, d.Again, err
 	}
-	r.Ended = j.Ended
 	sent := now()
-	joined, err := s.Join(ctx, r, a.Holder.Token, j.Action)
+	joined, err := s.Join(ctx, t, a.Holder.Token, d)
 	if Transient(err) {
 		return nil, 0, nil
 	}
 	if err != nil || !joined.Granted { // it is another's by now, or others share it: they are waited for
 		return nil, 0, err
 	}
-	if j.Action == Join {
-		r.Token, r.Share = a.Holder.Token, r.Token
+	hold := t.Hold()
+	if d.Action == Join {
+		hold.Token, hold.Share = a.Holder.Token, t.Token
 	}
-	lease := newLease(r, joined.Fence, sent)
-	lease.From, lease.guarded = a.Holder, joined.Guarded
+	lease := newLease(hold, joined.Fence, sent)
+	lease.From, lease.Present, lease.guarded = a.Holder, t.Present, joined.Guarded
 	return lease, 0, nil
 }
 
 // patience is how long to wait before asking again. Only the first in line watches for the
 // holder's expiry, so that an expiry wakes one and not all.
-func patience(a Attempt) time.Duration {
-	d := spread(time.Duration(float64(Heartbeat) * pace(a.Position)))
-	if a.Holder.Presence != PresenceUnknown || a.Position <= 2 && a.Holder.Known && a.Holder.Age < Heartbeat {
+func (t Timing) patience(a Attempt) time.Duration {
+	d := spread(time.Duration(float64(t.Heartbeat) * pace(a.Position)))
+	if a.Holder.Presence != PresenceUnknown || a.Position <= 2 && a.Holder.Known && a.Holder.Age < t.Heartbeat {
 		// The second looks too, for the first may have ended with the holder. A holder that is new
 		// to the lock may yet show itself.
-		d = time.Duration(min(a.Position, 2)) * LookEvery
+		d = time.Duration(min(a.Position, 2)) * t.Look
 	}
 	if a.Position > 1 {
 		return d
@@ -208,7 +179,7 @@ func patience(a Attempt) time.Duration {
 		return min(d, a.Freeze.Left+5*time.Millisecond)
 	}
 	if !a.Holder.Known {
-		d = strangerPoll + rand.N(strangerPoll) //nolint:gosec // spreads the load, guards nothing
+		d = t.StrangerPoll + rand.N(t.StrangerPoll) //nolint:gosec // spreads the load, guards nothing
 	}
 	if a.Holder.Left >= 0 {
 		d = min(d, a.Holder.Left+5*time.Millisecond)
@@ -235,19 +206,13 @@ func spread(d time.Duration) time.Duration {
 // When the store cannot be told, the ticket dies with the waiter's sign of life, and the grant
 // with its TTL. It may take as long as the store's answers do.
 func abandon(ctx context.Context, s Store, r Request, slowest time.Duration) {
-	giveUpWait(ctx, s, r, EventCancelled, max(releaseBudget, 2*slowest))
+	giveUpWait(ctx, s, r, EventCancelled, max(s.Timing().GiveUp, 2*slowest))
 }
 
 func giveUpWait(ctx context.Context, s Store, r Request, why EventType, budget time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
 	defer cancel()
-	var retry backoff
-	for {
-		err := s.GiveUp(ctx, r, why)
-		if err == nil || !Transient(err) || sleep(ctx, retry.next(0)) != nil {
-			return
-		}
-	}
+	Retry(ctx, budget, func() bool { return !Transient(s.GiveUp(ctx, r, why)) })
 }
 
 // sentAtAll reports whether a command that failed may have been carried out, in part or whole.
@@ -262,29 +227,4 @@ func moving(err error) bool { return is(err, Moving) }
 func is(err error, f Failure) bool {
 	var se *StoreError
 	return errors.As(err, &se) && se.Failure == f
-}
-
-// backoff doubles from 50 ms to 1 s, with jitter; far back in line from 5 s to a minute, or else
-// all who wait would be there at once when the store is back.
-type backoff struct{ d time.Duration }
-
-func (b *backoff) next(place int) time.Duration {
-	f := far(place)
-	least := 50*time.Millisecond + time.Duration(f*float64(5*time.Second))
-	most := time.Second + time.Duration(f*float64(59*time.Second))
-	b.d = min(max(2*b.d, least), most)
-	return b.d/2 + rand.N(b.d/2) //nolint:gosec // spreads the load, guards nothing
-}
-
-func (b *backoff) reset() { b.d = 0 }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

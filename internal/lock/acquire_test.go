@@ -112,7 +112,7 @@ func TestAcquire_cancelledWhileBlocked(t *testing.T) {
 		t.Errorf("%d tickets left", n)
 	}
 	release(t, holder, lease, lock.Freed) // freed: not handed to the one that went away
-	if a, err := store.TryAcquire(t.Context(), r); a.Granted || err == nil {
+	if a, err := store.TryAcquire(t.Context(), lock.Try{Request: r}); a.Granted || err == nil {
 		t.Errorf("a token that gave up was granted: %+v, %v", a, err)
 	}
 	checkFree(t, client)
@@ -126,7 +126,7 @@ func TestAcquire_cancelledWhileStoreHangs(t *testing.T) {
 	take(t, holder, request())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if _, err := store.TryAcquire(ctx, request()); err != nil {
+	if _, err := store.TryAcquire(ctx, lock.Try{Request: request()}); err != nil {
 		t.Fatal(err)
 	}
 	if err := server.Signal(syscall.SIGSTOP); err != nil {
@@ -237,10 +237,10 @@ func TestAcquire_arrivesAfterItsRelease(t *testing.T) {
 	if got, err := store.Release(t.Context(), r.Key, r.Token); got != lock.NotHeld || err != nil {
 		t.Fatalf("got %d, %v", got, err)
 	}
-	if a, err := store.TryAcquire(t.Context(), r); a.Granted || err == nil {
+	if a, err := store.TryAcquire(t.Context(), lock.Try{Request: r}); a.Granted || err == nil {
 		t.Fatalf("got %+v, %v", a, err)
 	}
-	if n, err := store.Renew(t.Context(), r); n.Status != lock.Lost || n.Ended == "" || err != nil {
+	if n, err := store.Renew(t.Context(), r.Hold(), lock.RenewOptions{}); n.Status != lock.Lost || n.Ended == "" || err != nil {
 		t.Fatalf("got %+v, %v", n, err)
 	}
 	checkFree(t, client)

@@ -18,6 +18,3 @@ func (m moment) add(d time.Duration) moment { return moment{m.mono.Add(d), m.boo
 
 // left is the time until then; negative when that is over.
 func (m moment) left() time.Duration { return min(time.Until(m.mono), m.boot-sinceBoot()) }
-
-// restStep is how soon a holder finds out that the machine was suspended.
-const restStep = 5 * time.Second

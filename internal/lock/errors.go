@@ -20,30 +20,30 @@ const (
 	WrongName   Failure = "name"        // the server's certificate is for other names
 	Expired     Failure = "expired"     // the server's certificate is not valid at this time
 	WantsCert   Failure = "client cert" // the server wants a client certificate, or another one
-	AuthFailed  Failure = "auth"        // NOAUTH, WRONGPASS
+	AuthFailed  Failure = "auth"        // the login was refused
 	Rotated     Failure = "rotated"     // the same, after a login that worked, with a password from a file
-	Forbidden   Failure = "forbidden"   // NOPERM: the ACL lacks a command or a key
-	ReadOnly    Failure = "readonly"    // READONLY: a replica, or a failover is under way
-	Persistence Failure = "persistence" // MISCONF: it cannot save to disk and refuses writes
-	Loading     Failure = "loading"     // LOADING, MASTERDOWN: not ready yet
-	Moving      Failure = "moving"      // TRYAGAIN, MOVED, ASK, CLUSTERDOWN: a slot of a Cluster is on its way
-	OutOfMemory Failure = "memory"      // OOM: maxmemory is reached
+	Forbidden   Failure = "forbidden"   // the user may not use a command or a key
+	ReadOnly    Failure = "readonly"    // it is a replica, or a failover is under way
+	Persistence Failure = "persistence" // it cannot save to disk and refuses writes
+	Loading     Failure = "loading"     // it is not ready yet
+	Moving      Failure = "moving"      // the keys of the lock are on their way to another node
+	OutOfMemory Failure = "memory"      // it has no memory left
 	Unconfirmed Failure = "unconfirmed" // fewer replicas than asked for have confirmed the lock
-	NotALock    Failure = "wrongtype"   // WRONGTYPE: the key that the user named holds something else than a lock
-	NotOurs     Failure = "not ours"    // WRONGTYPE: a key below our prefix does
+	NotALock    Failure = "wrongtype"   // the key that the user named holds something else than a lock
+	NotOurs     Failure = "not ours"    // a key below our prefix does
 	Full        Failure = "full"        // it takes no more connections
-	Protected   Failure = "protected"   // DENIED: it has no password, so it answers its own machine only
-	ClusterNode Failure = "node"        // MOVED: it is one node of a Cluster
-	NoEndpoint  Failure = "no endpoint" // the nodes of the Cluster tell no address
-	NoDatabase  Failure = "database"    // SELECT was refused
+	Protected   Failure = "protected"   // it has no password, so it answers its own machine only
+	ClusterNode Failure = "node"        // it is one of several nodes that keep a part of the keys each
+	NoEndpoint  Failure = "no endpoint" // those nodes announce no address
+	NoDatabase  Failure = "database"    // it refuses the number of the database
 	Newer       Failure = "newer"       // the lock is kept by a newer version of the protocol
-	Refused     Failure = "refused"     // any other error that the server answered
+	Refused     Failure = "refused"     // it answered any other error
 )
 
 // StoreError is a failure of the store itself.
 type StoreError struct {
 	Failure Failure
-	Addr    string // where the store is, without credentials
+	Store   string // which store, for people, without credentials
 	Err     error  // the reason, without secrets
 
 	// Ambiguous: the command may have been carried out, whole or in part. What was surely not sent
@@ -51,14 +51,18 @@ type StoreError struct {
 	Ambiguous bool
 }
 
-func (e *StoreError) Error() string { return fmt.Sprintf("redis at %s: %v", e.Addr, e.Err) }
+func (e *StoreError) Error() string { return fmt.Sprintf("%s: %v", e.Store, e.Err) }
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// Transient reports whether waiting may mend it: a restart, a failover, a cut connection.
+// Transient reports whether waiting may mend it: a restart, a failover, a cut connection. A wait
+// that has timed out is over.
 func Transient(err error) bool {
-	var se *StoreError
-	if !errors.As(err, &se) {
+	var (
+		se      *StoreError
+		timeout *TimeoutError
+	)
+	if !errors.As(err, &se) || errors.As(err, &timeout) {
 		return false
 	}
 	switch se.Failure {
@@ -127,7 +131,7 @@ func (e *LostError) Reason() string {
 	case e.Ended == EndedByTakeOver:
 		return "another command of the same script took it over"
 	case e.Ended == EndedByAbsence:
-		return "none of its processes was connected to Redis for five seconds, and another waited"
+		return "none of its processes was present for five seconds, and another waited"
 	case e.Ended != "":
 		return "it was " + e.Ended
 	case e.Holder.Known:

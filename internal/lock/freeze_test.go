@@ -153,13 +153,12 @@ func TestFreeze_noOtherWay(t *testing.T) {
 	w := seen(t, store)
 	freeze(t, store, time.Hour)
 	for _, v := range []lock.Action{lock.Join, lock.TakeOver} {
-		r := request()
-		r.Ended = []lock.Token{lease.Token}
-		if a, err := store.Join(ctx, r, lease.Token, v); a.Granted || err != nil {
+		d := lock.Decision{Action: v, Ended: []lock.Token{lease.Token}}
+		if a, err := store.Join(ctx, lock.Try{Request: request()}, lease.Token, d); a.Granted || err != nil {
 			t.Errorf("%d: %+v, %v", v, a, err)
 		}
 	}
-	if _, err := store.Offer(ctx, w, lock.Offer{Ref: "r", Marker: "m", Base: "b"}); err != nil {
+	if _, err := store.Offer(ctx, w.Request, lock.Offer{Ref: "r", Marker: "m", Base: "b"}); err != nil {
 		t.Fatal(err)
 	}
 	if all, err := store.ClaimOffers(ctx, key, lease.Token, 5); len(all) > 0 || err != nil {
@@ -169,7 +168,7 @@ func TestFreeze_noOtherWay(t *testing.T) {
 		t.Error(err)
 	}
 	client.Del(ctx, rkey("lock"), rkey("fence"), rkey("queue")) // lost, and the freeze is not
-	if a := try(t, store, w); a.Granted || a.Holder.Token != "" || !a.Freeze.Frozen() {
+	if a := tryAgain(t, store, w); a.Granted || a.Holder.Token != "" || !a.Freeze.Frozen() {
 		t.Errorf("restored: %+v", a)
 	}
 	var lost *lock.LostError
@@ -340,7 +339,7 @@ func (o *older) run(t *testing.T, name string, token lock.Token, more ...any) []
 	for _, kind := range []string{"lock", "meta", "queue", "fence", "events", "waiters", "ended", "alive"} {
 		keys = append(keys, rkey(kind))
 	}
-	args := append([]any{string(token), rkey("wake") + ":", lock.Claim.Milliseconds(), 1000, lock.Life.Milliseconds(), 0}, more...)
+	args := append([]any{string(token), rkey("wake") + ":", lock.DefaultTiming().Claim.Milliseconds(), 1000, lock.DefaultTiming().Life.Milliseconds(), 0}, more...)
 	reply, err := o.scripts[name].Run(t.Context(), o.client, keys, args...).Result()
 	if err != nil {
 		t.Fatalf("%s of an older client: %v", name, err)
@@ -437,12 +436,12 @@ func TestFreeze_noGrant(t *testing.T) {
 			old := newOlder(t, client)
 			dice := rand.New(rand.NewPCG(seed, 1))
 			type one struct {
-				lock.Request
+				lock.Try
 				older bool
 			}
 			var all []*one
 			for i := range 8 {
-				all = append(all, &one{Request: request(), older: mixed && i%2 == 0})
+				all = append(all, &one{Try: lock.Try{Request: request()}, older: mixed && i%2 == 0})
 			}
 			// begun is when the freeze of now began, 0 for none; fence the last grant's.
 			look := redis.NewScript(`
@@ -470,17 +469,17 @@ func TestFreeze_noGrant(t *testing.T) {
 					case int64(0):
 						c.Ticket = reply[2].(int64)
 					case int64(-1):
-						c.Request = request()
+						c.Try = lock.Try{Request: request()}
 						continue
 					}
 					told = "an older acquire"
 				case what < 40:
 					c.HeadStart = time.Duration(dice.IntN(3)) * time.Minute
-					a, err := store.TryAcquire(ctx, c.Request)
+					a, err := store.TryAcquire(ctx, c.Try)
 					if err != nil && !strings.Contains(err.Error(), "ended already (taken over)") {
 						t.Fatal(err)
 					} else if err != nil {
-						c.Request = request()
+						c.Try = lock.Try{Request: request()}
 						continue
 					}
 					c.Ticket, c.Arrived = a.Ticket, a.Arrived
@@ -502,12 +501,12 @@ func TestFreeze_noGrant(t *testing.T) {
 					} else if _, err := store.Release(ctx, key, c.Token); err != nil {
 						t.Fatal(err)
 					}
-					c.Request = request()
+					c.Try = lock.Try{Request: request()}
 					told = "a release"
 				case what < 75:
 					if c.older {
 						old.renew(t, c.Token)
-					} else if _, err := store.Renew(ctx, c.Request); err != nil {
+					} else if _, err := store.Renew(ctx, c.Hold(), lock.RenewOptions{Known: c.Known}); err != nil {
 						t.Fatal(err)
 					}
 					told = "a renewal"
@@ -516,13 +515,12 @@ func TestFreeze_noGrant(t *testing.T) {
 					if string(c.Token) == holder {
 						continue // it would be lost to this test
 					}
-					v := []lock.Action{lock.Join, lock.TakeOver}[dice.IntN(2)]
-					r := request()
-					r.Ended = []lock.Token{lock.Token(holder)}
-					if a, err := store.Join(ctx, r, lock.Token(holder), v); err != nil {
+					d := lock.Decision{Action: []lock.Action{lock.Join, lock.TakeOver}[dice.IntN(2)], Ended: []lock.Token{lock.Token(holder)}}
+					w := lock.Try{Request: request()}
+					if a, err := store.Join(ctx, w, lock.Token(holder), d); err != nil {
 						t.Fatal(err)
 					} else if a.Granted {
-						c.Request = r
+						c.Try = w
 					}
 					told = "a join or takeover"
 				case what < 83 && !mixed:

@@ -9,8 +9,10 @@ import (
 
 // Lease is a lock that we hold, and until when we may believe so.
 type Lease struct {
-	Request
+	Hold
 	From    Holder // who let us share it, or from whom it was taken over; zero for nobody
+	Present bool   // while it is kept, this process shows that it lives
+
 	mu      sync.Mutex
 	fence   Fence
 	until   moment // from before the command was sent
@@ -24,16 +26,16 @@ type Lease struct {
 	changed chan struct{}
 }
 
-func newLease(r Request, f Fence, sent moment) *Lease {
-	l := Resume(r, f)
-	l.until = sent.add(r.TTL)
+func newLease(h Hold, f Fence, sent moment) *Lease {
+	l := Resume(h, f)
+	l.until = sent.add(h.TTL)
 	return l
 }
 
 // Resume is the lease of a lock that another process of ours acquired. It counts as expired
 // until it has been renewed.
-func Resume(r Request, f Fence) *Lease {
-	return &Lease{Request: r, fence: f, changed: make(chan struct{}, 1)}
+func Resume(h Hold, f Fence) *Lease {
+	return &Lease{Hold: h, fence: f, changed: make(chan struct{}, 1)}
 }
 
 // Fence is the number of the present grant.
@@ -73,12 +75,10 @@ func (l *Lease) Renew(ctx context.Context, s Store) error { return l.Declare(ctx
 // Declare renews the lease, and tells a server that asks what a push under it will do.
 func (l *Lease) Declare(ctx context.Context, s Store, intent []Update) error {
 	l.mu.Lock()
-	r := l.Request
-	r.Intent = intent
-	r.Known, r.Server = l.fence, l.server
+	o := RenewOptions{Known: l.fence, Intent: intent, Server: l.server}
 	l.mu.Unlock()
 	sent := now()
-	got, err := s.Renew(ctx, r)
+	got, err := s.Renew(ctx, l.Hold, o)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (l *Lease) Declare(ctx context.Context, s Store, intent []Update) error {
 		l.broken = true
 	}
 	l.fence, l.until, l.guarded = got.Fence, sent.add(l.TTL), got.Guarded
-	if r.Server == l.server {
+	if o.Server == l.server {
 		l.claimed = got.Claimed
 		if !l.claimed && l.again != nil && l.server != "" && l.server != noPresence {
 			l.again() // another server has the lock than the one that counts our subscription
@@ -102,8 +102,8 @@ func (l *Lease) Declare(ctx context.Context, s Store, intent []Update) error {
 
 // Keep renews the lease every third of its TTL until stop is called, which waits until no
 // renewal is under way any more: call it before Release, or a late renewal could take back what
-// was released. When the request wants it, it shows as well that this process lives (Attend).
-// Trouble with the store is survived until margin before the lease's own deadline. When the lock is
+// was released. If the lease is Present, it shows as well that this process lives (Attend).
+// Failures of the store are survived until margin before the lease's own deadline. When the lock is
 // lost, lost is called once, from Keep's goroutine; it must not call stop.
 func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost func(error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -127,9 +127,9 @@ func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost fu
 
 // keep returns nil when ctx ends, else why the lease ended.
 func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
-	var retry backoff
+	retry := newBackoff()
 	next := l.TTL / 3
-	for l.rest(ctx, next) == nil {
+	for l.rest(ctx, next, s.Timing().Rest) == nil {
 		// An answer that comes too late is worth nothing.
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(l.Left()-margin, 0)) // stop waits for it
 		err := l.Renew(limit, s)
@@ -137,7 +137,7 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 		var lost *LostError
 		switch {
 		case err == nil:
-			retry.reset()
+			retry.Reset()
 			next = l.TTL / 3
 		case ctx.Err() != nil:
 			return nil
@@ -146,15 +146,15 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 		case l.Left() <= margin:
 			return err
 		default:
-			next = min(retry.next(0), l.Left()-margin)
+			next = min(retry.Next(), l.Left()-margin)
 		}
 	}
 	return nil
 }
 
 // rest sleeps until the next renewal is due, also over a suspend, for no more than d and a step.
-func (l *Lease) rest(ctx context.Context, d time.Duration) error {
-	t := time.NewTicker(restStep)
+func (l *Lease) rest(ctx context.Context, d, step time.Duration) error {
+	t := time.NewTicker(step)
 	defer t.Stop()
 	for end := now().add(d); ; {
 		due := time.NewTimer(end.left())

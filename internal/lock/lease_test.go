@@ -62,7 +62,7 @@ func TestResume(t *testing.T) {
 	store := open(t, server.Addr())
 	r := request()
 	first := take(t, store, r)
-	lease := lock.Resume(r, first.Fence())
+	lease := lock.Resume(r.Hold(), first.Fence())
 	if lease.Left() > 0 {
 		t.Errorf("left %s before the first renewal", lease.Left())
 	}

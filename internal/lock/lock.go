@@ -2,7 +2,7 @@
 // it.
 //
 // It owns Key, Token, Fence, Holder, Lease, the errors of locking, the waiting loop and the
-// renewing loop. It knows no Redis: a Store keeps the locks, and redisstore is the one that exists.
+// renewing loop. A Store keeps the locks; redisstore is the one that exists.
 package lock
 
 import (
@@ -86,7 +86,8 @@ func (k Key) WholeRepo() Key {
 	return Key{Repo: k.Repo}
 }
 
-// escape percent-encodes what has a meaning in a Redis hash tag, in our own IDs or on a terminal.
+// escape percent-encodes what has a meaning in a key of a store (braces), in our own IDs or on a
+// terminal.
 func escape(s, also string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -181,56 +182,79 @@ type State struct {
 
 // Request asks for a lock.
 type Request struct {
-	Key      Key           // required
-	Token    Token         // required
-	Record   Record        // who asks
-	TTL      time.Duration // required: the lease when granted
-	Ticket   int64         // the place taken before; 0 at the first try
-	Position int           // the first place in the queue that we were told; 0: none yet
+	Key    Key           // required
+	Token  Token         // required
+	Record Record        // who asks
+	TTL    time.Duration // required: the lease when granted
 
 	// QueuePolicy is how to queue, Group those of whom only the newest waits, and HeadStart how
-	// much earlier than now we are to have come. Arrived is when we came, by the store's clock.
+	// much earlier than it did the request counts as having come.
 	QueuePolicy QueuePolicy
 	Group       string
 	HeadStart   time.Duration
-	Arrived     int64
 
-	// HeldBy is the last holder that we saw, HeldRecord what it said about itself, and HeldUntil
-	// until when it may believe in its lease. When the store has lost our ticket it has lost the
-	// lock too, and that holder gets it back.
-	HeldBy     Token
-	HeldRecord Record
-	HeldUntil  time.Time
-
-	// Known is the greatest fence of this lock that we have seen: the next one is greater.
-	Known Fence
-
-	// Intent is what a push under this lock will do, for a server that lets nothing else in. A
-	// renewal without one leaves what was declared before.
-	Intent []Update
-
-	// Share is the token of our share when Token is another's, who lets us share; else "".
-	Share Token
-	// Present: the holder shows that its process lives (Lease.Keep). Server is the one that counts
-	// its subscription, for a renewal: "" leaves what was claimed before, noPresence takes it back.
+	// Present: the holder shows that its process lives (Lease.Keep).
 	Present bool
-	Server  string
 
 	// Policy is asked after each try that was not granted. nil: wait.
 	Policy func(context.Context, Attempt) (Decision, error)
 	// Woken is asked each time that a wait was interrupted, and may end it with an error. nil: go
 	// on.
 	Woken func(context.Context) error
-	// Ended are those whose shares end when this request takes the lock over.
-	Ended []Token
+}
+
+// Hold is what was asked for, once it is granted.
+func (r Request) Hold() Hold {
+	return Hold{Key: r.Key, Token: r.Token, Record: r.Record, TTL: r.TTL}
+}
+
+// Try is one try of a request, with what the tries before it were told. That puts the waiter, and
+// the holder, back in their places when the store has lost its data.
+type Try struct {
+	Request
+	Ticket   int64 // the place in the queue; 0 at the first try
+	Position int   // the first position that it had; 0: none yet
+	Arrived  int64 // when it came, by the store's clock
+
+	// HeldBy is the last holder that was seen, HeldRecord what it said about itself, and HeldUntil
+	// until when it may believe in its lease. When the store has lost the ticket it has lost the
+	// lock too, and that holder gets it back.
+	HeldBy     Token
+	HeldRecord Record
+	HeldUntil  time.Time
+
+	// Known is the greatest fence of this lock that was seen: the next one is greater.
+	Known Fence
+}
+
+// Hold is a lock that is held: what it takes to renew and to release it.
+type Hold struct {
+	Key    Key
+	Token  Token         // of the hold; that of another holder, when it shares its lock with us
+	Share  Token         // of our share then; else ""
+	Record Record        // who holds it
+	TTL    time.Duration // to which a renewal extends the lease
 }
 
 // Own is the token of our part of the lock, by which it is renewed and released.
-func (r Request) Own() Token {
-	if r.Share != "" {
-		return r.Share
+func (h Hold) Own() Token {
+	if h.Share != "" {
+		return h.Share
 	}
-	return r.Token
+	return h.Token
+}
+
+// RenewOptions is what a renewal says besides.
+type RenewOptions struct {
+	Known Fence // the greatest fence of this lock that was seen: that of a lock taken back is greater
+
+	// Intent is what a push under this lock will do, for a server that lets nothing else in. nil
+	// leaves what was declared before.
+	Intent []Update
+
+	// Server is the one that counts the holder's subscription: "" leaves what was claimed before,
+	// noPresence takes it back.
+	Server string
 }
 
 // Action is what to do about a lock that somebody holds.
@@ -357,14 +381,16 @@ func (r ReleaseResult) String() string {
 // Store keeps locks. All methods are safe for concurrent use and answer a *StoreError when the
 // store could not be asked or refused.
 type Store interface {
+	// Timing is how long those who use this store wait.
+	Timing() Timing
 	// TryAcquire takes the lock when it is free and nobody alive waits before, and else takes
 	// or keeps a place in the queue. Asking again with the same token is harmless.
-	TryAcquire(ctx context.Context, r Request) (Attempt, error)
+	TryAcquire(ctx context.Context, t Try) (Attempt, error)
 	// Wait returns when the lock may have been handed to the token, and after d at the latest.
 	Wait(ctx context.Context, k Key, t Token, d time.Duration) error
-	// Join makes the lock of a holder ours as well, or ours instead: v is Join or TakeOver. It is
-	// not granted when that holder does not have it any more.
-	Join(ctx context.Context, r Request, holder Token, v Action) (Attempt, error)
+	// Join makes the lock of a holder ours as well, or ours instead: d is to join or to take over.
+	// It is not granted when that holder does not have it any more.
+	Join(ctx context.Context, t Try, holder Token, d Decision) (Attempt, error)
 	// Block tells the others, for the life of a waiter, what a hold waits for, or with the zero
 	// Blocked that it waits no more; Blocked reads that.
 	Block(ctx context.Context, hold Token, b Blocked) error
@@ -381,6 +407,6 @@ type Store interface {
 	// Subscribe shows the others that the process of a holder lives, until it ends or closes what
 	// is returned.
 	Subscribe(ctx context.Context, k Key, holder Token) (Subscription, error)
-	// Renew extends the lease of the token's holder, and takes an untaken lock back.
-	Renew(ctx context.Context, r Request) (Renewal, error)
+	// Renew extends the lease of a hold, and takes an untaken lock back.
+	Renew(ctx context.Context, h Hold, o RenewOptions) (Renewal, error)
 }

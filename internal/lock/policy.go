@@ -54,15 +54,15 @@ func (e *SupersededError) Error() string {
 
 // skipping decides what a request does that was not granted and does not wait: it shares a lock of
 // its own script, looks again while the holder may be dead, or skips.
-func skipping(ctx context.Context, s Store, r Request, a Attempt, look int) (*Lease, error) {
-	lease, _, err := applyPolicy(ctx, s, r, a)
+func skipping(ctx context.Context, s Store, t Try, a Attempt, look int) (*Lease, error) {
+	lease, _, err := applyPolicy(ctx, s, t, a)
 	if lease != nil || ctx.Err() != nil {
 		return lease, ctx.Err()
 	}
 	if err == nil && a.Holder.Presence == Absent && a.Waiters == 0 && look < skipLooks {
-		return nil, sleep(ctx, LookEvery)
+		return nil, sleep(ctx, s.Timing().Look)
 	}
-	return nil, &SkippedError{Key: r.Key, Holder: a.Holder, Waiters: a.Waiters, Freeze: a.Freeze}
+	return nil, &SkippedError{Key: t.Key, Holder: a.Holder, Waiters: a.Waiters, Freeze: a.Freeze}
 }
 
 // Freeze has nobody granted a lock for a time. The present hold goes on.

@@ -139,13 +139,13 @@ func TestNewest_restartedEmpty(t *testing.T) {
 		server, client := serve(t)
 		store := open(t, server.Addr())
 		lease := take(t, store, request())
-		back := func(user string) lock.Request {
-			w := by(user, lock.Newest, "g")
-			a := try(t, store, w)
+		back := func(user string) lock.Try {
+			w := lock.Try{Request: by(user, lock.Newest, "g")}
+			a := tryAgain(t, store, w)
 			w.Ticket, w.Arrived, w.HeldBy, w.HeldUntil, w.Known = a.Ticket, a.Arrived, lease.Token, time.Now().Add(time.Minute), a.Holder.Fence
 			return w
 		}
-		all := []lock.Request{back("old"), back("new")}
+		all := []lock.Try{back("old"), back("new")}
 		client.FlushAll(t.Context())
 		if err := lease.Renew(t.Context(), store); err != nil {
 			t.Fatal(err)
@@ -258,20 +258,20 @@ func TestHeadStart_order(t *testing.T) {
 	for range 20 {
 		lease := take(t, store, request())
 		type one struct {
-			lock.Request
+			lock.Try
 			wants float64
 			older bool
 		}
 		var all []*one
 		for range 25 {
-			w := &one{Request: request(), older: dice.IntN(3) == 0}
+			w := &one{Try: lock.Try{Request: request()}, older: dice.IntN(3) == 0}
 			if w.older {
 				_, reply := old.acquire(t, w.Token, 0)
 				w.Ticket = reply[2].(int64)
 				w.Arrived = w.Ticket
 			} else {
 				w.HeadStart = []time.Duration{0, time.Millisecond, time.Second, 10 * time.Minute}[dice.IntN(4)]
-				a := try(t, store, w.Request)
+				a := tryAgain(t, store, w.Try)
 				w.Ticket, w.Arrived = a.Ticket, a.Arrived
 			}
 			w.wants = float64(w.Arrived - w.HeadStart.Microseconds())
@@ -279,7 +279,7 @@ func TestHeadStart_order(t *testing.T) {
 			if dice.IntN(6) == 0 { // one asks again, and one leaves
 				i := dice.IntN(len(all))
 				if !all[i].older {
-					try(t, store, all[i].Request)
+					tryAgain(t, store, all[i].Try)
 				}
 				i = dice.IntN(len(all))
 				if _, err := store.Release(t.Context(), key, all[i].Token); err != nil {
@@ -308,7 +308,7 @@ func TestHeadStart_order(t *testing.T) {
 				t.Fatalf("turn %d is not that of one with a head start of %s", i, w.HeadStart)
 			}
 			if !w.older {
-				if a := try(t, store, w.Request); !a.Granted {
+				if a := tryAgain(t, store, w.Try); !a.Granted {
 					t.Fatalf("got %+v", a)
 				}
 			}

@@ -6,23 +6,10 @@ import (
 	"time"
 )
 
-// Presence of a holder: it subscribes to a channel of the store, and the subscription ends with its
-// process, wherever that ran and however it ended. The first in line looks whether anybody is
-// subscribed, and the store ends a hold whose holder has gone (design.md, section 5).
-const (
-	// LookEvery is how often the first in line looks. Three looks over five seconds decide.
-	LookEvery = 2 * time.Second
-	// pingEvery is how long a subscription is trusted without an answer: a connection that ended at
-	// the server only must be noticed within those five seconds.
-	pingEvery = 3 * time.Second
-	// subscribeTimeout bounds one attempt to subscribe.
-	subscribeTimeout = 4 * time.Second
-	// subscribePause is how long to leave a store alone that refused a subscription, or does not
-	// count it.
-	subscribePause = time.Minute
-)
-
-// Presence is whether the processes of a holder are there.
+// Presence is whether the processes of a holder are there. A holder subscribes to a channel of the
+// store, and the subscription ends with its process, wherever that ran and however it ended. The
+// first in line looks whether anybody is subscribed, and the store ends a hold whose holder has
+// gone.
 type Presence int
 
 // What is known of a holder's processes.
@@ -64,10 +51,10 @@ func (l *Lease) Attend(ctx context.Context, s Store) (stop func()) {
 }
 
 func (l *Lease) attend(ctx context.Context, s Store) {
-	var retry backoff
+	timing, retry := s.Timing(), newBackoff()
 	uncounted := time.Duration(0)
 	for {
-		limit, cancel := context.WithTimeout(ctx, subscribeTimeout)
+		limit, cancel := context.WithTimeout(ctx, timing.Subscribe)
 		sub, err := s.Subscribe(limit, l.Key, l.Token)
 		cancel()
 		if err != nil {
@@ -75,19 +62,19 @@ func (l *Lease) attend(ctx context.Context, s Store) {
 				return
 			}
 			l.unclaim()
-			pause := retry.next(0)
+			pause := retry.Next()
 			if !Transient(err) {
-				pause = subscribePause
+				pause = timing.Unsubscribed
 			}
 			if sleep(ctx, pause) != nil {
 				return
 			}
 			continue
 		}
-		retry.reset()
+		retry.Reset()
 		watched, cancel := context.WithCancel(ctx)
 		l.subscribed(sub, cancel)
-		for sub.Wait(watched, pingEvery) == nil {
+		for sub.Wait(watched, timing.Ping) == nil {
 			continue
 		}
 		cancel()
@@ -98,7 +85,7 @@ func (l *Lease) attend(ctx context.Context, s Store) {
 			uncounted = 0
 			continue
 		}
-		uncounted = min(max(2*uncounted, time.Second), subscribePause) // another server has the lock
+		uncounted = min(max(2*uncounted, time.Second), timing.Unsubscribed) // another server has the lock
 		if sleep(ctx, uncounted) != nil {
 			return
 		}

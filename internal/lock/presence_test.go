@@ -157,7 +157,7 @@ func TestPresence_handedOver(t *testing.T) {
 	lease := next.granted(t) // it does not subscribe for now
 	r := patient(false)
 	for range 4 {
-		if a, err := h.store.TryAcquire(t.Context(), r); err != nil || a.Holder.Presence != lock.PresenceUnknown {
+		if a, err := h.store.TryAcquire(t.Context(), lock.Try{Request: r}); err != nil || a.Holder.Presence != lock.PresenceUnknown {
 			t.Errorf("%+v, %v", a, err)
 		}
 	}
@@ -190,7 +190,7 @@ func TestPresence_sharers(t *testing.T) {
 	before := looks(t, client)
 	r = patient(false)
 	for range 4 {
-		if a, err := store.TryAcquire(t.Context(), r); err != nil || a.Holder.Presence != lock.PresenceUnknown {
+		if a, err := store.TryAcquire(t.Context(), lock.Try{Request: r}); err != nil || a.Holder.Presence != lock.PresenceUnknown {
 			t.Errorf("%+v, %v", a, err)
 		}
 	}
@@ -198,7 +198,7 @@ func TestPresence_sharers(t *testing.T) {
 		t.Errorf("%d looks at a lock of which somebody shows nothing", n)
 	}
 	release(t, store, hidden, lock.StillShared)
-	if a, err := store.TryAcquire(t.Context(), r); err != nil || a.Holder.Presence != lock.Absent {
+	if a, err := store.TryAcquire(t.Context(), lock.Try{Request: r}); err != nil || a.Holder.Presence != lock.Absent {
 		t.Errorf("when only those are left who have ended: %+v, %v", a, err)
 	}
 }
@@ -297,7 +297,7 @@ func TestPresence_notes(t *testing.T) {
 	r := patient(false)
 	look := func() lock.Attempt {
 		t.Helper()
-		a, err := store.TryAcquire(t.Context(), r)
+		a, err := store.TryAcquire(t.Context(), lock.Try{Request: r})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -357,7 +357,7 @@ func TestPresence_moved(t *testing.T) {
 	r := patient(false)
 	look := func(want lock.Presence) {
 		t.Helper()
-		a, err := store.TryAcquire(t.Context(), r)
+		a, err := store.TryAcquire(t.Context(), lock.Try{Request: r})
 		if err != nil || a.Granted || a.Holder.Presence != want {
 			t.Fatalf("%+v, %v, want %d", a, err, want)
 		}
@@ -403,7 +403,7 @@ func TestPresence_moved(t *testing.T) {
 		look(lock.Absent)
 	}
 	age(time.Minute)
-	if a, err := store.TryAcquire(t.Context(), r); err != nil || !a.Granted {
+	if a, err := store.TryAcquire(t.Context(), lock.Try{Request: r}); err != nil || !a.Granted {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	if all := events(t, client); !slices.Contains(all, "gone") {
@@ -431,7 +431,7 @@ func TestPresence_isolated(t *testing.T) {
 	})
 	r := patient(false)
 	for range 2 {
-		a, err := store.TryAcquire(t.Context(), r)
+		a, err := store.TryAcquire(t.Context(), lock.Try{Request: r})
 		if err != nil || a.Granted || a.Holder.Presence != lock.PresenceUnknown {
 			t.Fatalf("%+v, %v", a, err)
 		}
@@ -459,7 +459,7 @@ func TestPresence_none(t *testing.T) {
 			stop := lease.Keep(t.Context(), store, 0, func(err error) { lost <- err })
 			r := patient(false)
 			for range 3 {
-				a, err := store.TryAcquire(t.Context(), r)
+				a, err := store.TryAcquire(t.Context(), lock.Try{Request: r})
 				if err != nil || a.Holder.Presence != lock.PresenceUnknown {
 					t.Errorf("%+v, %v", a, err)
 				}

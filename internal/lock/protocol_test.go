@@ -141,10 +141,10 @@ func TestJoin_shorterTTL(t *testing.T) {
 }
 
 // seen is a waiter as Acquire keeps it after one try.
-func seen(t *testing.T, s lock.Store) lock.Request {
+func seen(t *testing.T, s lock.Store) lock.Try {
 	t.Helper()
-	w := request()
-	a := try(t, s, w)
+	w := lock.Try{Request: request()}
+	a := tryAgain(t, s, w)
 	if a.Granted {
 		t.Fatalf("got %+v", a)
 	}
@@ -161,7 +161,7 @@ func TestQueue_restartedEmptyReleased(t *testing.T) {
 	w := seen(t, store)
 	client.FlushAll(t.Context())
 	release(t, store, lease, lock.NotHeld)
-	if a := try(t, store, w); !a.Granted {
+	if a := tryAgain(t, store, w); !a.Granted {
 		t.Errorf("the dead holder is back: %+v", a)
 	}
 }
@@ -201,7 +201,7 @@ func TestQueue_restoredThenStranger(t *testing.T) {
 	lease := take(t, store, request())
 	w := seen(t, store)
 	client.FlushAll(ctx)
-	if a := try(t, store, w); a.Granted || a.Holder.Token != lease.Token {
+	if a := tryAgain(t, store, w); a.Granted || a.Holder.Token != lease.Token {
 		t.Fatalf("not put back: %+v", a)
 	}
 	client.Del(ctx, rkey("lock")) // it expires
@@ -265,7 +265,7 @@ func TestFence_passedOn(t *testing.T) {
 	}
 	w.HeldUntil = time.Time{}
 	client.FlushAll(ctx)
-	if a := try(t, store, w); !a.Granted || int64(a.Fence) <= ahead+1 {
+	if a := tryAgain(t, store, w); !a.Granted || int64(a.Fence) <= ahead+1 {
 		t.Errorf("%+v after %d", a, ahead+1)
 	}
 }
@@ -288,13 +288,13 @@ func TestProtocol_newer(t *testing.T) {
 	}
 	before := state()
 	_, err := lock.Acquire(ctx, store, request(), 0, nil)
-	_, joined := store.Join(ctx, request(), lease.Token, lock.Join)
+	_, joined := store.Join(ctx, lock.Try{Request: request()}, lease.Token, lock.Decision{Action: lock.Join})
 	_, released := store.Release(ctx, key, lease.Token)
 	_, broken := store.Break(ctx, key, lease.Token, lock.Record{}, "")
 	_, listed := store.List(ctx)
 	for what, err := range map[string]error{
 		"acquire": err, "join": joined, "release": released, "break": broken, "list": listed,
-		"renew": lease.Renew(ctx, store), "give up": store.GiveUp(ctx, w, lock.EventCancelled),
+		"renew": lease.Renew(ctx, store), "give up": store.GiveUp(ctx, w.Request, lock.EventCancelled),
 	} {
 		if failure(err) != lock.Newer {
 			t.Errorf("%s: %v", what, err)
@@ -329,7 +329,7 @@ func TestQueue_farBack(t *testing.T) {
 		all = append(all, w)
 	}
 	last := all[len(all)-1]
-	if first, far := sign(t, client, all[0].Token), sign(t, client, last.Token); first > lock.Life || far <= 2*lock.Life || far > lock.Stretch*lock.Life {
+	if first, far := sign(t, client, all[0].Token), sign(t, client, last.Token); first > lock.DefaultTiming().Life || far <= 2*lock.DefaultTiming().Life || far > lock.Stretch*lock.DefaultTiming().Life {
 		t.Errorf("the first may be silent for %s, the last for %s", first, far)
 	}
 	for _, w := range all[:len(all)-1] {

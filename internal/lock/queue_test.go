@@ -203,10 +203,15 @@ func queued(t *testing.T, c *redis.Client, n int64) {
 	})
 }
 
-// try is one attempt of a waiter that may never ask again.
+// try is the first attempt of a waiter that may never ask again.
 func try(t *testing.T, s lock.Store, r lock.Request) lock.Attempt {
 	t.Helper()
-	a, err := s.TryAcquire(t.Context(), r)
+	return tryAgain(t, s, lock.Try{Request: r})
+}
+
+func tryAgain(t *testing.T, s lock.Store, w lock.Try) lock.Attempt {
+	t.Helper()
+	a, err := s.TryAcquire(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +232,7 @@ func TestQueue_deadHeadSkipped(t *testing.T) {
 		sign, _, _ := strings.Cut(client.HGet(t.Context(), rkey("waiters"), string(dead.Token)).Val(), " ")
 		until, _ := strconv.ParseInt(sign, 10, 64)
 		now := client.Time(t.Context()).Val()
-		if life := time.UnixMicro(until).Sub(now); life <= 0 || life > lock.Life {
+		if life := time.UnixMicro(until).Sub(now); life <= 0 || life > lock.DefaultTiming().Life {
 			t.Errorf("sign of life for %s", life)
 		}
 		client.HSet(t.Context(), rkey("waiters"), string(dead.Token), fmt.Sprint(now.UnixMicro()-1, " {}"))
@@ -249,12 +254,12 @@ func TestQueue_claimLapses(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	lease := take(t, store, request())
-	slow, next, last := request(), request(), request()
-	slow.Ticket = try(t, store, slow).Ticket
-	next.Ticket = try(t, store, next).Ticket
-	last.Ticket = try(t, store, last).Ticket
+	slow, next, last := lock.Try{Request: request()}, lock.Try{Request: request()}, lock.Try{Request: request()}
+	slow.Ticket = tryAgain(t, store, slow).Ticket
+	next.Ticket = tryAgain(t, store, next).Ticket
+	last.Ticket = tryAgain(t, store, last).Ticket
 	release(t, store, lease, lock.HandedOver)
-	if claim := client.PTTL(t.Context(), rkey("lock")).Val(); claim <= 0 || claim > lock.Claim {
+	if claim := client.PTTL(t.Context(), rkey("lock")).Val(); claim <= 0 || claim > lock.DefaultTiming().Claim {
 		t.Errorf("a claim of %s", claim)
 	}
 	if got := client.Get(t.Context(), rkey("lock")).Val(); got != string(slow.Token) {
@@ -263,19 +268,19 @@ func TestQueue_claimLapses(t *testing.T) {
 	client.PExpire(t.Context(), rkey("lock"), time.Millisecond)
 	eventually(t, "the claim lapses", func() bool { return client.Exists(t.Context(), rkey("lock")).Val() == 0 })
 
-	if a := try(t, store, last); a.Granted || a.Position != 1 || a.Holder.Token != next.Token {
+	if a := tryAgain(t, store, last); a.Granted || a.Position != 1 || a.Holder.Token != next.Token {
 		t.Errorf("the last jumped the queue: %+v", a) // it hands over to the next, and is first in line now
 	}
-	if a := try(t, store, slow); a.Granted || a.Position != 1 || a.Ticket != slow.Ticket {
+	if a := tryAgain(t, store, slow); a.Granted || a.Position != 1 || a.Ticket != slow.Ticket {
 		t.Errorf("the slow one lost its place: %+v", a)
 	}
-	if a := try(t, store, next); !a.Granted {
+	if a := tryAgain(t, store, next); !a.Granted {
 		t.Errorf("the next was not granted: %+v", a)
 	}
 	if got, err := store.Release(t.Context(), key, next.Token); got != lock.HandedOver || err != nil {
 		t.Errorf("got %d, %v", got, err)
 	}
-	if a := try(t, store, slow); !a.Granted {
+	if a := tryAgain(t, store, slow); !a.Granted {
 		t.Errorf("the slow one was passed over: %+v", a)
 	}
 }
@@ -294,7 +299,7 @@ func TestQueue_killedWaiterBlocksShortly(t *testing.T) {
 	release(t, store, lease, lock.HandedOver)
 	released := time.Now()
 	w.granted(t)
-	t.Logf("granted after %s, of %s", time.Since(released).Round(time.Millisecond), lock.Claim+lock.Heartbeat)
+	t.Logf("granted after %s, of %s", time.Since(released).Round(time.Millisecond), lock.DefaultTiming().Claim+lock.DefaultTiming().Heartbeat)
 }
 
 func TestFence_grows(t *testing.T) {
@@ -346,7 +351,7 @@ func TestQueue_restartedEmptyStaleGuess(t *testing.T) {
 	server, client := serve(t)
 	store := open(t, server.Addr())
 	first := take(t, store, request())
-	w := request()
+	w := lock.Try{Request: request()}
 	seen, err := store.TryAcquire(t.Context(), w)
 	if err != nil || seen.Granted {
 		t.Fatalf("got %+v, %v", seen, err)

@@ -138,7 +138,7 @@ func TestJoin_arrivesAfterItsRelease(t *testing.T) {
 		if _, err := store.Release(ctx, key, late.Token); err != nil {
 			t.Fatal(err)
 		}
-		if a, err := store.Join(ctx, late, holder.Token, verdict); a.Granted || err != nil {
+		if a, err := store.Join(ctx, lock.Try{Request: late}, holder.Token, lock.Decision{Action: verdict}); a.Granted || err != nil {
 			t.Errorf("verdict %d: granted to a token that was released: %+v, %v", verdict, a, err)
 		}
 	}
@@ -148,7 +148,9 @@ func TestJoin_arrivesAfterItsRelease(t *testing.T) {
 	holder = take(t, store, request())
 	shared := take(t, store, deciding(lock.Join))
 	release(t, store, holder, lock.StillShared)
-	if a, err := store.TryAcquire(ctx, holder.Request); a.Granted {
+	again := request()
+	again.Token = holder.Token
+	if a, err := store.TryAcquire(ctx, lock.Try{Request: again}); a.Granted {
 		t.Errorf("granted to a token that was released: %+v, %v", a, err)
 	}
 	release(t, store, shared, lock.Freed)

@@ -57,7 +57,7 @@ func BenchmarkQuiet(b *testing.B) {
 				k := key(fmt.Sprintf("b%d", i))
 				for range each + 1 { // the first one holds it
 					r := lock.Request{Key: k, Token: lock.NewToken(), Record: record("alice"), TTL: time.Hour}
-					if _, err := s.store.TryAcquire(b.Context(), r); err != nil {
+					if _, err := s.store.TryAcquire(b.Context(), lock.Try{Request: r}); err != nil {
 						b.Error(err)
 					}
 				}

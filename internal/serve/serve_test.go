@@ -127,7 +127,7 @@ func (s *site) wait(k lock.Key, r lock.Record) (take func()) {
 	request := lock.Request{Key: k, Token: lock.NewToken(), Record: r, TTL: 5 * time.Minute}
 	ask := func() bool {
 		s.t.Helper()
-		a, err := s.store.TryAcquire(s.t.Context(), request)
+		a, err := s.store.TryAcquire(s.t.Context(), lock.Try{Request: request})
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -82,7 +82,7 @@ func (e Entry) Own() lock.Token {
 
 // Hold is the entry as a lock that can be renewed and released.
 func (e Entry) Hold(ttl time.Duration) *lock.Lease {
-	return lock.Resume(lock.Request{Key: e.Key, Token: e.Token, Share: e.Share, Record: e.Record, TTL: ttl}, e.Fence)
+	return lock.Resume(lock.Hold{Key: e.Key, Token: e.Token, Share: e.Share, Record: e.Record, TTL: ttl}, e.Fence)
 }
 
 // Dir is the folder of one clone's entries.

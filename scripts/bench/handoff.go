@@ -47,7 +47,7 @@ func handoffCommand(args []string) error {
 	flags := flag.NewFlagSet("handoff", flag.ExitOnError)
 	lengths := flags.String("waiters", "1,10,100,1000", "`LENGTHS` of the queue, separated by commas")
 	rounds := flags.Int("rounds", 200, "`NUMBER` of hand-offs for each")
-	idle := flags.Duration("idle", 3*lock.Heartbeat, "how long to look at waiters while nothing happens; 0 for not at all")
+	idle := flags.Duration("idle", 3*lock.DefaultTiming().Heartbeat, "how long to look at waiters while nothing happens; 0 for not at all")
 	asJSON := flags.Bool("json", false, "print JSON")
 	_ = flags.Parse(args) // it exits when it cannot
 
@@ -127,7 +127,7 @@ func measureHandOff(waiters, rounds int, idle time.Duration) (r handoff, err err
 		return r, err
 	}
 	r.IdlePerSecond = counted.rate() / float64(waiters)
-	r.IdlePerHeartbeat = r.IdlePerSecond * lock.Heartbeat.Seconds()
+	r.IdlePerHeartbeat = r.IdlePerSecond * lock.DefaultTiming().Heartbeat.Seconds()
 	return r, nil
 }
 

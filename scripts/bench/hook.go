@@ -100,11 +100,11 @@ func declareOnce(addr string, u lock.Update) error {
 	store := redisstore.Open(redisstore.Options{Addrs: []string{addr}})
 	defer func() { _ = store.Close() }()
 	ctx := context.Background()
-	r := lock.Request{Key: lock.Key{Repo: "bench", Branch: "main"}, Token: lock.NewToken(), TTL: time.Hour, Intent: []lock.Update{u}}
-	if _, err := store.TryAcquire(ctx, r); err != nil {
+	r := lock.Request{Key: lock.Key{Repo: "bench", Branch: "main"}, Token: lock.NewToken(), TTL: time.Hour}
+	if _, err := store.TryAcquire(ctx, lock.Try{Request: r}); err != nil {
 		return fmt.Errorf("take the lock: %w", err)
 	}
-	if _, err := store.Renew(ctx, r); err != nil {
+	if _, err := store.Renew(ctx, r.Hold(), lock.RenewOptions{Intent: []lock.Update{u}}); err != nil {
 		return fmt.Errorf("declare: %w", err)
 	}
 	return nil

@@ -21,7 +21,7 @@
 //	                 second run by MONITOR, which tells what a client sent from what a script called, and slows the server: so no times
 //	                 are taken there.
 //	IN SCRIPTS       what the scripts call inside of the server for one hand-off, counted in the same way.
-//	IDLE/S, IDLE/HB  commands that one waiter sends in a second, and in one lock.Heartbeat, while nothing happens. It takes an -idle of
+//	IDLE/S, IDLE/HB  commands that one waiter sends in a second, and in one Heartbeat, while nothing happens. It takes an -idle of
 //	                 three heartbeats or more to see whole cycles.
 //	CONNS, KB        connections of the server and memory it uses, for one waiter, while nothing happens.
 //

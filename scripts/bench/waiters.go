@@ -26,7 +26,7 @@ type waiting struct {
 func waitersCommand(args []string) error {
 	flags := flag.NewFlagSet("waiters", flag.ExitOnError)
 	n := flags.Int("n", 500, "`NUMBER` of waiters")
-	idle := flags.Duration("idle", 3*lock.Heartbeat, "how long to look at them")
+	idle := flags.Duration("idle", 3*lock.DefaultTiming().Heartbeat, "how long to look at them")
 	asJSON := flags.Bool("json", false, "print JSON")
 	_ = flags.Parse(args) // it exits when it cannot
 	if *n < 1 || *idle <= 0 {

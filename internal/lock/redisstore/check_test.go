@@ -27,10 +27,9 @@ func TestCheck(t *testing.T) {
 		}
 		return got
 	}
-	declare := func(r lock.Request, known lock.Fence, u ...lock.Update) lock.RenewStatus {
+	declare := func(h lock.Hold, known lock.Fence, u ...lock.Update) lock.RenewStatus {
 		t.Helper()
-		r.Intent, r.Known = u, known
-		got, err := s.Renew(t.Context(), r)
+		got, err := s.Renew(t.Context(), h, lock.RenewOptions{Known: known, Intent: u})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +42,7 @@ func TestCheck(t *testing.T) {
 	first.TTL = 50 * time.Second
 	fence := try(t, s, first).Fence
 	check("held, nothing declared", main, lock.RefusedNotDeclared)
-	declare(first, fence, main, lock.Update{Ref: "refs/heads/x", Old: "0", New: "1"})
+	declare(first.Hold(), fence, main, lock.Update{Ref: "refs/heads/x", Old: "0", New: "1"})
 	if got := left(); got > first.TTL {
 		t.Errorf("a declaration extends the lease to %s", got)
 	}
@@ -57,11 +56,11 @@ func TestCheck(t *testing.T) {
 		check("something else", other, lock.RefusedNotDeclared)
 	}
 	check("from another tip", lock.Update{Ref: "refs/heads/main", Old: "z", New: "b"}, lock.RefusedMoved)
-	declare(first, fence) // a mere renewal
+	declare(first.Hold(), fence) // a mere renewal
 	check("after a renewal", main, "")
 	long := first
 	long.TTL = 10 * time.Minute
-	declare(long, fence, lock.Update{Ref: "refs/heads/main", Old: "b", New: "c"})
+	declare(long.Hold(), fence, lock.Update{Ref: "refs/heads/main", Old: "b", New: "c"})
 	check("what was declared before", main, lock.RefusedNotDeclared)
 	check("what is declared now", lock.Update{Ref: "refs/heads/main", Old: "b", New: "c"}, "")
 	if got := left(); got <= time.Minute || got > 10*time.Minute {
@@ -69,17 +68,17 @@ func TestCheck(t *testing.T) {
 	}
 
 	forger := request(key)
-	if got := declare(forger, 0, main); got != lock.Lost {
+	if got := declare(forger.Hold(), 0, main); got != lock.Lost {
 		t.Errorf("a declaration without the token: %d", got)
 	}
 	check("forged", main, lock.RefusedNotDeclared)
 
 	// Who shares the lock declares beside the holder, and what it has declared ends with its share.
 	sharer := request(key)
-	if a, err := s.Join(t.Context(), sharer, first.Token, lock.Join); err != nil || !a.Granted || !a.Guarded {
+	if a, err := s.Join(t.Context(), lock.Try{Request: sharer}, first.Token, lock.Decision{Action: lock.Join}); err != nil || !a.Granted || !a.Guarded {
 		t.Fatalf("join: %+v, %v", a, err)
 	}
-	share := sharer
+	share := sharer.Hold()
 	share.Token, share.Share = first.Token, sharer.Token
 	declare(share, fence, main)
 	check("declared by a sharer", main, "")
@@ -91,7 +90,7 @@ func TestCheck(t *testing.T) {
 	next := func(end func(lock.Request)) {
 		t.Helper()
 		r, after := request(key), request(key)
-		declare(r, try(t, s, r).Fence, main)
+		declare(r.Hold(), try(t, s, r).Fence, main)
 		check("declared", main, "")
 		end(r)
 		check("after the end", main, lock.RefusedNotHeld)
@@ -99,7 +98,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("the next: %+v", got)
 		}
 		check("under the next grant", main, lock.RefusedNotDeclared)
-		if got := declare(r, 0, main); got != lock.Lost {
+		if got := declare(r.Hold(), 0, main); got != lock.Lost {
 			t.Errorf("an old declaration sent again: %d", got)
 		}
 		check("the old declaration, sent again", main, lock.RefusedNotDeclared)
@@ -116,14 +115,14 @@ func TestCheck(t *testing.T) {
 
 	// Handed over to one who waits, and taken over.
 	r, waiter, heir := request(key), request(key), request(key)
-	declare(r, try(t, s, r).Fence, main)
+	declare(r.Hold(), try(t, s, r).Fence, main)
 	if try(t, s, waiter).Granted {
 		t.Fatal("granted twice")
 	}
 	release(t, s, r, lock.HandedOver)
 	check("handed over", main, lock.RefusedNotDeclared)
-	declare(waiter, try(t, s, waiter).Fence, main)
-	if a, err := s.Join(t.Context(), heir, waiter.Token, lock.TakeOver); err != nil || !a.Granted {
+	declare(waiter.Hold(), try(t, s, waiter).Fence, main)
+	if a, err := s.Join(t.Context(), lock.Try{Request: heir}, waiter.Token, lock.Decision{Action: lock.TakeOver}); err != nil || !a.Granted {
 		t.Fatalf("take over: %+v, %v", a, err)
 	}
 	check("taken over", main, lock.RefusedNotDeclared)

@@ -47,9 +47,9 @@ func TestReadPassword(t *testing.T) {
 	}
 	renew := func() error {
 		t.Helper()
-		_, err := store.Renew(t.Context(), holder)
+		_, err := store.Renew(t.Context(), holder.Hold(), lock.RenewOptions{})
 		if err != nil && strings.Contains(err.Error(), "closed") || errors.Is(err, os.ErrClosed) { // the connection that was killed
-			_, err = store.Renew(t.Context(), holder)
+			_, err = store.Renew(t.Context(), holder.Hold(), lock.RenewOptions{})
 		}
 		return err
 	}

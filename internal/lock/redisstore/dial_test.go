@@ -30,7 +30,7 @@ func TestConnect(t *testing.T) {
 	}
 	begun := received()
 	r := lock.Request{Key: lock.Key{Repo: "example.com/r", Branch: "main"}, Token: lock.NewToken(), TTL: ttl}
-	if a, err := s.TryAcquire(t.Context(), r); err != nil || !a.Granted {
+	if a, err := s.TryAcquire(t.Context(), lock.Try{Request: r}); err != nil || !a.Granted {
 		t.Fatalf("%v, %v", a, err)
 	}
 	if now := received(); now != begun {

@@ -18,7 +18,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
-// replies maps the first word of an error that Redis answers to its kind. Source: server.c and
+// replies maps the first word of an error that Redis answers to its kind: NOPERM, that the ACL
+// lacks a command or a key, MISCONF, that it cannot save to disk, and so on. Source: server.c and
 // acl.c of Redis 7 (shared.*err), and redis.io/docs "Redis serialization protocol".
 var replies = map[string]lock.Failure{
 	"NOAUTH":      lock.AuthFailed,
@@ -40,13 +41,16 @@ var replies = map[string]lock.Failure{
 	"ASK":         lock.ClusterNode,
 }
 
+// who is this store in an error.
+func (s *Store) who() string { return "redis at " + s.addr }
+
 // failure classifies an error of the client, once.
 func (s *Store) failure(err error) error {
 	var known *lock.StoreError
 	if errors.Is(err, context.Canceled) || errors.As(err, &known) {
 		return err
 	}
-	e := &lock.StoreError{Failure: lock.Refused, Addr: s.addr, Err: err, Ambiguous: true}
+	e := &lock.StoreError{Failure: lock.Refused, Store: s.who(), Err: err, Ambiguous: true}
 	// What was refused may have been refused in the middle. Only without a connection nothing was
 	// sent.
 	defer func() { e.Ambiguous = e.Ambiguous && s.shaken.Load() }()

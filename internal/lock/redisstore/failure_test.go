@@ -32,14 +32,14 @@ const secret = "s3cret-pass"
 func checkFailure(t *testing.T, o redisstore.Options, want lock.Failure) {
 	t.Helper()
 	store := open(t, o)
-	a, err := store.TryAcquire(t.Context(), request(key))
+	a, err := store.TryAcquire(t.Context(), lock.Try{Request: request(key)})
 	var se *lock.StoreError
 	for range 10 { // on a busy machine, a first contact may be too slow to find out
 		if !errors.As(err, &se) || se.Failure != lock.Unreachable || want == lock.Unreachable {
 			break
 		}
 		store = open(t, o)
-		a, err = store.TryAcquire(t.Context(), request(key))
+		a, err = store.TryAcquire(t.Context(), lock.Try{Request: request(key)})
 	}
 	if !errors.As(err, &se) {
 		t.Fatalf("got %+v, %v; want trouble %q", a, err, want)
@@ -48,7 +48,7 @@ func checkFailure(t *testing.T, o redisstore.Options, want lock.Failure) {
 	if se.Failure != want {
 		t.Errorf("got trouble %q, want %q: %v", se.Failure, want, err)
 	}
-	if se.Addr != o.Addrs[0] || strings.Contains(err.Error(), secret) {
+	if se.Store != "redis at "+o.Addrs[0] || strings.Contains(err.Error(), secret) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -234,7 +234,7 @@ func TestFailure_outOfMemory(t *testing.T) {
 	store := open(t, at(server))
 	holder := request(key)
 	try(t, store, holder)
-	if _, err := store.Renew(ctx, holder); err != nil {
+	if _, err := store.Renew(ctx, holder.Hold(), lock.RenewOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	other := request(lock.Key{Repo: "h/other", Branch: "x"})
@@ -243,7 +243,7 @@ func TestFailure_outOfMemory(t *testing.T) {
 	client.ConfigSet(ctx, "maxmemory", "1")
 
 	// What is held can still be renewed and released: the ways out need no memory.
-	if n, err := store.Renew(ctx, holder); n.Status != lock.Renewed || err != nil {
+	if n, err := store.Renew(ctx, holder.Hold(), lock.RenewOptions{}); n.Status != lock.Renewed || err != nil {
 		t.Errorf("renew: %+v, %v", n, err)
 	}
 	if got, err := store.Release(ctx, key, holder.Token); got != lock.Freed || err != nil {
@@ -325,7 +325,7 @@ func TestFailure_tls(t *testing.T) {
 		defer func() { _ = server.Signal(syscall.SIGCONT) }()
 		for range 2 { // on the old connection, and on a new one
 			var se *lock.StoreError
-			if _, err := store.TryAcquire(t.Context(), waiter); !errors.As(err, &se) || se.Failure != lock.Unreachable {
+			if _, err := store.TryAcquire(t.Context(), lock.Try{Request: waiter}); !errors.As(err, &se) || se.Failure != lock.Unreachable {
 				t.Errorf("got %v, want what a waiter waits out", err)
 			}
 		}
@@ -374,7 +374,7 @@ func TestFailure_cancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var se *lock.StoreError
-	if _, err := store.TryAcquire(ctx, request(key)); !errors.Is(err, context.Canceled) || errors.As(err, &se) {
+	if _, err := store.TryAcquire(ctx, lock.Try{Request: request(key)}); !errors.Is(err, context.Canceled) || errors.As(err, &se) {
 		t.Errorf("got %v", err)
 	}
 	if err := store.Wait(ctx, key, lock.NewToken(), time.Minute); !errors.Is(err, context.Canceled) {

@@ -24,7 +24,7 @@ func TestStore_List_many(t *testing.T) {
 		k := lock.Key{Repo: "example.com/org/repo", Branch: fmt.Sprintf("b%04d", i)}
 		for range 1 + waiters {
 			r := lock.Request{Key: k, Token: lock.NewToken(), Record: lock.Record{User: "ci"}, TTL: ttl}
-			if _, err := store.TryAcquire(ctx, r); err != nil {
+			if _, err := store.TryAcquire(ctx, lock.Try{Request: r}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -170,7 +170,7 @@ func (s *Store) Probe(ctx context.Context) error {
 	defer s.erase(context.WithoutCancel(ctx), key, holder, waiter)
 
 	acquire := func(t lock.Token) func() error {
-		return func() error { _, err := s.TryAcquire(ctx, request(t)); return err }
+		return func() error { _, err := s.TryAcquire(ctx, lock.Try{Request: request(t)}); return err }
 	}
 	release := func(t lock.Token) func() error {
 		return func() error { _, err := s.Release(ctx, key, t); return err }
@@ -182,7 +182,7 @@ func (s *Store) Probe(ctx context.Context) error {
 		do   func() error
 	}{
 		{"acquire", acquire(holder)},
-		{"renew", func() error { _, err := s.Renew(ctx, request(holder)); return err }},
+		{"renew", func() error { _, err := s.Renew(ctx, request(holder).Hold(), lock.RenewOptions{}); return err }},
 		{"queue", acquire(waiter)},
 		{"wait", func() error { return s.Wait(ctx, key, waiter, leastWait) }},
 		{"tell what we wait for", func() error {
@@ -212,7 +212,7 @@ func (s *Store) ProbePresence(ctx context.Context) error {
 	r := lock.Request{Token: lock.NewToken(), Record: lock.Record{Command: "doctor"}, TTL: 10 * time.Second}
 	r.Key = lock.Key{Repo: "doctor.invalid/" + string(r.Token[:8]), Branch: "probe"}
 	defer s.erase(context.WithoutCancel(ctx), r.Key, r.Token)
-	if _, err := s.TryAcquire(ctx, r); err != nil {
+	if _, err := s.TryAcquire(ctx, lock.Try{Request: r}); err != nil {
 		return err
 	}
 	sub, err := s.Subscribe(ctx, r.Key, r.Token)
@@ -220,8 +220,7 @@ func (s *Store) ProbePresence(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = sub.Close() }()
-	r.Server = sub.Server()
-	renewal, err := s.Renew(ctx, r)
+	renewal, err := s.Renew(ctx, r.Hold(), lock.RenewOptions{Server: sub.Server()})
 	if err == nil && !renewal.Claimed {
 		err = s.failure(errors.New("the server does not count who is subscribed (PUBSUB NUMSUB, INFO in a script)"))
 	}

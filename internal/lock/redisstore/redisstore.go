@@ -44,7 +44,7 @@ const (
 	// confirmTimeout is how long replicas may take to confirm a lock.
 	confirmTimeout = time.Second
 	// wakeTimeout is how late the answer of a blocked command may be. A waiter whose connection has
-	// died without a word is then back within its lock.Life, and keeps its place.
+	// died without a word is then back within its Life, and keeps its place.
 	wakeTimeout = 2 * time.Second
 	// reloadTimeout and reloads bound a look at who has which slots of a Cluster now.
 	reloadTimeout = 500 * time.Millisecond
@@ -72,6 +72,8 @@ type Options struct {
 	// Sparing: connections are closed after each command, for who seldom asks.
 	Sparing bool
 
+	Timing lock.Timing // of those who use the store; the zero value is lock.DefaultTiming
+
 	// MinReplicas must confirm a lock that was acquired, or it is given back.
 	MinReplicas int
 }
@@ -84,6 +86,7 @@ type Store struct {
 	addr   string
 	master string // what the sentinels call it; "": none are asked
 	events int
+	timing lock.Timing
 
 	minReplicas int
 
@@ -117,7 +120,7 @@ func Open(o Options) *Store {
 		MaxRetries:            -1,
 		DialerRetries:         1,
 		DialTimeout:           dialTimeout + shakeTimeout + dialSlack,
-		ReadTimeout:           2 * lock.Heartbeat, // of what the client asks by itself: all of ours have deadlines, and sooner ones
+		ReadTimeout:           2 * lock.DefaultTiming().Heartbeat, // of what the client asks by itself: all of ours have deadlines, and sooner ones
 		ContextTimeoutEnabled: true,
 		PoolSize:              2,  // one that blocks in a wait, one that gives the wait up
 		PipelinePoolSize:      -1, // no others for pipelines
@@ -135,6 +138,9 @@ func Open(o Options) *Store {
 	}
 	s := &Store{dialer: d, layout: newLayout(o.Prefix), addr: strings.Join(o.Addrs, ","), master: o.SentinelMaster, events: o.Events, minReplicas: o.MinReplicas}
 	d.contacted = s.wasContacted
+	if s.timing = o.Timing; s.timing == (lock.Timing{}) {
+		s.timing = lock.DefaultTiming()
+	}
 	u.OnConnect = func(context.Context, *redis.Conn) error { s.shaken.Store(true); return nil }
 	s.padded = strings.TrimSpace(o.Password) != o.Password
 	if o.ReadPassword != nil {
@@ -168,34 +174,37 @@ func (s *Store) Connect() {
 	}
 }
 
+// Timing implements lock.Store.
+func (s *Store) Timing() lock.Timing { return s.timing }
+
 // TryAcquire implements lock.Store.
-func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, error) {
+func (s *Store) TryAcquire(ctx context.Context, t lock.Try) (lock.Attempt, error) {
 	var above *freezesAbove
-	if r.Key.Verbatim != "" {
+	if t.Key.Verbatim != "" {
 		above = &freezesAbove{}
 	}
 	for {
-		a, ask, err := s.tryAcquire(ctx, r, above)
+		a, ask, err := s.tryAcquire(ctx, t, above)
 		switch {
 		case ask:
-			above, err = s.freezesAbove(ctx, r.Key)
+			above, err = s.freezesAbove(ctx, t.Key)
 			if err != nil {
 				return lock.Attempt{}, err
 			}
 			continue
-		case err != nil || above == nil || r.Key.Verbatim != "":
+		case err != nil || above == nil || t.Key.Verbatim != "":
 			return a, err
 		}
 		// A freeze of all, or a thaw, may have come in between, and not have seen this lock.
-		now, err := s.freezesAbove(ctx, r.Key)
+		now, err := s.freezesAbove(ctx, t.Key)
 		if err == nil && *now == *above {
 			return a, nil
 		}
 		if err == nil && a.Granted {
-			_, err = s.run(ctx, releaseScript, r.Key, r.Token, 0, lock.EndedByRelease, 0, "")
+			_, err = s.run(ctx, releaseScript, t.Key, t.Token, 0, lock.EndedByRelease, 0, "")
 		}
 		if err == nil {
-			err = s.thawOutdated(ctx, r.Key, *above, *now)
+			err = s.thawOutdated(ctx, t.Key, *above, *now)
 		}
 		if err != nil {
 			var se *lock.StoreError
@@ -210,13 +219,13 @@ func (s *Store) TryAcquire(ctx context.Context, r lock.Request) (lock.Attempt, e
 
 // tryAcquire is one try, with the freezes of what the lock is part of, nil if they were not asked
 // for. ask says that they must be.
-func (s *Store) tryAcquire(ctx context.Context, r lock.Request, above *freezesAbove) (a lock.Attempt, ask bool, err error) {
+func (s *Store) tryAcquire(ctx context.Context, t lock.Try, above *freezesAbove) (a lock.Attempt, ask bool, err error) {
 	var held, group string
-	if r.HeldBy != "" {
-		held = encode(r.HeldRecord)
+	if t.HeldBy != "" {
+		held = encode(t.HeldRecord)
 	}
-	if r.QueuePolicy == lock.Newest {
-		group = r.Group
+	if t.QueuePolicy == lock.Newest {
+		group = t.Group
 	}
 	asked := 0
 	if above != nil {
@@ -224,10 +233,10 @@ func (s *Store) tryAcquire(ctx context.Context, r lock.Request, above *freezesAb
 	} else {
 		above = &freezesAbove{}
 	}
-	reply, err := s.run(ctx, acquireScript, r.Key, r.Token, r.Known,
-		r.TTL.Milliseconds(), r.Ticket, encode(r.Record), r.Position,
-		string(r.HeldBy), max(0, time.Until(r.HeldUntil)).Milliseconds(), held,
-		string(r.QueuePolicy), group, r.HeadStart.Milliseconds(), r.Arrived, asked, above.repo, above.branch)
+	reply, err := s.run(ctx, acquireScript, t.Key, t.Token, t.Known,
+		t.TTL.Milliseconds(), t.Ticket, encode(t.Record), t.Position,
+		string(t.HeldBy), max(0, time.Until(t.HeldUntil)).Milliseconds(), held,
+		string(t.QueuePolicy), group, t.HeadStart.Milliseconds(), t.Arrived, asked, above.repo, above.branch)
 	if err != nil {
 		return lock.Attempt{}, false, err
 	}
@@ -235,7 +244,7 @@ func (s *Store) tryAcquire(ctx context.Context, r lock.Request, above *freezesAb
 	switch status := p.int(); status {
 	case 1:
 		a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int()), Guarded: p.int() == 1}
-		return a, false, errors.Join(s.check(&p), s.confirm(ctx, r.Key))
+		return a, false, errors.Join(s.check(&p), s.confirm(ctx, t.Key))
 	case 0:
 		a := lock.Attempt{Position: int(p.int()), Ticket: p.int(), Holder: p.holder()}
 		a.Holder.Presence = p.presence()
@@ -251,7 +260,7 @@ func (s *Store) tryAcquire(ctx context.Context, r lock.Request, above *freezesAb
 	default:
 		how := p.text()
 		if by, ok := strings.CutPrefix(how, lock.EndedBySuperseding+" "); ok {
-			return lock.Attempt{}, false, &lock.SupersededError{Key: r.Key, By: decode(by)}
+			return lock.Attempt{}, false, &lock.SupersededError{Key: t.Key, By: decode(by)}
 		}
 		return lock.Attempt{}, false, s.failure(fmt.Errorf("the token of this wait was ended already (%s)", how))
 	}
@@ -268,7 +277,7 @@ func (s *Store) confirm(ctx context.Context, k lock.Key) error {
 	got, err := s.replicas(ctx, k)
 	if err == nil && got < s.minReplicas {
 		return &lock.StoreError{
-			Failure: lock.Unconfirmed, Addr: s.addr, Ambiguous: true,
+			Failure: lock.Unconfirmed, Store: s.who(), Ambiguous: true,
 			Err: fmt.Errorf("%d of %d replicas have confirmed the lock", got, s.minReplicas),
 		}
 	}
@@ -334,16 +343,16 @@ func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Durat
 }
 
 // Join implements lock.Store.
-func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v lock.Action) (lock.Attempt, error) {
+func (s *Store) Join(ctx context.Context, t lock.Try, holder lock.Token, d lock.Decision) (lock.Attempt, error) {
 	mode := "join"
-	if v == lock.TakeOver {
+	if d.Action == lock.TakeOver {
 		mode = "takeover"
 	}
-	args := []any{r.TTL.Milliseconds(), string(holder), mode, encode(r.Record)}
-	for _, t := range r.Ended {
-		args = append(args, string(t))
+	args := []any{t.TTL.Milliseconds(), string(holder), mode, encode(t.Record)}
+	for _, ended := range d.Ended {
+		args = append(args, string(ended))
 	}
-	reply, err := s.run(ctx, joinScript, r.Key, r.Token, r.Known, args...)
+	reply, err := s.run(ctx, joinScript, t.Key, t.Token, t.Known, args...)
 	if err != nil {
 		return lock.Attempt{}, err
 	}
@@ -352,7 +361,7 @@ func (s *Store) Join(ctx context.Context, r lock.Request, holder lock.Token, v l
 		return lock.Attempt{}, s.check(&p)
 	}
 	a := lock.Attempt{Granted: true, Fence: lock.Fence(p.int()), Guarded: p.int() == 1}
-	return a, errors.Join(s.check(&p), s.confirm(ctx, r.Key))
+	return a, errors.Join(s.check(&p), s.confirm(ctx, t.Key))
 }
 
 // Block implements lock.Store.
@@ -366,7 +375,7 @@ func (s *Store) Block(ctx context.Context, hold lock.Token, b lock.Blocked) erro
 	if len(b.Holders) == 0 {
 		err = s.client.Del(ctx, s.layout.blocked(hold)).Err()
 	} else {
-		err = s.client.Set(ctx, s.layout.blocked(hold), text, lock.Life).Err()
+		err = s.client.Set(ctx, s.layout.blocked(hold), text, s.timing.Life).Err()
 	}
 	if err != nil {
 		return s.failure(err)
@@ -436,8 +445,9 @@ func (s *Store) Note(ctx context.Context, k lock.Key, event lock.EventType, by l
 }
 
 // Renew implements lock.Store.
-func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error) {
-	reply, err := s.run(ctx, renewScript, r.Key, r.Token, r.Known, r.TTL.Milliseconds(), encode(r.Record), string(r.Own()), r.Server, intent(r.Intent))
+func (s *Store) Renew(ctx context.Context, h lock.Hold, o lock.RenewOptions) (lock.Renewal, error) {
+	reply, err := s.run(ctx, renewScript, h.Key, h.Token, o.Known,
+		h.TTL.Milliseconds(), encode(h.Record), string(h.Own()), o.Server, intent(o.Intent))
 	if err != nil {
 		return lock.Renewal{}, err
 	}
@@ -450,10 +460,10 @@ func (s *Store) Renew(ctx context.Context, r lock.Request) (lock.Renewal, error)
 	if status == 2 {
 		renewal.Status = lock.Reasserted
 	}
-	if err := s.check(&p); err != nil || renewal.Fence == r.Known {
+	if err := s.check(&p); err != nil || renewal.Fence == o.Known {
 		return renewal, err
 	}
-	return renewal, s.confirm(ctx, r.Key) // a grant like any other, also when we ask for the second time
+	return renewal, s.confirm(ctx, h.Key) // a grant like any other, also when we ask for the second time
 }
 
 // Check asks for a server whether the holder of a lock has declared an update. If so, the lease

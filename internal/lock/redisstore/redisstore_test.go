@@ -52,7 +52,7 @@ func at(server *redistest.Server) redisstore.Options {
 // try is one attempt that the store must answer.
 func try(t *testing.T, s *redisstore.Store, r lock.Request) lock.Attempt {
 	t.Helper()
-	a, err := s.TryAcquire(t.Context(), r)
+	a, err := s.TryAcquire(t.Context(), lock.Try{Request: r})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,12 +356,12 @@ func TestStore_cluster(t *testing.T) {
 	store := open(t, o)
 	for _, k := range []lock.Key{key, {Repo: "h/v", Branch: "x", Verbatim: "lock.op"}} {
 		holder, waiter := request(k), request(k)
-		if a, err := store.TryAcquire(t.Context(), holder); !a.Granted || err != nil {
+		if a, err := store.TryAcquire(t.Context(), lock.Try{Request: holder}); !a.Granted || err != nil {
 			t.Errorf("%s: %+v, %v", k, a, err)
 			continue
 		}
 		try(t, store, waiter)
-		if n, err := store.Renew(t.Context(), holder); n.Status != lock.Renewed || err != nil {
+		if n, err := store.Renew(t.Context(), holder.Hold(), lock.RenewOptions{}); n.Status != lock.Renewed || err != nil {
 			t.Errorf("got %+v, %v", n, err)
 		}
 		release(t, store, holder, lock.HandedOver)
@@ -407,7 +407,7 @@ func TestStore_recorded(t *testing.T) {
 			holding, waiting := open(t, tc.options), open(t, tc.options)
 			holder, waiter := request(key), request(key)
 			try(t, holding, holder)
-			if n, err := holding.Renew(ctx, holder); n.Status != lock.Renewed || err != nil {
+			if n, err := holding.Renew(ctx, holder.Hold(), lock.RenewOptions{}); n.Status != lock.Renewed || err != nil {
 				t.Errorf("renew: %+v, %v", n, err)
 			}
 			try(t, waiting, waiter)

@@ -60,7 +60,7 @@ func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key
 // arguments are those that every script takes, in common.lua's order, and its own.
 func (s *Store) arguments(k lock.Key, t lock.Token, known lock.Fence, more []any) []any {
 	return append([]any{
-		string(t), s.layout.wakes(k), lock.Claim.Milliseconds(), s.events, lock.Life.Milliseconds(), int64(known),
+		string(t), s.layout.wakes(k), s.timing.Claim.Milliseconds(), s.events, s.timing.Life.Milliseconds(), int64(known),
 	}, more...)
 }
 

@@ -166,7 +166,7 @@ func TestSlot_halfMoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := store.TryAcquire(ctx, request(key))
+	_, err := store.TryAcquire(ctx, lock.Try{Request: request(key)})
 	if !lock.Transient(err) {
 		t.Errorf("a waiter: %v", err)
 	}
@@ -267,18 +267,18 @@ func TestStore_unconfirmed(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_, err := strict.Join(ctx, request(key), holder.Token, lock.Join)
+	_, err := strict.Join(ctx, lock.Try{Request: request(key)}, holder.Token, lock.Decision{Action: lock.Join})
 	wantUnconfirmed("join", err)
-	holder.Known = a.Fence
-	if n, err := strict.Renew(ctx, holder); err != nil || n.Status != lock.Renewed {
+	known := a.Fence
+	if n, err := strict.Renew(ctx, holder.Hold(), lock.RenewOptions{Known: known}); err != nil || n.Status != lock.Renewed {
 		t.Errorf("a renewal is not waited for: %+v, %v", n, err)
 	}
 	client.FlushAll(ctx)
 	for range 2 { // also the second time, when it is there
-		_, err = strict.Renew(ctx, holder)
+		_, err = strict.Renew(ctx, holder.Hold(), lock.RenewOptions{Known: known})
 		wantUnconfirmed("reassert", err)
 	}
-	_, err = strict.Join(ctx, request(key), holder.Token, lock.TakeOver)
+	_, err = strict.Join(ctx, lock.Try{Request: request(key)}, holder.Token, lock.Decision{Action: lock.TakeOver})
 	wantUnconfirmed("take over", err)
 }
 
