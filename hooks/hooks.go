@@ -15,6 +15,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/git-gitops/git-gitops/internal/file"
 )
 
 //go:embed scripts
@@ -300,16 +302,7 @@ func write(path string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // git's own mode for this folder
 		return fmt.Errorf("make folder of hooks: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".pre-push-*")
-	if err != nil {
-		return fmt.Errorf("write hook: %w", err)
-	}
-	_, err = tmp.Write(text)
-	if err = errors.Join(err, tmp.Chmod(hookMode), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
+	if err := file.Replace(path, text, hookMode); err != nil {
 		return fmt.Errorf("write hook: %w", err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 )
 
 // MakeLink makes a link named git in dir to self, the path of our own executable. A link that is
@@ -60,5 +61,16 @@ func PathLine(shell, dir string) string {
 	if filepath.Base(shell) == "fish" {
 		return "set -gx PATH '" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(dir) + "' $PATH"
 	}
-	return "export PATH='" + strings.ReplaceAll(dir, "'", `'\''`) + `':"$PATH"`
+	return "export PATH=" + ShellWord(dir) + `:"$PATH"`
+}
+
+// ShellWord is a word for a POSIX shell.
+func ShellWord(s string) string {
+	odd := func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("._-/@:+,", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, odd) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -10,10 +10,10 @@ import (
 	ucli "github.com/urfave/cli/v2"
 
 	"github.com/git-gitops/git-gitops/internal/config"
-	"github.com/git-gitops/git-gitops/internal/doctor"
 	"github.com/git-gitops/git-gitops/internal/gitops"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/term"
+	"github.com/git-gitops/git-gitops/shim"
 )
 
 const (
@@ -201,11 +201,11 @@ func thawHint(k lock.Key, f lock.Freeze) string {
 	}
 	switch {
 	case k.Verbatim != "":
-		return "GITOPS_LOCK_KEY=" + doctor.ShellWord(k.Verbatim) + " git gitops thaw"
+		return "GITOPS_LOCK_KEY=" + shim.ShellWord(k.Verbatim) + " git gitops thaw"
 	case f.Scope == lock.WholeRemote || k.Branch == "":
-		return "git gitops thaw --repo " + doctor.ShellWord(repo) + " --all"
+		return "git gitops thaw --repo " + shim.ShellWord(repo) + " --all"
 	default:
-		return "git gitops thaw --repo " + doctor.ShellWord(repo) + " --branch " + doctor.ShellWord(k.Branch)
+		return "git gitops thaw --repo " + shim.ShellWord(repo) + " --branch " + shim.ShellWord(k.Branch)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	ucli "github.com/urfave/cli/v2"
 
+	"github.com/git-gitops/git-gitops/internal/file"
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/migrate"
 	"github.com/git-gitops/git-gitops/internal/term"
@@ -118,19 +119,10 @@ func rewrite(name string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".git-gitops-*")
-	if err != nil {
-		return err
-	}
-	keepOwner(tmp, info)
-	_, err = tmp.Write(text)
-	if err = errors.Join(err, tmp.Chmod(info.Mode()), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
-	return err
+	return file.Replace(path, text, info.Mode(), func(f *os.File) error {
+		keepOwner(f, info)
+		return nil
+	})
 }
 
 func count(n int, what string) string {

@@ -17,6 +17,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/term"
 	"github.com/git-gitops/git-gitops/internal/workspace"
+	"github.com/git-gitops/git-gitops/shim"
 )
 
 // repository looks at the clone here: which locks its push takes, which it holds, its hook, its
@@ -214,13 +215,13 @@ func (d *Checkup) legacy(ctx context.Context, remote string) {
 	for line := range strings.Lines(out) {
 		_, ref, _ := strings.Cut(strings.TrimSpace(line), "\t")
 		if name, ok := strings.CutPrefix(ref, "refs/heads/"); ok && strings.HasPrefix(name, "lock.") {
-			names, quoted = append(names, name), append(quoted, ShellWord(name))
+			names, quoted = append(names, name), append(quoted, shim.ShellWord(name))
 		}
 	}
 	if len(names) == 0 {
 		d.OK("legacy", "no lock.* branches on the remote %s", remote)
 		return
 	}
-	d.Warn("legacy", "when no old script needs them: git push --delete "+ShellWord(remote)+" "+strings.Join(quoted, " "),
+	d.Warn("legacy", "when no old script needs them: git push --delete "+shim.ShellWord(remote)+" "+strings.Join(quoted, " "),
 		"%d branches of an older way of locking on the remote %s: %s", len(names), remote, strings.Join(names, ", "))
 }

@@ -1,11 +1,11 @@
 package upgrade
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
+
+	"github.com/git-gitops/git-gitops/internal/file"
 )
 
 // Replace puts a program in the place of the file that path leads to. It is the old or the new one
@@ -19,40 +19,9 @@ func Replace(path string, program []byte) error {
 	if err != nil {
 		return fmt.Errorf("replace: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".git-gitops-*")
-	if err != nil {
+	// A machine that crashes now must not find an empty program.
+	if err := file.Replace(path, program, old.Mode().Perm(), (*os.File).Sync); err != nil {
 		return fmt.Errorf("replace: %w", err)
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.Write(program)
-	if err == nil {
-		err = tmp.Sync() // a machine that crashes now must not find an empty program
-	}
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Chmod(tmp.Name(), old.Mode().Perm())
-	}
-	if err == nil {
-		err = swap(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("replace: %w", err)
-	}
-	return nil
-}
-
-func swap(from, path string) error {
-	if runtime.GOOS != "windows" {
-		return os.Rename(from, path)
-	}
-	// A program that runs cannot be replaced there, but it can be renamed; the next upgrade removes
-	// it.
-	aside := path + ".old"
-	_ = os.Remove(aside)
-	if err := os.Rename(path, aside); err != nil {
-		return err
-	}
-	if err := os.Rename(from, path); err != nil {
-		return errors.Join(err, os.Rename(aside, path))
 	}
 	return nil
 }

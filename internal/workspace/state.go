@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/git-gitops/git-gitops/internal/file"
 )
 
 // StateError says that what a clone remembers cannot be read or written. What is there is not known
@@ -113,19 +115,10 @@ func (d Dir) Writable() error {
 }
 
 // replace writes a whole file at once.
-func (d Dir) replace(file string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(file), "new-*")
-	if err != nil {
-		return unwritable(file, err)
-	}
+func (d Dir) replace(path string, data []byte) error {
 	_, mode := d.modes()
-	_, err = tmp.Write(append(data, '\n'))
-	if err = errors.Join(err, tmp.Chmod(mode), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-		return unwritable(file, err)
+	if err := file.Replace(path, append(data, '\n'), mode); err != nil {
+		return unwritable(path, err)
 	}
 	return nil
 }
