@@ -32,25 +32,25 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 
 // admin runs one of our own verbs, or prints the help.
-func (c *command) admin(words []string) int {
-	switch words[0] { // not for people: no help, no flags
+func (c *command) admin(args []string) int {
+	switch args[0] { // not for people: no help, no flags
 	case "keeper":
 		return keep()
 	case "pre-push":
-		return c.prePush(words[1:])
+		return c.prePush(args[1:])
 	case "pre-receive":
-		return c.preReceive(words[1:])
+		return c.preReceive(args[1:])
 	}
 	ctx, stop := c.interruptible()
 	defer stop()
 	out := term.New(os.Stderr)
-	err := c.app(out).RunContext(ctx, append([]string{"git gitops"}, words...))
+	err := c.app(out).RunContext(ctx, append([]string{"git gitops"}, args...))
 	var exit *exitError
 	switch {
 	case errors.As(err, &exit):
 		return exit.code
 	case err != nil:
-		return fail(out, &verbError{words[0], because(ctx, err)})
+		return fail(out, &verbError{args[0], because(ctx, err)})
 	}
 	return 0
 }

@@ -17,12 +17,12 @@ import (
 
 // prePush is the hook: `git-gitops pre-push HOOK REMOTE URL`, with git's list of refs on stdin. The
 // hooks that ours stands in for come first: they may take long, and may stop the push.
-func (c *command) prePush(words []string) int {
+func (c *command) prePush(args []string) int {
 	out := term.New(os.Stderr)
-	if len(words) != 3 {
+	if len(args) != 3 {
 		return fail(out, &usageError{verb: "pre-push", err: errors.New("git runs this, from the hook that install writes")})
 	}
-	hook, remote, url := words[0], words[1], words[2]
+	hook, remote, url := args[0], args[1], args[2]
 	input, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return fail(out, fmt.Errorf("read what git pushes: %w", err))

@@ -55,16 +55,16 @@ func fenceRules(c gitargs.Config, gitDir string) (fence.Rules, error) {
 
 // preReceive is the hook: `git-gitops pre-receive HOOK`, with what is pushed on stdin. A hook that
 // ours stands in for comes first.
-func (c *command) preReceive(words []string) int {
+func (c *command) preReceive(args []string) int {
 	out := term.New(os.Stderr)
-	if len(words) != 1 {
+	if len(args) != 1 {
 		return fail(out, &usageError{verb: "pre-receive", err: errors.New("git runs this, from the hook that install --server writes")})
 	}
 	input, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return fail(out, fmt.Errorf("read what is pushed: %w", err))
 	}
-	exit, err := git.RunHook(words[0]+hooks.Chained, nil, input)
+	exit, err := git.RunHook(args[0]+hooks.Chained, nil, input)
 	if err != nil {
 		return fail(out, err)
 	}

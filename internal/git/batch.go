@@ -153,15 +153,15 @@ func (r PushResult) String() string {
 // that were not moved, and its stderr.
 func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (result PushResult, said string) {
 	from, remote := g.quietly().withRemoteAlias(url)
-	words := []string{"push", "--atomic", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"}
+	args := []string{"push", "--atomic", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"}
 	for _, r := range refs {
-		words = append(words, "--force-with-lease="+r.Ref+":"+r.Old)
+		args = append(args, "--force-with-lease="+r.Ref+":"+r.Old)
 	}
-	words = append(words, "--", remote)
+	args = append(args, "--", remote)
 	for _, r := range refs {
-		words = append(words, r.New+":"+r.Ref)
+		args = append(args, r.New+":"+r.Ref)
 	}
-	out, err := from.With("LC_ALL=C").Output(ctx, words...)
+	out, err := from.With("LC_ALL=C").Output(ctx, args...)
 	if err == nil {
 		return Pushed, ""
 	}

@@ -153,21 +153,21 @@ func (s Snapshot) update(ctx context.Context) error {
 	g := s.git
 	g.Globals = append(slices.Clone(g.Globals), "-c", "core.logAllRefUpdates=false", "-c", "core.hooksPath="+os.DevNull,
 		"-c", "submodule.recurse=false", "-c", "remote."+s.remote+".followRemoteHEAD=never")
-	words := []string{"fetch", "--quiet", "--prune", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules", "--no-write-commit-graph"}
+	args := []string{"fetch", "--quiet", "--prune", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules", "--no-write-commit-graph"}
 	if s.depth != "" {
-		words = append(words, "--depth="+s.depth)
+		args = append(args, "--depth="+s.depth)
 	}
 	follow := s.tags && s.single
 	if !follow {
-		words = append(words, "--no-tags")
+		args = append(args, "--no-tags")
 	} else if err := s.dropTags(ctx, g, ""); err != nil { // one that has moved would not be followed
 		return err
 	}
-	words = append(words, "--", s.remote, s.fetch)
+	args = append(args, "--", s.remote, s.fetch)
 	if s.tags && !s.single {
-		words = append(words, "+refs/tags/*:refs/tags/*")
+		args = append(args, "+refs/tags/*:refs/tags/*")
 	}
-	if _, err := g.Output(ctx, words...); err != nil {
+	if _, err := g.Output(ctx, args...); err != nil {
 		return err
 	}
 
@@ -215,11 +215,11 @@ func (s Snapshot) checkOut(ctx context.Context, g Git, tip string) error {
 
 // dropTags removes the tags that do not point into the history of a commit, all when that is "".
 func (Snapshot) dropTags(ctx context.Context, g Git, tip string) error {
-	words := []string{"for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)"}
+	args := []string{"for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)"}
 	if tip != "" {
-		words = append(words, "--no-merged="+tip)
+		args = append(args, "--no-merged="+tip)
 	}
-	out, err := g.Output(ctx, append(words, "refs/tags")...)
+	out, err := g.Output(ctx, append(args, "refs/tags")...)
 	if err != nil || out == "" {
 		return err
 	}

@@ -272,17 +272,17 @@ type RefStatus struct {
 }
 
 // PushDryRun asks what a push would do now, without doing it or asking anybody for a password.
-// words are those after "push". An error means that the remote did not answer, or that git
-// refuses these words as a whole.
-func (g Git) PushDryRun(ctx context.Context, words []string) ([]RefStatus, error) {
-	args, err := gitargs.ParsePush(words)
+// argv is what stands after "push". An error means that the remote did not answer, or that git
+// refuses these arguments as a whole.
+func (g Git) PushDryRun(ctx context.Context, argv []string) ([]RefStatus, error) {
+	args, err := gitargs.ParsePush(argv)
 	if err != nil {
 		return nil, err
 	}
 	g = g.With("GIT_TERMINAL_PROMPT=0")
 	// After the user's own options, of which --quiet would leave us without an answer.
-	words = slices.Insert(slices.Clone(words), args.OptionEnd, "--dry-run", "--porcelain", "-v", "--no-verify")
-	out, err := g.Output(ctx, append([]string{"push"}, words...)...)
+	argv = slices.Insert(slices.Clone(argv), args.OptionEnd, "--dry-run", "--porcelain", "-v", "--no-verify")
+	out, err := g.Output(ctx, append([]string{"push"}, argv...)...)
 	var all []RefStatus
 	for _, line := range lines(out) {
 		flag, rest, ok := strings.Cut(line, "\t")
@@ -308,11 +308,11 @@ func (g Git) Tip(ctx context.Context, rev string) string {
 
 // Tips are the object ids of local revisions, in their order; an error if one of them is none.
 func (g Git) Tips(ctx context.Context, revs []string) ([]string, error) {
-	words := []string{"rev-parse", "--revs-only"}
+	args := []string{"rev-parse", "--revs-only"}
 	for _, rev := range revs {
-		words = append(words, rev+"^{commit}")
+		args = append(args, rev+"^{commit}")
 	}
-	out, err := g.Output(ctx, words...)
+	out, err := g.Output(ctx, args...)
 	if tips := lines(out); err == nil && len(tips) == len(revs) {
 		return tips, nil
 	}
@@ -513,10 +513,10 @@ func (g Git) GlobalConfig(ctx context.Context, key string) string {
 
 // SetGlobalConfig sets a value of the user's own configuration, or removes it when it is "".
 func (g Git) SetGlobalConfig(ctx context.Context, key, value string) error {
-	words := []string{"config", "--global", key, value}
+	args := []string{"config", "--global", key, value}
 	if value == "" {
-		words = []string{"config", "--global", "--unset", key}
+		args = []string{"config", "--global", "--unset", key}
 	}
-	_, err := g.Output(ctx, words...)
+	_, err := g.Output(ctx, args...)
 	return err
 }

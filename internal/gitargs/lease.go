@@ -35,18 +35,18 @@ type Lease struct {
 	Own bool   // the user's own lease says it; Tip does not count
 }
 
-// WithLeases are words of the same push that overwrite each of the branches in leases only if its
+// WithLeases is the command line of the same push that overwrites each of the branches in leases only if its
 // lease holds. All others, and tags, are forced as the user wrote it. target is this push's.
 //
 // git ignores a lease beside --force or "+". So --force is taken away, each refspec that it was
 // meant for gets a "+" of its own, and a branch with a lease none. A wildcard keeps its "+", and a
 // refspec for the branch alone, which goes before a wildcard, is added. A push without refspecs
-// that stands for several branches gets them as words.
+// that stands for several branches gets them as arguments.
 func (a PushArgs) WithLeases(ctx PushContext, target PushTarget, given []string, leases map[string]Lease) ([]string, error) {
 	if len(leases) == 0 {
 		return given, nil
 	}
-	r := &rewriting{PushArgs: a, ctx: ctx, target: target, leases: leases, words: slices.Clone(given)}
+	r := &rewriting{PushArgs: a, ctx: ctx, target: target, leases: leases, argv: slices.Clone(given)}
 	if len(a.ForceWithLease) > 0 {
 		r.option("--no-force-with-lease")
 	}
@@ -63,7 +63,7 @@ func (a PushArgs) WithLeases(ctx PushContext, target PushTarget, given []string,
 	}
 	if a.Tags && a.Force {
 		r.option("--no-tags")
-		r.words = append(r.words, "+refs/tags/*")
+		r.argv = append(r.argv, "+refs/tags/*")
 	}
 	if slices.ContainsFunc(target.Updates, func(u PushUpdate) bool { return u.Forced }) {
 		if err := r.refspecs(); err != nil {
@@ -72,11 +72,11 @@ func (a PushArgs) WithLeases(ctx PushContext, target PushTarget, given []string,
 	}
 	for _, u := range target.Updates {
 		if _, leased := leases[u.Ref]; leased && u.Wide && u.Forced && u.Src != "" {
-			r.words = append(r.words, u.Src+":"+u.Ref)
+			r.argv = append(r.argv, u.Src+":"+u.Ref)
 		}
 	}
-	r.words = slices.Insert(r.words, a.OptionEnd, r.options...)
-	return slices.DeleteFunc(r.words, func(w string) bool { return w == dropped }), nil
+	r.argv = slices.Insert(r.argv, a.OptionEnd, r.options...)
+	return slices.DeleteFunc(r.argv, func(w string) bool { return w == dropped }), nil
 }
 
 // dropped marks a word that goes; no word can be that.
@@ -88,7 +88,7 @@ type rewriting struct {
 	ctx     PushContext
 	target  PushTarget
 	leases  map[string]Lease
-	words   []string
+	argv    []string
 	options []string
 }
 
@@ -109,21 +109,21 @@ func (r *rewriting) refspecs() error {
 		case spec == "tag" && i+1 < len(r.Refspecs):
 			i++
 			if r.Force && !r.Delete {
-				r.words[at], r.words[r.RefspecIndex[i]] = "+refs/tags/"+r.Refspecs[i], dropped
+				r.argv[at], r.argv[r.RefspecIndex[i]] = "+refs/tags/"+r.Refspecs[i], dropped
 			}
 		case bare == ":" || strings.Contains(bare, "*"):
 			if r.Force {
-				r.words[at] = "+" + bare
+				r.argv[at] = "+" + bare
 			}
 		case strings.HasPrefix(bare, ":"): // to delete needs no force, which would only defeat the lease
-			r.words[at] = bare
+			r.argv[at] = bare
 		default:
 			word, err := r.single(bare, plus)
 			if err != nil {
 				return err
 			}
 			if word != "" {
-				r.words[at] = word
+				r.argv[at] = word
 			}
 		}
 	}
@@ -172,15 +172,15 @@ func (r *rewriting) spellOut() error {
 		return nil
 	}
 	if r.Remote == "" {
-		r.words = append(r.words, r.target.Remote)
+		r.argv = append(r.argv, r.target.Remote)
 	}
 	for _, text := range texts {
 		if mirror {
 			text = "+" + text
 		}
 		r.Refspecs = append(r.Refspecs, text)
-		r.RefspecIndex = append(r.RefspecIndex, len(r.words))
-		r.words = append(r.words, text)
+		r.RefspecIndex = append(r.RefspecIndex, len(r.argv))
+		r.argv = append(r.argv, text)
 	}
 	return nil
 }

@@ -23,10 +23,10 @@ const stagger = 400 * time.Millisecond
 // is left to fetch. It is made in the place that the user asked for, and what it is not sure to
 // make like a fresh clone at that time, it leaves to one.
 type ahead struct {
-	f     *Flows
-	args  gitargs.CloneArgs
-	words []string
-	mark  string // in the clone's configuration, by which we know it
+	f    *Flows
+	args gitargs.CloneArgs
+	argv []string
+	mark string // in the clone's configuration, by which we know it
 	spot
 	taken  chan git.Snapshot // what the clone is when it is done; closed without one when it failed
 	turn   chan struct{}     // closed when its turn has come
@@ -36,7 +36,7 @@ type ahead struct {
 
 // cloneAhead is a clone to begin when there is a wait; nil when this one can't. url is what git
 // makes of the one in args.
-func (f *Flows) cloneAhead(args gitargs.CloneArgs, url string, words []string, cwd string) *ahead {
+func (f *Flows) cloneAhead(args gitargs.CloneArgs, url string, argv []string, cwd string) *ahead {
 	_, local := giturl.At(url, cwd)
 	// A local clone copies all objects, so that it knows no depth, and tags of other branches are
 	// followed.
@@ -50,7 +50,7 @@ func (f *Flows) cloneAhead(args gitargs.CloneArgs, url string, words []string, c
 		f.Notes.Debug("no clone ahead: the configuration defines a hook")
 		return nil
 	}
-	a := &ahead{f: f, args: args, words: words, mark: rand.Text(), spot: spotOf(args.Directory(), cwd)}
+	a := &ahead{f: f, args: args, argv: argv, mark: rand.Text(), spot: spotOf(args.Directory(), cwd)}
 	if info, err := os.Lstat(a.dir); err == nil {
 		if files, err := os.ReadDir(a.dir); !info.IsDir() || err != nil || len(files) > 0 {
 			return nil // git will refuse it
@@ -103,7 +103,7 @@ func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
 	if a.f.Terminal {
 		g = g.WithoutPrompts() // somebody sits there, and is to be asked once: when it is their turn
 	}
-	job, err := g.Background(append([]string{"clone", "-c", markKey + "=" + a.mark}, a.words...)...)
+	job, err := g.Background(append([]string{"clone", "-c", markKey + "=" + a.mark}, a.argv...)...)
 	if err != nil {
 		return git.Snapshot{}, err
 	}

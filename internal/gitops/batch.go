@@ -86,7 +86,7 @@ var missedHooks = []string{
 var plainRemote = []string{"url", "pushurl", "fetch", "tagopt", "prune", "prunetags", "followremotehead"}
 
 // newBatch is nil for a push that goes alone in any case.
-func (p *pushing) newBatch(words []string) *batch {
+func (p *pushing) newBatch(argv []string) *batch {
 	cfg := p.f.Config
 	if !cfg.Push.Batch || !cfg.Push.Rebase || cfg.Lock.Name == "" {
 		return nil
@@ -95,16 +95,16 @@ func (p *pushing) newBatch(words []string) *batch {
 		p.f.Notes.Debug("not pushing together: GITOPS_PUSH_BATCH_SECRET is not set")
 		return nil
 	}
-	if why := p.aloneByConfig(words); why != "" {
+	if why := p.aloneByConfig(argv); why != "" {
 		p.f.Notes.Debug("not pushing together: %s", why)
 		return nil
 	}
 	return &batch{p: p, git: p.f.Git, branch: strings.TrimPrefix(p.target.Branches[0], "refs/heads/")}
 }
 
-// aloneByConfig says why words and configuration ask for more than a batch does.
-func (p *pushing) aloneByConfig(words []string) string {
-	for _, w := range words {
+// aloneByConfig says why argv and configuration ask for more than a batch does.
+func (p *pushing) aloneByConfig(argv []string) string {
+	for _, w := range argv {
 		if strings.HasPrefix(w, "-") && !slices.Contains(allowedWords, w) {
 			return "an option of this push"
 		}

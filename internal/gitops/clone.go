@@ -14,11 +14,11 @@ import (
 )
 
 // Clone takes the lock of the branch that this clone would check out, lets git clone, and
-// remembers both for the push. words are what the user wrote after "clone". The lock is freed
+// remembers both for the push. argv is what the user wrote after "clone". The lock is freed
 // when the clone fails.
-func (f *Flows) Clone(ctx context.Context, words []string) (process.Exit, error) {
-	command := append([]string{"clone"}, words...)
-	args, err := gitargs.ParseClone(words)
+func (f *Flows) Clone(ctx context.Context, argv []string) (process.Exit, error) {
+	command := append([]string{"clone"}, argv...)
+	args, err := gitargs.ParseClone(argv)
 	if err != nil || args.Help || args.Revision != "" {
 		return f.Git.Exec(command...)
 	}
@@ -48,7 +48,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (process.Exit, error)
 	if branch == "" { // the clone itself will tell
 		exit, err = f.Git.Run(command...)
 	} else {
-		exit, err = c.underLock(ctx, branch, f.cloneAhead(args, url, words, dir))
+		exit, err = c.underLock(ctx, branch, f.cloneAhead(args, url, argv, dir))
 	}
 	if err != nil || !exit.OK() {
 		return exit, err
@@ -59,7 +59,7 @@ func (f *Flows) Clone(ctx context.Context, words []string) (process.Exit, error)
 // cloning is a clone under way.
 type cloning struct {
 	f       *Flows
-	command []string // clone and its words
+	command []string // clone and its arguments
 	args    gitargs.CloneArgs
 	url     string
 	spots   []spot

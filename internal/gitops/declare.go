@@ -114,7 +114,7 @@ func (p *pushing) expected(ctx context.Context, ref string) (string, error) {
 
 // heed prepares another try of a push that the server has refused as not under its lock. A lock
 // that was lost stays so.
-func (p *pushing) heed(ctx context.Context, word lock.Refusal, words []string) error {
+func (p *pushing) heed(ctx context.Context, word lock.Refusal, argv []string) error {
 	if err := p.held.again(ctx); err != nil {
 		return err
 	}
@@ -132,5 +132,5 @@ func (p *pushing) heed(ctx context.Context, word lock.Refusal, words []string) e
 			p.actual[ref] = tip
 		}
 	}
-	return p.checkBase(ctx, words)
+	return p.checkBase(ctx, argv)
 }

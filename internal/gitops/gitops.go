@@ -358,13 +358,13 @@ func find(entries []workspace.Entry, k lock.Key) (workspace.Entry, bool) {
 
 // fallBackToGit leaves a command to git when there is no repository. After any other question that
 // failed git might go on, and without a lock: then only its words are passed on.
-func (f *Flows) fallBackToGit(ctx context.Context, err error, words ...string) (process.Exit, error) {
+func (f *Flows) fallBackToGit(ctx context.Context, err error, args ...string) (process.Exit, error) {
 	var gitErr *git.Error
 	if ctx.Err() != nil || !errors.As(err, &gitErr) {
 		return process.Exit{}, err
 	}
 	if gitErr.NoRepository() {
-		return f.Git.Exec(words...)
+		return f.Git.Exec(args...)
 	}
 	if exit, printed := gitErr.Print(); printed {
 		return exit, nil

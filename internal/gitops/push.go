@@ -17,11 +17,11 @@ import (
 )
 
 // Push makes sure of the lock of every branch that this push would update, lets git push, and
-// hands the locks on when it landed. words are what the user wrote after "push". A push that failed
+// hands the locks on when it landed. argv is what the user wrote after "push". A push that failed
 // keeps its locks for the script's own retry.
-func (f *Flows) Push(ctx context.Context, words []string) (process.Exit, error) {
-	command := append([]string{"push"}, words...)
-	args, err := gitargs.ParsePush(words)
+func (f *Flows) Push(ctx context.Context, argv []string) (process.Exit, error) {
+	command := append([]string{"push"}, argv...)
+	args, err := gitargs.ParsePush(argv)
 	if err != nil || args.Help || args.DryRun {
 		return f.Git.Exec(command...)
 	}
@@ -58,7 +58,7 @@ func (f *Flows) Push(ctx context.Context, words []string) (process.Exit, error) 
 	keys = append(keys, f.clonedElsewhere(target.Remote, entries, keys)...)
 
 	p := &pushing{f: f, git: f.Git, held: held, args: args, repo: repo, target: target, url: urls[0]}
-	held.batch = p.newBatch(words)
+	held.batch = p.newBatch(argv)
 	err = held.authorize(ctx, entries, keys)
 	p.sight = f.newSight(held, repo, target.Remote, urls)
 	if err != nil {
@@ -80,7 +80,7 @@ func (f *Flows) Push(ctx context.Context, words []string) (process.Exit, error) 
 		held.retain(ctx)
 		return process.Exit{}, err
 	}
-	exit, err := p.run(ctx, words)
+	exit, err := p.run(ctx, argv)
 	if err == nil && exit.OK() {
 		held.landed(ctx)
 		p.record(ctx, target.Updates)

@@ -69,12 +69,12 @@ type pushing struct {
 
 // run pushes until it landed, or has failed for good. The exit is git's own; it is a success
 // exactly when the branches at the remote are ours.
-func (p *pushing) run(ctx context.Context, words []string) (process.Exit, error) {
-	words, err := p.withLeases(ctx, words)
+func (p *pushing) run(ctx context.Context, argv []string) (process.Exit, error) {
+	argv, err := p.withLeases(ctx, argv)
 	if err != nil {
 		return process.Exit{}, err
 	}
-	if err := p.checkBase(ctx, words); err != nil {
+	if err := p.checkBase(ctx, argv); err != nil {
 		return process.Exit{}, err
 	}
 	if p.f.Config.Push.Rebase && p.f.Config.Lock.Name != "" {
@@ -88,7 +88,7 @@ func (p *pushing) run(ctx context.Context, words []string) (process.Exit, error)
 		if err := p.declare(ctx); err != nil {
 			return process.Exit{}, err
 		}
-		exit, stderr, err := p.push(words)
+		exit, stderr, err := p.push(argv)
 		if err != nil || exit.OK() && !strings.Contains(stderr, "Everything up-to-date") {
 			return exit, err
 		}
@@ -102,12 +102,12 @@ func (p *pushing) run(ctx context.Context, words []string) (process.Exit, error)
 				return exit, &FencedError{Branch: strings.Join(shortNames(p.target.Branches), ", "), Word: word}
 			}
 			p.heeded = append(p.heeded, word)
-			if err := p.heed(ctx, word, words); err != nil {
+			if err := p.heed(ctx, word, argv); err != nil {
 				return exit, err
 			}
 			continue
 		}
-		next := p.diagnose(ctx, words, exit, stderr)
+		next := p.diagnose(ctx, argv, exit, stderr)
 		if next != pushLanded {
 			p.held.note(ctx, lock.EventPushRejected, fmt.Sprintf("git exit code %d", exit.Code))
 		}
@@ -150,8 +150,8 @@ func (p *pushing) run(ctx context.Context, words []string) (process.Exit, error)
 	}
 }
 
-func (p *pushing) push(words []string) (exit process.Exit, stderr string, err error) {
-	command := append([]string{"push"}, words...)
+func (p *pushing) push(argv []string) (exit process.Exit, stderr string, err error) {
+	command := append([]string{"push"}, argv...)
 	if p.f.Terminal {
 		exit, err = p.git.Run(command...)
 		return exit, "", err
@@ -172,10 +172,10 @@ const (
 
 // diagnose looks at the remote, not at the text of the error, for what became of a push. Only
 // the reason of a refusal is told by its words.
-func (p *pushing) diagnose(ctx context.Context, words []string, exit process.Exit, stderr string) next {
+func (p *pushing) diagnose(ctx context.Context, argv []string, exit process.Exit, stderr string) next {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
-	refs, err := p.git.PushDryRun(ctx, words)
+	refs, err := p.git.PushDryRun(ctx, argv)
 	p.refused = refs
 	refused := func(r git.RefStatus) bool { return r.Flag == '!' && slices.Contains(p.target.Branches, r.Ref) }
 	switch {
@@ -260,11 +260,11 @@ func transient(stderr string, code int) bool {
 
 // checkBase stops a push that would go over what came in while the lock was not held. A lock
 // held without a break needs no look.
-func (p *pushing) checkBase(ctx context.Context, words []string) error {
+func (p *pushing) checkBase(ctx context.Context, argv []string) error {
 	if !slices.ContainsFunc(p.held.list, (*hold).broken) {
 		return nil
 	}
-	refs, err := p.git.PushDryRun(ctx, words)
+	refs, err := p.git.PushDryRun(ctx, argv)
 	if err != nil {
 		return nil // the remote does not answer: the push will say so
 	}
@@ -341,14 +341,14 @@ func (p *pushing) notIntegrated(err error) (process.Exit, error) {
 }
 
 // withLeases makes each forced push of a branch one that overwrites only what this clone has seen.
-func (p *pushing) withLeases(ctx context.Context, words []string) ([]string, error) {
+func (p *pushing) withLeases(ctx context.Context, argv []string) ([]string, error) {
 	leases, err := p.findLeases(ctx)
 	if err != nil {
 		return nil, err
 	}
 	p.leases = leases
 	if mirror := "remote." + p.target.Remote + ".mirror"; len(p.leases) > 0 && len(p.args.Refspecs) == 0 && p.f.GitConfig.IsTrue(mirror) {
-		p.git = p.git.WithConfig(mirror, "false") // the words say it now, and not by force
+		p.git = p.git.WithConfig(mirror, "false") // the arguments say it now, and not by force
 	}
-	return p.args.WithLeases(p.f.pushContext(ctx, p.repo), p.target, words, p.leases)
+	return p.args.WithLeases(p.f.pushContext(ctx, p.repo), p.target, argv, p.leases)
 }

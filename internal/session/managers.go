@@ -44,15 +44,15 @@ var (
 	}
 )
 
-// Installs reports whether a clone with these words, run by the process self, fetches what a
+// Installs reports whether a clone with these arguments, run by the process self, fetches what a
 // package manager or a provisioner installs: whether that program itself, and no script that it
 // runs, has started git. event is npm_lifecycle_event of the environment, the script of
 // package.json that is running.
-func Installs(self int, words []string, event string) bool {
-	return installs(ancestors(self), words, event)
+func Installs(self int, args []string, event string) bool {
+	return installs(ancestors(self), args, event)
 }
 
-func installs(up []proc, words []string, event string) bool {
+func installs(up []proc, args []string, event string) bool {
 	from := gitsParent(up)
 	if from == len(up) {
 		return false
@@ -72,7 +72,7 @@ func installs(up []proc, words []string, event string) bool {
 		}
 		return installing && !slices.Contains(installEvents, event)
 	case p.runsAs(bundling.names):
-		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(bundling.options, w) })
+		return slices.ContainsFunc(args, func(w string) bool { return slices.Contains(bundling.options, w) })
 	default:
 		return p.runsAs(plain.names)
 	}

@@ -122,8 +122,8 @@ func (s *subscription) identify(ctx context.Context) (server, command string, er
 
 // ask is a command that a subscribed connection may send. The client's own PubSub would connect
 // again by itself, and nobody would know to which server.
-func (s *subscription) ask(ctx context.Context, words ...any) ([]any, error) {
-	cmd := redis.NewSliceCmd(ctx, words...)
+func (s *subscription) ask(ctx context.Context, args ...any) ([]any, error) {
+	cmd := redis.NewSliceCmd(ctx, args...)
 	err := s.conn.Process(ctx, cmd)
 	return cmd.Val(), err
 }
