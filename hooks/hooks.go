@@ -149,7 +149,7 @@ func SetAside(dir string) *Aside {
 	return nil
 }
 
-// Callers are the files of a work tree in which a hook manager is told to run our hook.
+// Callers are the files of a work tree that tell a hook manager to run our hook.
 func Callers(workTree string) (files []string) {
 	for _, m := range managers {
 		for _, name := range m.files {

@@ -4,7 +4,7 @@
 #	sudo env "PATH=$PATH" sh scripts/test-bare.sh [--suite SUITE] [--valkey] [COMMAND…]
 # --suite SUITE  bookworm (default), trixie or sid
 # --valkey       redis-server, redis-cli and redis-sentinel are Valkey's; needs trixie or newer
-# DEBIAN_MIRROR is another mirror than deb.debian.org. The system is made anew each time and deleted
+# DEBIAN_MIRROR is another mirror than deb.debian.org. The system is new each time and deleted
 # afterwards.
 set -eu
 

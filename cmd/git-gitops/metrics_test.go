@@ -114,7 +114,7 @@ func TestMetrics_once(t *testing.T) {
 	wantCode(t, w.bash(".", "git gitops metrics --listen 127.0.0.1:none"), 1)
 }
 
-// TestMetrics_bounded: at most 1,000 locks are told one by one; the sums are of all.
+// TestMetrics_bounded: at most 1,000 locks are listed; the sums are of all.
 func TestMetrics_bounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -25,7 +25,7 @@ import (
 )
 
 // Main runs one command line, args[0] being the name we were called by, and returns the exit code.
-// A command that is none of ours replaces this process, and Main does not return.
+// A command of git replaces this process, and Main does not return.
 func Main(args []string) int {
 	face := shim.Subcommand
 	if strings.TrimSuffix(filepath.Base(args[0]), ".exe") == "git" {

@@ -51,7 +51,7 @@ func printCompletion(w io.Writer, verbs []*ucli.Command, shell string) error {
 	return nil
 }
 
-// completed is what may follow some words of ours.
+// completed is what may follow one of our verbs.
 type completed struct {
 	Path  string   // the verb, or a verb and its own: "locks show"; "" for the verbs themselves
 	Words string   // separated by blanks; an option with a value ends with =

@@ -24,7 +24,7 @@ import (
 // where it has one that fits.
 const (
 	exitFailed      = 1   // an admin command did not do what was asked
-	exitUnavailable = 69  // Redis could not be reached, or refuses to work; upgrade: no release to be had
+	exitUnavailable = 69  // Redis could not be reached, or refuses to work; upgrade: no release was found
 	exitBug         = 70  // a bug in us, or a system that does not answer
 	exitLost        = 73  // the lock was lost and the branch moved
 	exitTimeout     = 75  // waited too long

@@ -128,7 +128,7 @@ func (c *command) removeLocal(ctx context.Context, out *term.Printer) error {
 		out.Warn("%s still runs git-gitops pre-push: remove it there", file)
 	}
 	if !removed && len(callers) == 0 {
-		out.Say("no pre-push hook of ours in %s", strings.Join(dirs, " or "))
+		out.Say("git-gitops has no pre-push hook in %s", strings.Join(dirs, " or "))
 	}
 	c.tellLFS(ctx, out)
 	return nil
@@ -170,7 +170,7 @@ func (c *command) localHooks(ctx context.Context) (string, error) {
 func placeHook(out *term.Printer, dir string, install bool) error {
 	if !install {
 		changed, err := hooks.Uninstall(dir)
-		return say(out, changed, err, "removed the pre-push hook from "+dir, "no pre-push hook of ours in "+dir)
+		return say(out, changed, err, "removed the pre-push hook from "+dir, "git-gitops has no pre-push hook in "+dir)
 	}
 	changed, err := hooks.Install(dir)
 	var managed *hooks.ManagedError
@@ -215,7 +215,7 @@ func (c *command) placeGlobal(ctx context.Context, out *term.Printer, install bo
 		changed = true
 		err = c.git.SetGlobalConfig(ctx, "core.hooksPath", "")
 	}
-	return say(out, changed, err, "removed the hooks, and unset core.hooksPath", "no hooks of ours for all repositories")
+	return say(out, changed, err, "removed the hooks, and unset core.hooksPath", "git-gitops has no hooks for all repositories")
 }
 
 func placeShim(u *ucli.Context, out *term.Printer, install bool) error {
@@ -229,7 +229,7 @@ func placeShim(u *ucli.Context, out *term.Printer, install bool) error {
 	}
 	if !install {
 		changed, err := shim.RemoveLink(dir, self)
-		return say(out, changed, err, "removed the link git from "+dir, "no link of ours in "+dir)
+		return say(out, changed, err, "removed the link git from "+dir, "git-gitops has no link in "+dir)
 	}
 	if _, err := shim.MakeLink(dir, self); err != nil {
 		return &adminError{what: err.Error(), do: "name another folder, one that is for this link alone"}

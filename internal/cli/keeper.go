@@ -27,7 +27,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
-// order is what a keeper is told on its stdin. The settings are there because they may come
+// order is what a keeper gets on its stdin. The settings are there because they may come
 // from the configuration of a repository that is gone when they are needed, and they
 // may be secret: they are in no file and no argument.
 type order struct {

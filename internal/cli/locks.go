@@ -209,7 +209,7 @@ func printTable(w io.Writer, states []lock.State) error {
 	for _, s := range states {
 		row := []string{s.Key.String(), "nobody", "", "", "", strconv.Itoa(len(s.Waiters))}
 		if h := s.Holder; h != nil {
-			row[1], row[4] = "unknown (not one of ours)", h.ID()
+			row[1], row[4] = "unknown (not git-gitops)", h.ID()
 			if h.Known {
 				row[1], row[2] = personText(h.Record)+goneText(h.Presence), term.Duration(h.Age)
 			}

@@ -231,7 +231,7 @@ func tellLocks(x *exposition, states []lock.State) {
 		told[label] = true
 		return again
 	})
-	x.family("gitops_lock_held_seconds", "gauge", "How long a lock has been held so far. At most 1,000 locks are told one by one, the most waited for first.")
+	x.family("gitops_lock_held_seconds", "gauge", "How long a lock has been held so far. At most 1,000 locks are listed, the most waited for first.")
 	for _, s := range states {
 		if s.Holder != nil && s.Holder.Known {
 			x.sample("gitops_lock_held_seconds", age(s).Seconds(), "lock", labelOf(s))

@@ -108,7 +108,7 @@ func readScript(name string) (*migrate.Script, error) {
 	return migrate.Read(name, text)
 }
 
-// rewrite replaces a file at one stroke, with the mode and the owner that it has. A symbolic link
+// rewrite replaces a file in one step, with the mode and the owner that it has. A symbolic link
 // stays one.
 func rewrite(name string, text []byte) error {
 	path, err := filepath.EvalSymlinks(name)

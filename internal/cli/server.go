@@ -330,7 +330,7 @@ func (here serverHere) check(_ context.Context, d *doctor.Checkup) {
 	case here.gitDir == "" || here.hookDir == "" && len(protect) == 0:
 		return
 	case here.hookDir == "":
-		d.Fail("server", "git gitops install --server", "branches like %s are to be protected, and %s has no pre-receive hook of ours", strings.Join(protect, " or "), here.gitDir)
+		d.Fail("server", "git gitops install --server", "branches like %s are to be protected, and %s has no pre-receive hook of git-gitops", strings.Join(protect, " or "), here.gitDir)
 		return
 	case len(protect) == 0:
 		d.Warn("server", "git config --add gitops.protect main", "the pre-receive hook is in %s, and protects no branch", here.hookDir)

@@ -71,7 +71,7 @@ type Lock struct {
 	Group   string        // of which only the newest waits; empty: all that wait for the same lock
 	Head    time.Duration // head start in the queue, up to 7 days
 	Clone   bool          // whether clone takes the lock
-	Ahead   bool          // whether a clone that waits is made meanwhile
+	Ahead   bool          // whether clone starts to clone while it waits
 	Purpose string        // free text for those who wait, without control characters, at most 256 runes
 }
 
@@ -92,7 +92,7 @@ type Webhook struct {
 	Events []string // of webhookEvents; none is all
 }
 
-// webhookEvents are what a webhook can be told.
+// webhookEvents are the events that a webhook can get.
 var webhookEvents = []string{"acquired", "released", "lost", "pushed", "gone"}
 
 // Log says how much is said on stderr, and how.

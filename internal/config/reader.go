@@ -233,7 +233,7 @@ func (r *reader) session() string {
 func (r *reader) file(name string) []byte {
 	content, err := os.ReadFile(r.text(name))
 	if err != nil {
-		// The path is told already, and checked for what must not be told.
+		// The message has the path already, checked for what must not be printed.
 		if path := (*fs.PathError)(nil); errors.As(err, &path) {
 			err = path.Err
 		}

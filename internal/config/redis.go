@@ -143,7 +143,7 @@ func (r Redis) ReadPassword() func() (string, error) {
 }
 
 // needPassword notes a user without a password: Redis clients then log in as
-// the default user, and nobody is told.
+// the default user, without a word.
 func (r *reader) needPassword(user, name string, password Secret) {
 	if user != "" && password.Reveal() == "" && r.ok("REDIS_URL", "REDIS_PASSWORD_FILE") {
 		r.fail(name, "the password of the user that is set", nil)

@@ -181,7 +181,7 @@ func (d *Checkup) hook(ctx context.Context, repo git.RepoState) {
 	case !installed && hooks.Installed(own):
 		d.Warn("hook", "git gitops install", "git does not look for hooks in %s, where ours is, but in %s (core.hooksPath): plain git push takes no lock", own, dir)
 	case !installed:
-		d.OK("hook", "none of ours in %s: plain git push takes no lock (git gitops install adds one)", dir)
+		d.OK("hook", "git-gitops has none in %s: plain git push takes no lock (git gitops install adds one)", dir)
 	case !git.HasProgram("gitops"):
 		d.Fail("hook", "put git-gitops on PATH", "the pre-push hook in %s does not find git-gitops, and stops every push", dir)
 	default:

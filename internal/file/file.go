@@ -1,4 +1,4 @@
-// Package file replaces whole files. No library that is kept does it with a mode of ours, on
+// Package file replaces whole files. No library that is kept sets the mode as well, on
 // Windows too, and without a sync that most files here do not need.
 package file
 

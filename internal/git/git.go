@@ -118,7 +118,7 @@ func (g Git) UsesCwdRepo() bool {
 }
 
 // withRemoteAlias is a git that knows a URL by a name, for this command alone: a password in it is
-// then in no argument list of ours.
+// then in none of our argument lists.
 func (g Git) withRemoteAlias(url string) (known Git, remote string) {
 	if !strings.Contains(url, "://") || !strings.Contains(url, "@") {
 		return g, url
@@ -391,7 +391,7 @@ func (g Git) Reflog(ctx context.Context, ref string) []ReflogEntry {
 }
 
 // Had reports whether a commit is, or was, in the history of a local branch, or of a detached HEAD,
-// as far as its log goes. What a rebase had checked out does not count, nor what one of ours has
+// as far as its log goes. What a rebase had checked out does not count, nor what our own has
 // made of a branch: they may have been undone, and what they brought in is else still there.
 func (g Git) Had(ctx context.Context, branch, commit string) bool {
 	var input strings.Builder

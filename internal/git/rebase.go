@@ -30,7 +30,7 @@ func (e *RebaseError) Error() string {
 // ErrNotFetched says that a branch was not fetched: there is none, or the remote does not answer.
 var ErrNotFetched = errors.New("not fetched")
 
-// rebaseAction begins what git's logs say of a rebase of ours.
+// rebaseAction begins what git's logs say of our own rebases.
 const rebaseAction = "gitops push (rebase)"
 
 // FetchAndRebase fetches a branch of the remote and rebases HEAD onto it, keeping every commit

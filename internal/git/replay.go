@@ -194,7 +194,7 @@ func (r *Replay) same(ctx context.Context, pairs []treePair) error {
 }
 
 // folders leaves out what a rebase may take for the renaming of a folder: a path that is added
-// below a folder that is gone by now, and a folder that is removed and has got new files meanwhile.
+// below a folder that is gone by now, and a folder that is removed and has new files by now.
 func (r *Replay) folders(ctx context.Context, p treePair, was map[string]change) error {
 	var all [4]map[string]bool
 	for i, tree := range []string{p.oldFrom, p.oldTo, p.newFrom, p.newTo} {

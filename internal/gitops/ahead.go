@@ -143,7 +143,7 @@ func (a *ahead) finish(ctx context.Context) bool {
 			_, _ = os.Stderr.WriteString(a.stderr)
 			return true
 		}
-		a.f.Notes.Debug("cloning afresh: %v", strings.TrimSpace(err.Error()))
+		a.f.Notes.Debug("cloning again: %v", strings.TrimSpace(err.Error()))
 	}
 	a.remove(ours)
 	return false

@@ -108,7 +108,7 @@ func (c *cloning) run(ctx context.Context) (process.Exit, error) {
 	return c.f.Git.Run(c.command...)
 }
 
-// defaultBranch is the branch that git will check out; "" when that is none, or cannot be told
+// defaultBranch is the branch that git will check out; "" when that is none, or is not known
 // now. In an empty repository that does not say, it is the one that git would begin.
 func (f *Flows) defaultBranch(ctx context.Context, url string) string {
 	branch, empty, err := f.Git.Outside().DefaultBranch(ctx, url)

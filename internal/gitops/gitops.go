@@ -88,7 +88,7 @@ type Flows struct {
 type state struct {
 	taken   map[string]lock.Token // by ID, the locks that it holds and no clone remembers yet
 	waited  map[string]bool       // IDs of the locks that it had to wait for
-	blocked []lock.Token          // of which others were told what they wait for
+	blocked []lock.Token          // of which others know what they wait for
 }
 
 // New makes the flows of one command.
@@ -175,7 +175,7 @@ func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(p
 	return lease, nil
 }
 
-// release hands the lock on. What was to be done under it is done, so trouble is only told.
+// release hands the lock on. The work under it is done, so a failure is only reported.
 func (f *Flows) release(ctx context.Context, l *lock.Lease) {
 	delete(f.state.taken, l.Key.ID())
 	var (

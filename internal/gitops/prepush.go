@@ -17,7 +17,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
-// guardedBy is the variable that tells git's hooks which process of ours has the locks of this
+// guardedBy is the variable that tells git's hooks which of our processes has the locks of this
 // push. Its name must not begin with GIT_: git's own tests look for leaks of those.
 const guardedBy = "GITOPS_PUSH_GUARDED_BY"
 

@@ -171,7 +171,7 @@ const (
 )
 
 // diagnose looks at the remote, not at the text of the error, for what became of a push. Only
-// the reason of a refusal is told by its words.
+// the reason of a refusal is read from its words.
 func (p *pushing) diagnose(ctx context.Context, argv []string, exit process.Exit, stderr string) next {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()

@@ -23,7 +23,7 @@ func (e *EndedError) Unwrap() error { return e.Err }
 
 // Run holds a lock around a command. When the lock is lost, or cannot be renewed in time, the
 // command's process group is ended before the lease can pass to another, and the error says so. A
-// plain git push to the branch, in the command or below it, is one of ours.
+// plain git push to the branch, in the command or below it, runs under this lock.
 func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (process.Exit, error) {
 	repo, err := f.here(ctx)
 	if err != nil {

@@ -52,7 +52,7 @@ type standing int
 const (
 	beside  standing = iota // to be waited for
 	apart                   // it has ended, and is none of this script's: no hindrance, but not ours to end
-	pending                 // soon to be told: look again
+	pending                 // not clear yet: look again
 	within                  // shares
 	ended                   // it has ended, and may be taken over
 )
@@ -64,7 +64,7 @@ type policy struct {
 	f    *Flows
 	k    lock.Key
 	seen map[sighting]time.Time // since when
-	last map[lock.Token]int64   // what was told by those in the circle that was seen last, and when
+	last map[lock.Token]int64   // when each in the circle that was seen last has said what it waits for
 }
 
 // sighting is something that has to last for a time before it counts.

@@ -25,7 +25,7 @@ const Look = time.Second
 // there for just that command.
 const inherit = time.Second
 
-// farewell is how long a keeper that is told to end waits for the end of its session, which in a
+// farewell is how long a keeper that gets SIGTERM waits for the end of its session, which in a
 // container that stops comes at the same time.
 const farewell = 2 * time.Second
 
@@ -40,7 +40,7 @@ type Keeper struct {
 	Lost    func(error)                      // called when the lock was lost to others; may be nil
 	Log     func(format string, args ...any) // required
 
-	// Event is told what happens to the lock: acquired, released, lost or pushed, why, and the
+	// Event gets what happens to the lock: acquired, released, lost or pushed, why, and the
 	// fence. It must not wait; may be nil.
 	Event func(what, why string, f lock.Fence)
 
@@ -60,7 +60,7 @@ type Keeper struct {
 	renewed bool   // at least once, so that the lease tells how long it lasts
 }
 
-// Run keeps the lock until it has ended. ctx's end means that the keeper is told to go: it then
+// Run keeps the lock until it has ended. ctx ends with SIGTERM: the keeper then
 // releases only if the session ends as well.
 func (k *Keeper) Run(ctx context.Context) {
 	others := false // another keeper goes on
@@ -157,7 +157,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// dismissed is the end of a keeper that is told to go. It releases the lock of a session that ends
+// dismissed is the end of a keeper that got SIGTERM. It releases the lock of a session that ends
 // as well. Any other stays, for as long as it may without a keeper: its clone may have work in it
 // that is to be pushed, and the next command there takes it up again.
 func (k *Keeper) dismissed(ctx context.Context, lease *lock.Lease, gone <-chan struct{}) {
@@ -307,7 +307,7 @@ func (k *Keeper) release(lease *lock.Lease, why string) {
 	})
 }
 
-// releaseOnce has Redis remember why the lock was released, for a clone that cannot be told: a copy
+// releaseOnce has Redis remember why the lock was released, for a clone that it cannot write to: a copy
 // of the one that was deleted. What a command has ended before us it has ended for its own reason.
 func (k *Keeper) releaseOnce(lease *lock.Lease, why string) (lock.ReleaseResult, error) {
 	budget := k.Store.Timing().Release

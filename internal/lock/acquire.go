@@ -13,7 +13,7 @@ type Waiting struct {
 	Position int
 	Holder   Holder
 	Freeze   Freeze
-	Err      error // the store is in passing trouble, and the wait goes on
+	Err      error // the store fails for now, and the wait goes on
 }
 
 // Acquire waits for the lock, at most for timeout, and returns the lease. A timeout of zero
@@ -109,7 +109,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 				err = r.Woken(ctx)
 			}
 			if err != nil && ctx.Err() == nil && Transient(err) {
-				err = sleep(ctx, min(retry.at(last.Position).Next(), left)) // the next try tells what the trouble is
+				err = sleep(ctx, min(retry.at(last.Position).Next(), left)) // the next try tells why
 			}
 		}
 		if err != nil {
@@ -203,7 +203,7 @@ func spread(d time.Duration) time.Duration {
 }
 
 // abandon gives up whatever the token may have: a grant whose answer was lost, or a ticket.
-// When the store cannot be told, the ticket dies with the waiter's sign of life, and the grant
+// When the store does not hear of it, the ticket dies with the waiter's sign of life, and the grant
 // with its TTL. It may take as long as the store's answers do.
 func abandon(ctx context.Context, s Store, r Request, slowest time.Duration) {
 	giveUpWait(ctx, s, r, EventCancelled, max(s.Timing().GiveUp, 2*slowest))

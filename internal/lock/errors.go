@@ -80,7 +80,7 @@ type TimeoutError struct {
 	Holder   Holder
 	Freeze   Freeze // of the lock
 	Waited   time.Duration
-	Err      error // the store's trouble, when the time ran out during an outage
+	Err      error // why the store failed, when the time ran out during an outage
 }
 
 func (e *TimeoutError) Error() string {

@@ -32,7 +32,7 @@ func newLease(h Hold, f Fence, sent moment) *Lease {
 	return l
 }
 
-// Resume is the lease of a lock that another process of ours acquired. It counts as expired
+// Resume is the lease of a lock that another of our processes acquired. It counts as expired
 // until it has been renewed.
 func Resume(h Hold, f Fence) *Lease {
 	return &Lease{Hold: h, fence: f, changed: make(chan struct{}, 1)}
@@ -176,7 +176,7 @@ func (l *Lease) rest(ctx context.Context, d, step time.Duration) error {
 	}
 }
 
-// ReleaseBecause is Release, with a reason that a later Renew is told.
+// ReleaseBecause is Release, with a reason that a later Renew gets.
 func (l *Lease) ReleaseBecause(ctx context.Context, s Store, budget time.Duration, why string) (ReleaseResult, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
 	defer cancel()

@@ -208,7 +208,7 @@ func (r Request) Hold() Hold {
 	return Hold{Key: r.Key, Token: r.Token, Record: r.Record, TTL: r.TTL}
 }
 
-// Try is one try of a request, with what the tries before it were told. That puts the waiter, and
+// Try is one try of a request, with what the tries before it have found. That puts the waiter, and
 // the holder, back in their places when the store has lost its data.
 type Try struct {
 	Request
@@ -283,7 +283,7 @@ type Blocked struct {
 	Holders []Token `json:"holders"` // who share that
 	Ticket  int64   `json:"ticket"`  // since when it waits; the youngest of a cycle has the greatest
 	Who     string  `json:"who"`     // for people
-	Look    int64   `json:"look"`    // grows each time that this is told
+	Look    int64   `json:"look"`    // grows with each time that this is said
 }
 
 // Update is what a push does to one ref, by object ids. A ref that does not exist has zeros.
@@ -292,7 +292,7 @@ type Update struct {
 	Old, New string
 }
 
-// Permit is what a server is told about an update of a branch that it protects.
+// Permit is the answer to a server about an update of a branch that it protects.
 type Permit struct {
 	Refusal Refusal
 	Holder  Holder // who has the lock, if anybody
@@ -303,7 +303,7 @@ type Refusal string
 
 // The refusals; "" is none.
 const (
-	RefusedNotHeld     Refusal = "not-held"     // nobody of ours holds the lock
+	RefusedNotHeld     Refusal = "not-held"     // no client of ours holds the lock
 	RefusedNotDeclared Refusal = "not-declared" // its holder has not declared this update
 	RefusedMoved       Refusal = "moved"        // its holder has declared it for another old tip
 )
@@ -318,7 +318,7 @@ type Attempt struct {
 	Freeze   Freeze // of the lock, when not granted
 	Arrived  int64  // when we came, to be kept like the ticket
 
-	// Skipped: the lock was not to be had at once, and the request does not queue for it.
+	// Skipped: the lock was not free, and the request does not queue for it.
 	Skipped bool
 	Waiters int // how many wait, when skipped
 

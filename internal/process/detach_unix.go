@@ -12,7 +12,7 @@ import (
 	"syscall"
 )
 
-// Detach starts a program of ours that outlives us: in the folder dir, which it then knows also
+// Detach starts one of our programs, which outlives us: in the folder dir, which it then knows also
 // when that is moved; in a session of its own, so that no terminal
 // hangs it up, and with none of our descriptors, so that it holds no pipe of the script open. It
 // reads input on its stdin, and holds the file, if there is one, as descriptor 3. Nothing else may

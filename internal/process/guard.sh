@@ -1,4 +1,4 @@
-# Ends what a command of ours has started, and all below it, when that command is gone without having
+# Ends what one of our commands has started, and all below it, when that command is gone without having
 # ended it. Each line of its input lists the processes that run then, a process group as -PID. The
 # command holds the other end, which its own end closes.
 #
@@ -49,7 +49,7 @@ alive() {
 all=$(family $started)
 send TERM
 # shellcheck disable=SC2086 # a list of numbers
-all=$(family $all) # what was started meanwhile
+all=$(family $all) # what was started since
 send TERM
 for _ in 1 2 3 4 5; do
 	alive || exit 0

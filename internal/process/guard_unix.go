@@ -35,7 +35,7 @@ func EndTogether() (stop func()) {
 		return func() {}
 	}
 	guard.pipe, guard.shell = w, make(chan *exec.Cmd, 1)
-	go func() { // beside the first question; what it is told meanwhile waits in the pipe
+	go func() { // beside the first question; what comes until then waits in the pipe
 		sh := exec.Command("/bin/sh", "-c", guardScript) //nolint:gosec // our own script
 		sh.Stdin, sh.Env = r, []string{}
 		if path, ok := os.LookupEnv("PATH"); ok { // for ps and sleep; without it, sh has its default

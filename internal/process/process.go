@@ -21,7 +21,7 @@ import (
 type Command struct {
 	Path string
 	Args []string // without the program's own name
-	Name string   // what it is told to be called (argv[0]); "": Path
+	Name string   // its argv[0]; "": Path
 	Env  []string // nil: this process's
 }
 

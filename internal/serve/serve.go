@@ -209,7 +209,7 @@ type frame struct {
 	Now       time.Time
 	Empty     string // what the list says when it is empty
 	User      string // the operator who looks; "": none
-	Session   bool   // by a login of ours
+	Session   bool   // by our own login
 	CSRF      string
 	Operators bool // somebody may log in
 	HoldID    string

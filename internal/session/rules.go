@@ -127,7 +127,7 @@ func (s Session) Parallel(makeflags string) bool {
 // IsShell reports whether the process is a shell, which runs one command after the other.
 func (p Process) IsShell() bool { return slices.Contains(shells, strings.TrimPrefix(p.Name, "-")) }
 
-// IsGit reports whether the process is git, or one of ours.
+// IsGit reports whether the process is git or git-gitops.
 func (p Process) IsGit() bool { return slices.Contains(gits, p.Name) }
 
 // mainShell goes up from up[i] as long as a process is a copy of its parent:

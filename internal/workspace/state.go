@@ -41,7 +41,7 @@ func unwritable(path string, err error) error { return stateError(path, Unwritab
 
 func stateError(path string, p Problem, err error) error {
 	var named *fs.PathError
-	if errors.As(err, &named) { // the path is told once
+	if errors.As(err, &named) { // the path is printed once
 		path, err = named.Path, named.Err
 	}
 	return &StateError{Path: path, Problem: p, Err: err}
@@ -64,7 +64,7 @@ func (d Dir) modes() (folder, file fs.FileMode) {
 	return folder, file
 }
 
-// make makes a folder of ours.
+// make makes one of our folders.
 func (d Dir) make(folder string) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return unwritable(folder, err)
@@ -76,7 +76,7 @@ func (d Dir) make(folder string) error {
 	return nil
 }
 
-// open opens a file of ours.
+// open opens one of our files.
 func (d Dir) open(path string, flags int) (*os.File, error) {
 	_, mode := d.modes()
 	f, err := os.OpenFile(path, flags, mode) //nolint:gosec // our own folder

@@ -56,7 +56,7 @@ type Entry struct {
 	Broken bool   `json:"broken,omitempty"`
 	Lost   string `json:"lost,omitempty"`
 
-	// BreakReported: the script has been told that an operator broke this lock, and may take it
+	// BreakReported: the script knows that an operator broke this lock, and may take it
 	// again.
 	BreakReported bool `json:"break_reported,omitempty"`
 
@@ -154,7 +154,7 @@ func (d Dir) Load() ([]Entry, error) {
 		}
 		e, err := read(filepath.Join(string(d), f.Name()))
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // ended meanwhile
+		case errors.Is(err, fs.ErrNotExist): // ended just now
 		case err != nil:
 			errs = append(errs, err)
 		default:

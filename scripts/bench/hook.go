@@ -78,7 +78,7 @@ func hookCommand(args []string) (err error) {
 			began := time.Now()
 			out, err := cmd.CombinedOutput()
 			took := time.Since(began)
-			if i > 0 && err != nil { // the first is told how it is used
+			if i > 0 && err != nil { // the first gets how it is used
 				return fmt.Errorf("the hook: %w: %s", err, out)
 			}
 			if round >= warmUp {

@@ -110,7 +110,7 @@ func hangUp(early chan dialed) {
 	}
 }
 
-// connect shakes hands by itself, so that trouble with TLS can be told from trouble with the
+// connect shakes hands by itself, so that failures of TLS can be told from failures of the
 // network.
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
 	reaching, cancel := context.WithTimeout(ctx, dialTimeout)

@@ -423,7 +423,7 @@ func (s *Store) release(ctx context.Context, k lock.Key, t lock.Token, how, reco
 }
 
 // Break ends the hold of a holder that was seen, for everybody who shares it. by is who does it,
-// and why is told to the holder. It is NotHeld when that holder does not have the lock any more.
+// and why is for the holder. It is NotHeld when that holder does not have the lock any more.
 func (s *Store) Break(ctx context.Context, k lock.Key, holder lock.Token, by lock.Record, why string) (lock.ReleaseResult, error) {
 	how := fmt.Sprintf("%s by %s@%s at %s", lock.EndedByBreak, by.User, by.Host, time.Now().UTC().Format(time.RFC3339))
 	if why != "" {

@@ -183,7 +183,7 @@ local function freeze()
 	return last, text, scope
 end
 
--- What a client is told of it: ms left, µs since it began, JSON, scope. 0 ms: the lock is not
+-- What a client gets of it: ms left, µs since it began, JSON, scope. 0 ms: the lock is not
 -- frozen.
 local function told_freeze()
 	local us, text, scope = freeze()
@@ -193,13 +193,13 @@ local function told_freeze()
 end
 
 -- A freeze holds a free lock, and shares one that is held: clients that know no freeze know these,
--- so that they leave the lock alone. The present hold must not expire meanwhile, because such a
+-- so that they leave the lock alone. The present hold must not expire until then, because such a
 -- client would take the lock then.
 local function ice(us, text)
 	local left, owner = math.ceil((us - NOW) / 1000), redis.call('GET', LOCK)
 	local m = redis.call('HMGET', META, 'owner', 'ttl', 'lease', 'since')
 	if owner and owner ~= ICE and (m[1] ~= owner or shares() > 0) then
-		if m[1] ~= owner then return end -- a writer that is none of ours
+		if m[1] ~= owner then return end -- a writer that is not git-gitops
 		local lease = tonumber(m[3] or m[2] or '') or redis.call('PTTL', LOCK)
 		local ttl, now = math.max(lease, left), redis.call('PTTL', LOCK)
 		redis.call('HSET', META, 's:' .. ICE, '1', 's:' .. ICE .. '2', '1', 'r:' .. ICE, text, 'lease', int(lease), 'ttl', int(ttl))
@@ -313,7 +313,7 @@ end
 
 -- Who holds the lock: token, ms left, fence, microseconds held, record, ttl in ms, and all who
 -- share it, the holder among them unless it has released its share: {token, record, ...}. A writer
--- that is none of ours left no record, or that of a holder before it.
+-- that is not git-gitops left no record, or that of a holder before it.
 local function holder()
 	local owner = redis.call('GET', LOCK)
 	if not owner or owner == ICE then return {'', 0, 0, 0, '', 0, {}} end
