@@ -63,8 +63,9 @@ func pages(t *testing.T) []*page {
 	return all
 }
 
-// readPage finds the blocks of a page, and the script that its bash blocks and the comments "<!-- test: … -->" make. The
-// bash block that follows a comment "<!-- not run: why -->" is no part of it.
+// readPage finds the blocks of a page, and the script that its bash blocks and the comments
+// "<!-- test: … -->" make. The bash block that follows a comment "<!-- not run: why -->" is no part
+// of it.
 func readPage(name, text string) *page {
 	p := &page{name: name, lines: strings.Split(text, "\n")}
 	p.script, p.prose = make([]string, len(p.lines)), slices.Clone(p.lines)

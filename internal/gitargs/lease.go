@@ -35,8 +35,9 @@ type Lease struct {
 	Own bool   // the user's own lease says it; Tip does not count
 }
 
-// WithLeases is the command line of the same push that overwrites each of the branches in leases only if its
-// lease holds. All others, and tags, are forced as the user wrote it. target is this push's.
+// WithLeases is the command line of the same push that overwrites each of the branches in leases
+// only if its lease holds. All others, and tags, are forced as the user wrote it. target is this
+// push's.
 //
 // git ignores a lease beside --force or "+". So --force is taken away, each refspec that it was
 // meant for gets a "+" of its own, and a branch with a lease none. A wildcard keeps its "+", and a

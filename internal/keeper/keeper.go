@@ -307,8 +307,9 @@ func (k *Keeper) release(lease *lock.Lease, why string) {
 	})
 }
 
-// releaseOnce has Redis remember why the lock was released, for a clone that it cannot write to: a copy
-// of the one that was deleted. What a command has ended before us it has ended for its own reason.
+// releaseOnce has Redis remember why the lock was released, for a clone that it cannot write to: a
+// copy of the one that was deleted. What a command has ended before us it has ended for its own
+// reason.
 func (k *Keeper) releaseOnce(lease *lock.Lease, why string) (lock.ReleaseResult, error) {
 	budget := k.Store.Timing().Release
 	if k.forgotten() && !k.Dir.Gone() {

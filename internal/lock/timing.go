@@ -57,8 +57,8 @@ func DefaultTiming() Timing {
 	}
 }
 
-// Stretch is how many times longer than the first in line one may be silent who is far back: from place
-// Near on it grows, to Far.
+// Stretch is how many times longer than the first in line one may be silent who is far back: from
+// place Near on it grows, to Far.
 const (
 	Stretch = 6
 	Near    = 4
