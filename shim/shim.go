@@ -50,15 +50,6 @@ func Split(args []string) CommandLine {
 	return CommandLine{Globals: args[:n:n], Verb: args[n], Args: args[n+1:]}
 }
 
-// Argv is the same words again: Globals, Verb and Args, in a new slice.
-func (c CommandLine) Argv() []string {
-	argv := slices.Clone(c.Globals)
-	if c.Verb != "" {
-		argv = append(argv, c.Verb)
-	}
-	return append(argv, c.Args...)
-}
-
 // skipGlobals counts the words at the start of args that are git's own options and their values;
 // found reports whether a subcommand follows them.
 func skipGlobals(args []string) (n int, found bool) {

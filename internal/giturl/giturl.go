@@ -24,7 +24,6 @@ import (
 type URL struct {
 	identity, text string
 	spelled        string // what stands there, before what is known of servers; "" for what has no host
-	local          bool
 }
 
 // Identity names the repository, the same for every spelling: "host/path", "host:port/path" for a
@@ -46,10 +45,6 @@ func (u URL) Spelled() string {
 // lose all userinfo, ssh keeps the user), with the values of a query masked and control characters
 // percent-encoded.
 func (u URL) String() string { return u.text }
-
-// Local reports whether the repository, or bundle, is a path on this machine, written as a path or
-// as file://.
-func (u URL) Local() bool { return u.local }
 
 var (
 	errEmpty = errors.New("it is empty")

@@ -2,6 +2,7 @@ package giturl
 
 import (
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
@@ -113,7 +114,7 @@ func TestParse_identity(t *testing.T) {
 			if u.Identity() != want {
 				t.Errorf("%q: identity %q, want %q", raw, u.Identity(), want)
 			}
-			if u.Local() {
+			if filepath.IsAbs(u.Identity()) {
 				t.Errorf("%q: is local", raw)
 			}
 		}
@@ -287,7 +288,7 @@ func checkStable(t *testing.T, u URL, dir string) {
 		}
 	}
 	again := []string{id}
-	if _, rest := cutScheme(id); !u.Local() && !strings.HasPrefix(rest, "::") && !strings.HasPrefix(rest, "://") {
+	if _, rest := cutScheme(id); !filepath.IsAbs(u.Identity()) && !strings.HasPrefix(rest, "::") && !strings.HasPrefix(rest, "://") {
 		again = []string{"https://" + id, "ssh://" + id} // one of the two would drop a port that is its own
 	}
 	var got []string

@@ -42,7 +42,7 @@ func parseLocal(raw, p, dir string) (URL, error) {
 		}
 		found = short
 	}
-	return URL{identity: visible(filepath.ToSlash(found), ""), text: Redact(visible(raw, "")), local: true}, nil
+	return URL{identity: visible(filepath.ToSlash(found), ""), text: Redact(visible(raw, ""))}, nil
 }
 
 // At is the absolute path of the repository or bundle that word names as a path relative to dir, or

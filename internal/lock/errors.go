@@ -43,15 +43,14 @@ const (
 // StoreError is a failure of the store itself.
 type StoreError struct {
 	Failure Failure
-	Store   string // which store, for people, without credentials
-	Err     error  // the reason, without secrets
+	Err     error // the reason, and where the store is, without secrets
 
 	// Ambiguous: the command may have been carried out, whole or in part. What was surely not sent
 	// is not.
 	Ambiguous bool
 }
 
-func (e *StoreError) Error() string { return fmt.Sprintf("%s: %v", e.Store, e.Err) }
+func (e *StoreError) Error() string { return e.Err.Error() }
 
 func (e *StoreError) Unwrap() error { return e.Err }
 

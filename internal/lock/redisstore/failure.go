@@ -41,8 +41,8 @@ var replies = map[string]lock.Failure{
 	"ASK":         lock.ClusterNode,
 }
 
-// who is this store in an error.
-func (s *Store) who() string { return "redis at " + s.addr }
+// at says in an error where Redis is, without credentials.
+func (s *Store) at(err error) error { return fmt.Errorf("redis at %s: %w", s.addr, err) }
 
 // failure classifies an error of the client, once.
 func (s *Store) failure(err error) error {
@@ -50,10 +50,13 @@ func (s *Store) failure(err error) error {
 	if errors.Is(err, context.Canceled) || errors.As(err, &known) {
 		return err
 	}
-	e := &lock.StoreError{Failure: lock.Refused, Store: s.who(), Err: err, Ambiguous: true}
+	e := &lock.StoreError{Failure: lock.Refused, Err: err, Ambiguous: true}
 	// What was refused may have been refused in the middle. Only without a connection nothing was
 	// sent.
-	defer func() { e.Ambiguous = e.Ambiguous && s.shaken.Load() }()
+	defer func() {
+		e.Ambiguous = e.Ambiguous && s.shaken.Load()
+		e.Err = s.at(e.Err)
+	}()
 
 	asked := s.asked(err)
 	if asked != nil {

@@ -48,7 +48,7 @@ func checkFailure(t *testing.T, o redisstore.Options, want lock.Failure) {
 	if se.Failure != want {
 		t.Errorf("got trouble %q, want %q: %v", se.Failure, want, err)
 	}
-	if se.Store != "redis at "+o.Addrs[0] || strings.Contains(err.Error(), secret) {
+	if !strings.HasPrefix(err.Error(), "redis at "+o.Addrs[0]+": ") || strings.Contains(err.Error(), secret) {
 		t.Errorf("got %v", err)
 	}
 }

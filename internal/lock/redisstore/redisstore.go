@@ -277,8 +277,8 @@ func (s *Store) confirm(ctx context.Context, k lock.Key) error {
 	got, err := s.replicas(ctx, k)
 	if err == nil && got < s.minReplicas {
 		return &lock.StoreError{
-			Failure: lock.Unconfirmed, Store: s.who(), Ambiguous: true,
-			Err: fmt.Errorf("%d of %d replicas have confirmed the lock", got, s.minReplicas),
+			Failure: lock.Unconfirmed, Ambiguous: true,
+			Err: s.at(fmt.Errorf("%d of %d replicas have confirmed the lock", got, s.minReplicas)),
 		}
 	}
 	if err != nil {

@@ -108,8 +108,8 @@ func (s *Store) newer(reply any) error {
 	list, _ := reply.([]any)
 	if len(list) == 2 && list[0] == int64(-2) {
 		return &lock.StoreError{
-			Failure: lock.Newer, Store: s.who(),
-			Err: fmt.Errorf("a newer git-gitops keeps this lock, by version %v of the protocol", list[1]),
+			Failure: lock.Newer,
+			Err:     s.at(fmt.Errorf("a newer git-gitops keeps this lock, by version %v of the protocol", list[1])),
 		}
 	}
 	return nil
