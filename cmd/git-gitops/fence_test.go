@@ -4,6 +4,7 @@ package main
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -102,6 +103,41 @@ func TestFence_redis(t *testing.T) {
 	w.must("remote.git", "git config gitops.protectFailOpen true")
 	wantCode(t, w.bash("a", "git push -q"), 0)
 	wantText(t, w.read("remote.git/gitops-fence.log"), "allowed without a look")
+}
+
+// TestFence_lostWithTheData: a lock that went with the data of Redis opens the branch to nobody, not
+// even to who had it, before it is taken again.
+func TestFence_lostWithTheData(t *testing.T) {
+	t.Parallel()
+	w := fenceWorld(t)
+	w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a")
+	for _, pid := range w.keepers() { // it would take the lock back
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	w.redis.Kill()
+	if err := w.redis.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("Redis is back", func() bool { return w.keys.Ping(t.Context()).Err() == nil })
+	w.wantLocks()
+	before := w.tip("main")
+	refused := func(word string) {
+		t.Helper()
+		for _, push := range []string{"git push", "git push --no-verify -f", "git push origin :main"} {
+			r := w.bash("a", push)
+			if r.code == 0 || !strings.Contains(r.stderr, "[gitops: "+word+"]") || w.tip("main") != before {
+				t.Errorf("%s: want %s: %s", push, word, r)
+			}
+		}
+	}
+	refused("not-held")
+	w.must(".", "git gitops clone -q remote.git b && git -C b commit -q --allow-empty -m b")
+	refused("not-declared")
+	w.must("b", "git gitops push -q")
+	if w.tip("main") != w.must("b", "git rev-parse HEAD") {
+		t.Error("the holder's push has not landed")
+	}
+	wantCode(t, w.bash("a", "git gitops push -q"), 73)
 }
 
 // TestFence_exempt: whom the server names is not asked for a lock.
