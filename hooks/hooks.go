@@ -71,7 +71,7 @@ var managers = []struct {
 }{
 	{"husky", "husky", `add to .husky/pre-push: git-gitops pre-push "$0" "$@"`, []string{".husky/pre-push"}, []string{".husky"}},
 	{"lefthook", "lefthook", "add to lefthook.yml, with use_stdin: true: pre-push: commands: gitops: run: git-gitops pre-push lefthook {0}", lefthookFiles, lefthookFiles},
-	{"pre-commit", "pre-commit.com", "let pre-commit find our hook, which it then runs as pre-push.legacy: pre-commit uninstall -t pre-push && git gitops install && pre-commit install -t pre-push", nil, []string{".pre-commit-config.yaml"}},
+	{"pre-commit", "pre-commit.com", "let pre-commit find the git-gitops hook, which it then runs as pre-push.legacy: pre-commit uninstall -t pre-push && git gitops install && pre-commit install -t pre-push", nil, []string{".pre-commit-config.yaml"}},
 	{"overcommit", "overcommit", "add to .overcommit.yml: PrePush: {Gitops: {enabled: true, command: [git-gitops, pre-push, overcommit]}}", []string{".overcommit.yml"}, []string{".overcommit.yml"}},
 }
 
@@ -101,10 +101,10 @@ func Install(dir string) (changed bool, err error) {
 			}
 		}
 		if _, err := os.Lstat(path + Chained); err == nil {
-			return false, fmt.Errorf("%s: both it and %s exist, and neither is ours", path, path+Chained)
+			return false, fmt.Errorf("%s: both it and %s exist, and neither was written by git-gitops", path, path+Chained)
 		}
 		if err := os.Rename(path, path+Chained); err != nil {
-			return false, fmt.Errorf("keep the hook that is there: %w", err)
+			return false, fmt.Errorf("keep the existing hook: %w", err)
 		}
 	}
 	return true, write(path, script("pre-push"))

@@ -39,7 +39,7 @@ func InstallServer(dir string) (changed bool, err error) {
 			return false, fmt.Errorf("%s: both it and %s exist, and neither was written by git-gitops", path, path+Chained)
 		}
 		if err := os.Rename(path, path+Chained); err != nil {
-			return false, fmt.Errorf("keep the hook that is there: %w", err)
+			return false, fmt.Errorf("keep the existing hook: %w", err)
 		}
 	}
 	return true, write(path, script(ServerHook))

@@ -37,7 +37,7 @@ func RemoveLink(dir, self string) (changed bool, err error) {
 		return false, nil
 	}
 	if info, err := os.Lstat(path); err != nil || info.Mode()&fs.ModeSymlink == 0 {
-		return false, errors.Join(err, fmt.Errorf("%s is no link", path))
+		return false, errors.Join(err, fmt.Errorf("%s is not a link", path))
 	}
 	if err := os.Remove(path); err != nil {
 		return false, fmt.Errorf("remove link: %w", err)

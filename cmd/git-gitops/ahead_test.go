@@ -17,7 +17,7 @@ func (w *world) cloneWaits(words string) *process {
 	queued := w.queued()
 	p := w.with("GITOPS_LOG=debug").start(".", "bash", "-c", "git "+words+"\nexit $?")
 	w.until("the clone waits", func() bool { return w.queued() == queued+1 })
-	w.until("the clone is made", func() bool { return strings.Contains(p.stderr.String(), "cloned ahead") })
+	w.until("the clone is made", func() bool { return strings.Contains(p.stderr.String(), "cloned while waiting") })
 	return p
 }
 
@@ -78,7 +78,7 @@ func TestAhead_fails(t *testing.T) {
 	w.must(".", "git gitops clone -q remote.git holder")
 	w.must("remote.git", "git update-ref -d refs/heads/later")
 	p := w.with("GITOPS_LOG=debug").start(".", "bash", "-c", "git gitops clone -b later remote.git clone\nexit $?")
-	w.until("the clone has failed", func() bool { return strings.Contains(p.stderr.String(), "no clone ahead") })
+	w.until("the clone has failed", func() bool { return strings.Contains(p.stderr.String(), "not cloning while waiting") })
 	if w.exists("clone") {
 		t.Error("a folder is left")
 	}
@@ -147,7 +147,7 @@ func TestAhead_abandoned(t *testing.T) {
 		w.until("the clone waits", func() bool { return w.queued() == 1 })
 		w.write("deep/er/clone/precious", "") // before the clone begins, or while it is made
 		wantCode(t, p.wait(), 75)
-		if !w.exists("deep/er/clone/precious") && !strings.Contains(p.stderr.String(), "cloned ahead") {
+		if !w.exists("deep/er/clone/precious") && !strings.Contains(p.stderr.String(), "cloned while waiting") {
 			t.Error("somebody else's file is gone")
 		}
 	})
@@ -195,7 +195,7 @@ func TestAhead_theirs(t *testing.T) {
 				}
 				p := with.start(".", "bash", "-c", "git gitops clone remote.git clone\nexit $?")
 				w.until("the clone is made or refused", func() bool {
-					return strings.Contains(p.stderr.String(), "cloned ahead") || strings.Contains(p.stderr.String(), "no clone ahead")
+					return strings.Contains(p.stderr.String(), "cloned while waiting") || strings.Contains(p.stderr.String(), "not cloning while waiting")
 				})
 				w.must(".", tc.after)
 				want := 75
@@ -225,7 +225,7 @@ func TestAhead_link(t *testing.T) {
 	remote := w.seed("remote.git")
 	w.must(".", "git gitops clone -q remote.git holder; mkdir -p real/in; ln -s real/in link")
 	p := w.with("GITOPS_LOG=debug").start(".", "bash", "-c", "cd link; git gitops clone -q "+remote+" ../one && git -C /tmp -C "+w.path("link")+" gitops clone -q "+remote+" ../two\nexit $?")
-	w.until("the clone is made", func() bool { return strings.Contains(p.stderr.String(), "cloned ahead") })
+	w.until("the clone is made", func() bool { return strings.Contains(p.stderr.String(), "cloned while waiting") })
 	w.must("holder", "echo 1 >counter; git commit -qam 1; git gitops push -q")
 	w.until("it is the first's turn", func() bool { return w.exists("real/one/.git/gitops") })
 	w.must("real/one", "git gitops unlock")
@@ -313,7 +313,7 @@ func TestAhead_configuredHook(t *testing.T) {
 	w.must(".", "rm ran; git gitops clone -q remote.git holder; rm ran")
 	p := w.with("GITOPS_LOG=debug").start(".", "bash", "-c", "git gitops clone -q remote.git late\nexit $?")
 	w.until("the clone waits", func() bool { return w.queued() == 1 })
-	w.until("it gives up cloning ahead", func() bool { return strings.Contains(p.stderr.String(), "no clone ahead") })
+	w.until("it gives up cloning ahead", func() bool { return strings.Contains(p.stderr.String(), "not cloning while waiting") })
 	if w.exists("ran") || w.exists("late") {
 		t.Error("something was cloned before the turn")
 	}

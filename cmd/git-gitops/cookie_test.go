@@ -71,6 +71,6 @@ func TestKeeper_toldToEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("the keeper has ended", func() bool { return !alive(keeper) })
-	wantText(t, w.read("work/.git/gitops/keeper.log"), "told to end: nobody renews the lock from now on, so that it ends in "+leaseTTL.String())
+	wantText(t, w.read("work/.git/gitops/keeper.log"), "got TERM: the lock is no longer renewed, and ends in "+leaseTTL.String())
 	w.until("the lock has ended with its TTL", w.free)
 }

@@ -117,7 +117,7 @@ func TestDoctor_clone(t *testing.T) {
 	c := w.doctor("work")
 	c.not(t, "fail")
 	c.want(t, "lock", "ok", lockKey(remote, "main"), "held by", "clone")
-	c.want(t, "keeper", "ok", w.path("remote")+"@main is ours", "(by clone), renewed by process")
+	c.want(t, "keeper", "ok", "has held the lock on "+w.path("remote")+"@main since", "(by clone), renewed by process")
 	c.want(t, "hook", "ok", "is guarded", "work/.git/hooks")
 	c.want(t, "unknown", "warn", "GITOPS_LOCK_TIMOUT")
 	c.want(t, "session", "ok", "none")
@@ -132,16 +132,16 @@ func TestDoctor_clone(t *testing.T) {
 			return c.Name == "keeper" && c.Status == "warn"
 		})
 	})
-	w.doctor("work").want(t, "keeper", "warn", "is ours, and nobody renews it, expires in", "git gitops unlock")
+	w.doctor("work").want(t, "keeper", "warn", ", but nobody renews it, expires in", "git gitops unlock")
 	w.keys.Set(t.Context(), lockKey(remote, "main"), "somebody else's", time.Minute)
-	w.doctor("work").want(t, "keeper", "warn", "is not ours any more")
+	w.doctor("work").want(t, "keeper", "warn", "no longer holds the lock")
 	w.doctor("work").want(t, "lock", "ok", "unknown holder")
 
 	w.with("GITOPS_LOCK_SESSION").doctor("work").want(t, "session", "ok", "a lock ends with process", "bash")
 	w.must(".", "mkdir bin && $(command -v git-gitops) install --shim bin >/dev/null")
-	w.with("PATH="+w.path("bin")+":"+w.env["PATH"]).doctor("work").want(t, "shim", "ok", "our link in "+w.path("bin"))
+	w.with("PATH="+w.path("bin")+":"+w.env["PATH"]).doctor("work").want(t, "shim", "ok", "the git-gitops link in "+w.path("bin"))
 	w.must("work", "git remote set-url origin "+w.path("gone.git"))
-	w.doctor("work").want(t, "legacy", "warn", "cannot look")
+	w.doctor("work").want(t, "legacy", "warn", "cannot read")
 	w.must("work", "git remote remove origin")
 	w.doctor("work").want(t, "repository", "ok", "no remote")
 }
@@ -201,7 +201,7 @@ func TestDoctor_server(t *testing.T) {
 	w.keys.ConfigSet(t.Context(), "maxmemory", "100mb")
 	for _, policy := range []string{"allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"} {
 		w.keys.ConfigSet(t.Context(), "maxmemory-policy", policy)
-		w.doctor(".").want(t, "eviction", "warn", policy+": a full server may drop locks that are held (the memory limit is 104857600 bytes)", "noeviction")
+		w.doctor(".").want(t, "eviction", "warn", policy+": a full server may drop held locks (the memory limit is 104857600 bytes)", "noeviction")
 	}
 	w.keys.ConfigSet(t.Context(), "maxmemory-policy", "noeviction")
 	w.doctor(".").want(t, "eviction", "ok", "noeviction (the memory limit is 104857600 bytes)")

@@ -19,21 +19,21 @@ func TestDoctor_fence(t *testing.T) {
 	w.doctor("remote.git").not(t, "fail")
 	w.must("remote.git", "git config --add gitops.protect main && git config gitops.protectExempt GL_USERNAME=bot")
 	c := w.doctor("remote.git")
-	c.want(t, "server", "fail", "branches like main are to be protected", "git gitops install --server")
+	c.want(t, "server", "fail", "gitops.protect names main", "git gitops install --server")
 
 	w.must("remote.git", "git gitops install --server")
 	c = w.doctor("remote.git")
 	c.not(t, "fail")
 	c.want(t, "redis", "ok", "answers")
-	c.want(t, "permissions", "ok", "the hook may ask what is declared")
-	c.want(t, "server", "ok", "branches like main take only", "hooks")
+	c.want(t, "permissions", "ok", "the hook may read declarations")
+	c.want(t, "server", "ok", "branches like main accept only", "hooks")
 	c.want(t, "server", "warn", "gitops.lockRepo is not set", w.path("remote"))
-	c.want(t, "server", "ok", "who has GL_USERNAME=bot in the environment needs no lock")
+	c.want(t, "server", "ok", "a push with GL_USERNAME=bot in the environment of the hook needs no lock")
 
 	// What the hook refuses whoever holds the lock, and a hook that git would ignore.
 	w.must("remote.git", "git symbolic-ref refs/heads/alias refs/heads/main && git symbolic-ref refs/heads/free refs/heads/other && chmod -x hooks/pre-receive")
 	c = w.doctor("remote.git")
-	c.want(t, "server", "fail", "has no pre-receive hook of ours", "git gitops install --server")
+	c.want(t, "server", "fail", "has no pre-receive hook of git-gitops", "git gitops install --server")
 	w.must("remote.git", "git gitops install --server")
 	c = w.doctor("remote.git")
 	c.not(t, "fail")
@@ -43,15 +43,15 @@ func TestDoctor_fence(t *testing.T) {
 	// The decisions: while nobody was let in, perhaps no client knows the repository by this name.
 	w.must(".", "git clone -q remote.git a && git -C a commit -q --allow-empty -m a && ! git -C a push -q 2>/dev/null")
 	c = w.doctor("remote.git")
-	c.want(t, "server", "warn", "no push was let in yet", w.path("remote"))
+	c.want(t, "server", "warn", "no push was accepted yet", w.path("remote"))
 	c.want(t, "server", "ok", "refs/heads/main", "refused: not-held")
 	w.must("a", "git gitops push -q")
 	w.must("remote.git", `git config gitops.lockRepo "$1"`, w.path("remote"))
 	c = w.doctor("remote.git")
-	c.want(t, "server", "ok", "clients know this repository as "+w.path("remote"))
+	c.want(t, "server", "ok", "clients call this repository "+w.path("remote"))
 	c.want(t, "server", "ok", "refs/heads/main", " allowed")
 	w.must("remote.git", "git config gitops.lockRepo https://git.example.com/org/repo.git")
-	w.doctor("remote.git").want(t, "server", "warn", "clients call that git.example.com/org/repo")
+	w.doctor("remote.git").want(t, "server", "warn", "clients call the repository git.example.com/org/repo")
 	w.must("remote.git", "git config --unset gitops.lockRepo")
 
 	// Where Redis is, a repository does not say: neither to doctor nor to the hook.
@@ -72,7 +72,7 @@ func TestDoctor_fence(t *testing.T) {
 	// The places of other servers.
 	for _, dir := range []string{"custom_hooks", "custom_hooks/pre-receive.d", "hooks/pre-receive.d"} {
 		w.must("remote.git", `git gitops install --server --hooks-path "$1" && git config gitops.protect main`, dir)
-		w.doctor("remote.git").want(t, "server", "ok", "branches like main take only", dir)
+		w.doctor("remote.git").want(t, "server", "ok", "branches like main accept only", dir)
 		w.must("remote.git", `git gitops uninstall --server --hooks-path "$1" && test -z "$(ls "$1" 2>/dev/null)"`, dir)
 	}
 }
@@ -142,7 +142,7 @@ func TestDoctor_aclFor(t *testing.T) {
 	}
 	w.wantLocks(lockKey(w.path("remote"), "main"))
 
-	as("server").doctor("remote.git").want(t, "permissions", "ok", "the hook may ask")
+	as("server").doctor("remote.git").want(t, "permissions", "ok", "the hook may read")
 	if r := as("server").bash(".", "git gitops clone -q remote.git no"); r.code != 69 {
 		t.Errorf("a server: %s", r)
 	}

@@ -96,13 +96,13 @@ func TestFence_redis(t *testing.T) {
 	w.must("a", "git commit -q --allow-empty -m b && git gitops install >/dev/null 2>&1; git config core.hooksPath /dev/null")
 	w.redis.Kill()
 	r := w.bash("a", "git push")
-	if r.code == 0 || !strings.Contains(r.stderr, "cannot ask who holds the lock on main") {
+	if r.code == 0 || !strings.Contains(r.stderr, "cannot ask Redis who holds the lock on main") {
 		t.Errorf("without Redis: %s", r)
 	}
 	w.must("a", "git push -q origin HEAD:feature") // is not protected
 	w.must("remote.git", "git config gitops.protectFailOpen true")
 	wantCode(t, w.bash("a", "git push -q"), 0)
-	wantText(t, w.read("remote.git/gitops-fence.log"), "allowed without a look")
+	wantText(t, w.read("remote.git/gitops-fence.log"), "allowed without a check")
 }
 
 // TestFence_lostWithTheData: a lock that went with the data of Redis opens the branch to nobody, not
@@ -169,7 +169,7 @@ func TestFence_install(t *testing.T) {
 	}
 	w.write("remote.git/hooks/pre-receive.chained", own)
 	doctor := w.bash("remote.git", "git gitops doctor")
-	wantText(t, doctor.stdout, "branches like main take only what the holder of their lock has declared", "gitops.lockRepo is not set")
+	wantText(t, doctor.stdout, "branches like main accept only what the holder of their lock has declared", "gitops.lockRepo is not set")
 	w.must(".", "git gitops uninstall --server remote.git")
 	if got := w.read("remote.git/hooks/pre-receive"); got != own {
 		t.Errorf("the hook that was there: %q", got)

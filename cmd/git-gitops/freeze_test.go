@@ -123,8 +123,8 @@ func TestFreeze_usage(t *testing.T) {
 	w, _ := branchWorld(t, "TZ=UTC")
 	past := time.Now().UTC().Add(-time.Hour).Format("2006-01-02T15:04Z")
 	for flags, why := range map[string]string{
-		"":                      "say how long: --for DURATION or --until TIME",
-		"--for 1h --until 5:00": "say how long: --for DURATION or --until TIME",
+		"":                      "want --for DURATION or --until TIME",
+		"--for 1h --until 5:00": "want --for DURATION or --until TIME",
 		"--for -1h":             "want from 1s to 720h0m0s",
 		"--for 10000h":          "want from 1s to 720h0m0s",
 		"--until noon":          "want a time of today such as 17:30",

@@ -496,7 +496,7 @@ func TestLifetime_maxHold(t *testing.T) {
 	w.after(since, "no keeper is left", func() bool { return len(w.keepers()) == 0 })
 	w.open("gate")
 	w.reaches(p, "pushed")
-	wantText(t, p.stderr.String(), "was lost since it was taken: it was held for 15s", "GITOPS_LOCK_MAX_HOLD")
+	wantText(t, p.stderr.String(), "was lost in the meantime: it was held for 15s", "GITOPS_LOCK_MAX_HOLD")
 	if !w.free() || w.must("remote.git", "git rev-list --count main") != "2" {
 		t.Errorf("not pushed: %s", &p.stderr)
 	}
@@ -839,7 +839,7 @@ func TestLost(t *testing.T) {
 		w.after(lost, "no keeper is left", func() bool { return len(w.keepers()) == 0 })
 		w.open("gate")
 		w.until("push waits", func() bool { return w.queued() == 1 })
-		wantText(t, p.stderr.String(), "was lost since it was taken", "taking it again", "unknown")
+		wantText(t, p.stderr.String(), "was lost in the meantime", "taking it again", "unknown")
 		w.keys.Del(t.Context(), w.lock())
 		wantCode(t, p.wait(), 0)
 		w.freed(time.Now())

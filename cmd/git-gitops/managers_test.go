@@ -37,8 +37,8 @@ func TestHook_putAside(t *testing.T) {
 		git gitops uninstall; [ ! -e .git/hooks/pre-push ]`)
 	wantText(t, r.stdout,
 		"ok    hook         plain git push is guarded by "+w.path("one/.git/hooks/pre-push.legacy")+", which pre-commit runs",
-		"lefthook has put our hook aside as "+w.path("two/.git/hooks/pre-push.old")+", where nothing runs it",
-		"git does not look for hooks in "+w.path("three/.git/hooks")+", where ours is, but in "+w.path("three/.husky/_"))
+		"lefthook has moved the git-gitops hook to "+w.path("two/.git/hooks/pre-push.old")+", where nothing runs it",
+		"the git-gitops hook is in "+w.path("three/.git/hooks")+", but git looks for hooks in "+w.path("three/.husky/_"))
 	if n := strings.Count(r.stderr, "removed the pre-push hook from "); n != 3 {
 		t.Errorf("uninstall has removed %d hooks: %s", n, r)
 	}
@@ -51,7 +51,7 @@ func TestHook_managersTold(t *testing.T) {
 	w := hookWorld(t)
 	r := w.ok(`git clone -q "$1" work; cd work; echo 'pre-push:' >lefthook.yml; git gitops install; echo '{run: git-gitops pre-push lefthook {0}}' >>lefthook.yml
 		git gitops install; git gitops uninstall`)
-	if n := strings.Count(r.stderr, "lefthook is set up here, and would put this hook where nothing runs it; add to lefthook.yml"); n != 1 {
+	if n := strings.Count(r.stderr, "lefthook is set up here, and would move this hook to where nothing runs it; add to lefthook.yml"); n != 1 {
 		t.Errorf("told %d times: %s", n, r)
 	}
 	wantText(t, r.stderr, w.path("work/lefthook.yml")+" still runs git-gitops pre-push: remove it there")

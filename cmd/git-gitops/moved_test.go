@@ -55,5 +55,5 @@ func TestLifetime_copied(t *testing.T) {
 	w.open("gate")
 	r := p.wait()
 	wantCode(t, r, 0)
-	wantText(t, r.ours(), "was lost since it was taken: it was released by its keeper on ", ", because its clone was deleted; taking it again")
+	wantText(t, r.ours(), "was lost in the meantime: it was released by its keeper on ", ", because its clone was deleted; taking it again")
 }

@@ -71,10 +71,10 @@ func TestBroken(t *testing.T) {
 
 	wrong := w.bash(".", "git gitops unlock --force 1")
 	wantCode(t, wrong, 1)
-	wantText(t, wrong.stderr, "no lock is held under the ID 1", "git gitops locks")
+	wantText(t, wrong.stderr, "no lock is held with the ID 1", "git gitops locks")
 	broke := w.bash(".", `git gitops unlock --force "$1" --reason "stuck since noon"`, lock.Holder.ID)
 	wantCode(t, broke, 0)
-	wantText(t, w.seen(broke.stderr), "broke the lock on DIR/remote@main of WHO (clone), and handed it to the next in line")
+	wantText(t, w.seen(broke.stderr), "broke the lock on DIR/remote@main of WHO (clone), and handed it to the next waiter")
 	wantCode(t, w.bash(".", `git gitops unlock --force "$1"`, lock.Holder.ID), 1) // that hold, and no later one
 	wantCode(t, next.wait(), 0)
 

@@ -85,7 +85,7 @@ func TestPush_baseCheck(t *testing.T) {
 			w.lose()
 			w.must(".", "git gitops clone -q remote.git other")
 			w.start(".", "bash", "-c", "until grep -q 'waiting for' said; do sleep 0.05; done; git gitops -C other unlock")
-		}, 0, "was lost since it was taken"},
+		}, 0, "was lost in the meantime"},
 		{"another took it and did nothing", func(w *world) {
 			w.lose()
 			w.must(".", "git gitops clone -q remote.git other && git -C other gitops unlock")
@@ -646,7 +646,7 @@ func TestPush_redisRestarts(t *testing.T) {
 			w.mine()
 			w.redis.Kill()
 			p := w.start("work", "git", "gitops", "push", "origin", "main")
-			w.until("it asks again", func() bool { return strings.Contains(p.stderr.String(), "asking again") })
+			w.until("it asks again", func() bool { return strings.Contains(p.stderr.String(), "trying again for") })
 			if err := w.redis.Resume(); err != nil {
 				t.Fatal(err)
 			}
@@ -666,11 +666,11 @@ func TestPush_redisRestarts(t *testing.T) {
 		w.redis.Kill()
 		r := w.bash("work", "git gitops push origin main")
 		wantCode(t, r, 69)
-		wantText(t, r.ours(), "asking again for up to 5s", "cannot lock")
+		wantText(t, r.ours(), "trying again for up to 5s", "cannot lock")
 		w.must(".", "git clone -q remote.git other && git -C other commit -q --allow-empty -m other")
 		r = w.bash("other", "git gitops push origin main")
 		wantCode(t, r, 69)
-		if strings.Contains(r.ours(), "asking again") || w.tip("main") != tip {
+		if strings.Contains(r.ours(), "trying again") || w.tip("main") != tip {
 			t.Errorf("a first contact: %s", r)
 		}
 	})

@@ -244,7 +244,7 @@ func TestUpgrade(t *testing.T) {
 		is(t, "1.0.0")
 		r = w.bash(".", "git gitops upgrade")
 		wantCode(t, r, 0)
-		wantText(t, r.stderr, bin+" is git-gitops 2.0.0 now; it was 1.0.0\n")
+		wantText(t, r.stderr, bin+" is now git-gitops 2.0.0; it was 1.0.0\n")
 		is(t, "2.0.0")
 		for _, words := range []string{"", "--check", "--version 2.0.0", "--version v2.0.0 --check"} {
 			r = w.bash(".", "git gitops upgrade "+words)
@@ -330,8 +330,8 @@ func TestUpgrade(t *testing.T) {
 			code:  69, text: "answered 404", get: 1,
 		},
 		"an unknown version":        {words: "--version 9.9.9", code: 69, text: "download/v9.9.9/checksums.txt: answered 404"},
-		"a word that is no version": {words: "--version newest", code: 129, text: "is no version of a release"},
-		"an unexpected word":        {words: "now", code: 129, text: `unexpected word "now"`},
+		"a word that is no version": {words: "--version newest", code: 129, text: "want a release such as"},
+		"an unexpected word":        {words: "now", code: 129, text: `unexpected argument "now"`},
 		"a server error that stays": {
 			wrong: func(t *testing.T) {
 				s.during(t, func(w http.ResponseWriter, _ *http.Request) bool {
@@ -346,13 +346,13 @@ func TestUpgrade(t *testing.T) {
 			wrong: func(t *testing.T) {
 				s.during(t, once("gz", func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }))
 			},
-			get: 2, text: "is git-gitops 2.0.0 now",
+			get: 2, text: "is now git-gitops 2.0.0",
 		},
 		"a connection that breaks": {
 			wrong: func(t *testing.T) {
 				s.during(t, once("gz", func(w http.ResponseWriter) { breakOff(t, w, s.get(archive)) }))
 			},
-			get: 2, text: "is git-gitops 2.0.0 now",
+			get: 2, text: "is now git-gitops 2.0.0",
 		},
 		"no signature": {
 			wrong: func(t *testing.T) { s.lying(t, "download/v2.0.0/"+signature, func([]byte) []byte { return nil }) },
@@ -365,7 +365,7 @@ func TestUpgrade(t *testing.T) {
 		"no signature, by the user's word": {
 			words: "--skip-signature",
 			wrong: func(t *testing.T) { s.lying(t, "download/v2.0.0/"+signature, func([]byte) []byte { return nil }) },
-			get:   1, text: "is git-gitops 2.0.0 now",
+			get:   1, text: "is now git-gitops 2.0.0",
 		},
 		"a package": {
 			wrong: func(*testing.T) { w.write("opt/share/git-gitops/packaged-as", "deb\n") },
@@ -411,14 +411,14 @@ func TestUpgrade(t *testing.T) {
 		// Held by the clone, and asked from within.
 		r := w.bash(".", `git gitops clone -q "$1" clone -b main && git -C clone gitops upgrade`, repo)
 		wantCode(t, r, 1)
-		wantText(t, r.stderr, "not upgraded in the middle of a lock: held is "+strings.TrimSuffix(repo, ".git")+"@main\n", "git gitops unlock --all")
+		wantText(t, r.stderr, "not upgraded while a lock is held: "+strings.TrimSuffix(repo, ".git")+"@main\n", "git gitops unlock --all")
 		is(t, "1.0.0")
 		wantCode(t, w.bash("clone", `git gitops upgrade --check`), 1)
 		w.must("clone", "git gitops unlock --all")
 		// Held by the script, and asked from elsewhere.
 		r = w.with("GITOPS_LOCK_SESSION").bash(".", `git gitops clone -q "$1" clone2 -b main && git gitops upgrade`, repo)
 		wantCode(t, r, 1)
-		wantText(t, r.stderr, "held is "+strings.TrimSuffix(repo, ".git")+"@main\n")
+		wantText(t, r.stderr, "a lock is held: "+strings.TrimSuffix(repo, ".git")+"@main\n")
 		is(t, "1.0.0")
 		w.until("the script's lock has ended", func() bool { return len(w.locks()) == 0 })
 		wantCode(t, w.with("GITOPS_LOCK_SESSION").bash(".", `git gitops upgrade`), 0)

@@ -163,7 +163,7 @@ func TestScope(t *testing.T) {
 	wantText(t, r.stdout,
 		"setting      GITOPS_LOCK_NAME is mine (git config gitops.lockname, local)\n",
 		"setting      REDIS_PORT is "+port+" (git config gitops.redisport, global)\n",
-		"warn  setting      gitops.redisport is set in this repository's own configuration (local), and left out: a repository may not set it\n"+
+		"warn  setting      gitops.redisport is set in this repository's own configuration (local), and ignored: a repository may not set it\n"+
 			"                   do: if it is yours, set it for your user: git config --global gitops.redisport VALUE\n",
 		"warn  setting      gitops.include is set in this repository's own configuration (local)",
 		"warn  setting      gitops.webhookurl is set in this repository's own configuration (local)")

@@ -81,7 +81,7 @@ func TestServe_refuses(t *testing.T) {
 		"--trusted-proxy everybody":     "want a CIDR",
 		"--operators /nonexistent":      "no such file",
 		"--base-path locks":             "does not begin with a slash",
-		"more words":                    `unexpected word "more"`,
+		"more words":                    `unexpected argument "more"`,
 		"--operators /dev/null --demo":  "names no operator",
 		"--listen 256.256.256.256:8080": "listen tcp",
 	} {

@@ -79,7 +79,7 @@ func TestShim_line(t *testing.T) {
 	w.write("taken/git", "#!/bin/sh\n")
 	r := w.run(".", "git", "gitops", "install", "--shim", "taken")
 	wantCode(t, r, 1)
-	wantText(t, r.stderr, "exists and is not a link", "name another folder")
+	wantText(t, r.stderr, "exists and is not a link", "name a folder")
 	wantCode(t, w.run(".", "git", "gitops", "uninstall", "--shim", "taken"), 0)
 	if w.read("taken/git") != "#!/bin/sh\n" {
 		t.Error("a program that is not ours was touched")

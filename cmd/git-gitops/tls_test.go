@@ -145,9 +145,9 @@ func TestTLS_insecure(t *testing.T) {
 	} {
 		r := w.bash(".", command)
 		wantCode(t, r, 0)
-		wantText(t, r.ours(), "REDIS_TLS_INSECURE is set: whoever answers at the Redis address is believed")
+		wantText(t, r.ours(), "REDIS_TLS_INSECURE is set: the certificate of Redis is not checked")
 	}
-	w.doctor(".").want(t, "tls", "warn", "is believed", "unset REDIS_TLS_INSECURE")
+	w.doctor(".").want(t, "tls", "warn", "is not checked", "unset REDIS_TLS_INSECURE")
 }
 
 // TestTLS_settings: what is wrong with the certificates that are set is told before anything is

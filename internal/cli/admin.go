@@ -170,7 +170,7 @@ type verb func(ctx context.Context, u *ucli.Context, o *opened) error
 func (c *command) withoutWords(out *term.Printer, do verb) ucli.ActionFunc {
 	return func(u *ucli.Context) error {
 		if u.Args().Present() {
-			return &usageError{verb: u.Command.Name, err: fmt.Errorf("unexpected word %q", u.Args().First())}
+			return &usageError{verb: u.Command.Name, err: fmt.Errorf("unexpected argument %q", u.Args().First())}
 		}
 		return c.with(u, out, do)
 	}
@@ -211,7 +211,7 @@ func lockVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Printer
 	if err != nil {
 		return err
 	}
-	out.Say("locked %s (fence %d) for %s; git gitops unlock ends it", lease.Key, lease.Fence(), lease.TTL)
+	out.Say("locked %s (fence %d, TTL %s); git gitops unlock releases it", lease.Key, lease.Fence(), lease.TTL)
 	return nil
 }
 
@@ -230,7 +230,7 @@ func unlockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term
 		case lock.Freed:
 			out.Say("unlocked %s", d.Key)
 		case lock.HandedOver:
-			out.Say("unlocked %s, and handed it to the next in line", d.Key)
+			out.Say("unlocked %s, and handed it to the next waiter", d.Key)
 		case lock.StillShared:
 			out.Say("unlocked %s here; other parts of this script still hold it", d.Key)
 		case lock.NotHeld:

@@ -174,7 +174,7 @@ func (c *command) open(ctx context.Context, out *term.Printer, pid int) (*opened
 	asJSON := cfg.Log.Format == "json"
 	if cfg.Redis.Insecure { // said at every use, whatever the level
 		out.Configure(term.Info, asJSON)
-		out.Warn("REDIS_TLS_INSECURE is set: whoever answers at the Redis address is believed")
+		out.Warn("REDIS_TLS_INSECURE is set: the certificate of Redis is not checked")
 	}
 	out.Configure(map[string]term.Level{"error": term.Error, "debug": term.Debug}[cfg.Log.Level], asJSON)
 	s, err := session.Detect(pid, cfg.Lock.Session)

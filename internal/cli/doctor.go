@@ -35,7 +35,7 @@ git gitops doctor --acl USER [--for ROLE]`,
 		},
 		Action: func(u *ucli.Context) error {
 			if u.Args().Present() {
-				return &usageError{verb: "doctor", err: fmt.Errorf("unexpected word %q", u.Args().First())}
+				return &usageError{verb: "doctor", err: fmt.Errorf("unexpected argument %q", u.Args().First())}
 			}
 			role := redisstore.Role(u.String("for"))
 			switch {

@@ -42,7 +42,7 @@ func (c *command) eventCommands(out *term.Printer) []*ucli.Command {
 	one := func(name string, do verb) ucli.ActionFunc {
 		return func(u *ucli.Context) error {
 			if u.NArg() > 1 {
-				return &usageError{verb: name, err: fmt.Errorf("unexpected word %q", u.Args().Get(1))}
+				return &usageError{verb: name, err: fmt.Errorf("unexpected argument %q", u.Args().Get(1))}
 			}
 			return c.with(u, out, do)
 		}

@@ -87,7 +87,7 @@ func explain(err error) (int, []term.Message) {
 	case errors.As(err, &state):
 		return exitConfig, []term.Message{{
 			What: state.Error(),
-			Why:  "it says which locks this clone has, and what it has seen; it is not taken for nothing",
+			Why:  "it says which locks this clone has, and what the clone has seen, so it cannot be ignored",
 			Do:   doctor.StateAdvice(state),
 		}}
 	case errors.As(err, &tooOld):
@@ -162,7 +162,7 @@ func explain(err error) (int, []term.Message) {
 			Do:   []string{"look at what happened (git gitops events), then take the lock again: git gitops pull --rebase && git gitops push"},
 		}}
 	case errors.As(err, &moved):
-		do := []string{"your turn is kept; bring the edits in and push again: git gitops pull --rebase && git gitops push"}
+		do := []string{"you still hold the lock; rebase and push again: git gitops pull --rebase && git gitops push"}
 		switch {
 		case moved.Forced:
 			do = overwriteAdvice(gitops.Unseen{Branch: moved.Branch, Tip: moved.Tip})
@@ -171,7 +171,7 @@ func explain(err error) (int, []term.Message) {
 		}
 		return exitLost, []term.Message{{
 			What: "not pushed: " + moved.Error(),
-			Why:  "pushing would fail, or go over what somebody else has done since",
+			Why:  "the push would fail, or overwrite what somebody else has pushed",
 			Do:   do,
 		}}
 	case errors.As(err, &unseen):
@@ -186,34 +186,34 @@ func explain(err error) (int, []term.Message) {
 	case errors.As(err, &fenced) && fenced.Word == lock.RefusedMoved:
 		return exitLost, []term.Message{{
 			What: "not pushed: " + fenced.Error(),
-			Why:  "the branch is not where this push expects it: somebody moves it without the lock",
-			Do:   []string{"your turn is kept; bring the edits in and push again: git gitops pull --rebase && git gitops push"},
+			Why:  "the branch is not where this push expects it: somebody moved it without the lock",
+			Do:   []string{"you still hold the lock; rebase and push again: git gitops pull --rebase && git gitops push"},
 		}}
 	case errors.As(err, &fenced):
 		return exitLost, []term.Message{{
 			What: "not pushed: " + fenced.Error(),
-			Why:  "it lets in only what the holder of the lock has declared, and the lock that this push holds is none that it knows",
+			Why:  "it accepts only what the holder of its lock has declared, and does not know the lock that this push holds",
 			Do: []string{
 				"if other pipelines can push: set GITOPS_LOCK_REPO here to what the server calls this repository (gitops.lockRepo there)",
-				"if nobody can push: who runs the server: git gitops doctor, in the repository",
+				"if nobody can push: run git gitops doctor in the repository on the server",
 			},
 		}}
 	case errors.As(err, &same):
 		return exitLost, []term.Message{{
 			What: "not pushed: " + same.Error(),
-			Why:  "a rebase would drop this commit without a word, and with it the update that it meant",
-			Do:   []string{"look at what is there now, make the edit again, and push: git gitops pull"},
+			Why:  "a rebase would silently drop this commit, and with it its update",
+			Do:   []string{"see what is there now (git gitops pull), make the edit again, and push"},
 		}}
 	case errors.As(err, &unknown):
 		return exitLost, []term.Message{{
 			What: unknown.Error(),
-			Why:  "the batch ref that would tell is gone, or the git server does not answer",
-			Do:   []string{"look whether the commits are there, and push only if they are not: git fetch && git log @{u}"},
+			Why:  "the batch ref that would show it is gone, or the git server does not answer",
+			Do:   []string{"check whether the commits are in the branch, and push only if they are not: git fetch && git log @{u}"},
 		}}
 	case errors.As(err, &waited):
 		return exitFailed, []term.Message{{
 			What: "not pushed: " + waited.Error(),
-			Do:   []string{"your turn is kept: git pull --rebase && git push"},
+			Do:   []string{"you still hold the lock: git pull --rebase && git push"},
 		}}
 	case errors.As(err, &admin):
 		m := term.Message{What: admin.Error()}
@@ -224,7 +224,7 @@ func explain(err error) (int, []term.Message) {
 	case errors.As(err, &dead):
 		return exitTimeout, []term.Message{{
 			What: dead.Error(),
-			Why:  "each waits for the other, so the one who began to wait last gives up",
+			Why:  "each waits for the other, so the one that began to wait last gives up",
 			Do:   []string{"take locks in the same order everywhere, or push and release one before taking the next"},
 		}}
 	case errors.As(err, &sign):
@@ -241,12 +241,12 @@ func explain(err error) (int, []term.Message) {
 		}
 		return exitTimeout, []term.Message{{
 			What: self.Error(),
-			Why:  "it is held by " + holderText(self.Holder) + ", who goes on when this command has ended",
+			Why:  "it is held by " + holderText(self.Holder) + ", which goes on only after this command has ended",
 			Do:   []string{do},
 		}}
 	case errors.As(err, &foreign):
 		return exitFailed, []term.Message{{
-			What: foreign.Error() + ", which goes on with it",
+			What: foreign.Error() + ", which still uses it",
 			Why:  "it is held by " + holderText(foreign.Holder),
 			Do:   []string{"wait until it has ended; or break the lock: git gitops unlock --force " + foreign.Holder.ID()},
 		}}
@@ -261,7 +261,7 @@ func explain(err error) (int, []term.Message) {
 	case errors.Is(err, gitops.ErrNothingToLock):
 		return exitUsage, []term.Message{{
 			What: err.Error(),
-			Why:  "none was named, and none follows from a repository here",
+			Why:  "no branch was named, and there is no repository here to take it from",
 			Do:   []string{"git gitops lock --repo URL --branch NAME"},
 		}}
 	case errors.As(err, &gitErr):

@@ -96,7 +96,7 @@ func freezeVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Print
 	var err error
 	switch {
 	case u.IsSet("for") == u.IsSet("until"):
-		err = errors.New("say how long: --for DURATION or --until TIME")
+		err = errors.New("want --for DURATION or --until TIME")
 	case u.IsSet("for"):
 		if r.For = u.Duration("for"); r.For < time.Second || r.For > mostFrozen {
 			err = fmt.Errorf("--for is %s, want from 1s to %s", r.For, mostFrozen)
@@ -121,7 +121,7 @@ func freezeVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Print
 	frozen, err := o.redis.Freeze(ctx, r)
 	if err != nil {
 		if len(frozen) > 0 {
-			out.Warn("%s is frozen, but not every lock in it: freeze it again", r.Key)
+			out.Warn("%s is frozen, but not all of its locks are: freeze it again", r.Key)
 		}
 		return err
 	}
@@ -129,10 +129,10 @@ func freezeVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Print
 	if !first.Until.After(time.UnixMicro(0)) {
 		return &usageError{verb: "freeze", err: errors.New("that time has passed on the clock of Redis")}
 	}
-	out.Say("froze %s until %s%s; git gitops thaw ends it sooner", r.Key, clock(first.Until), reasonText(r.Reason))
+	out.Say("froze %s until %s%s; git gitops thaw ends it earlier", r.Key, clock(first.Until), reasonText(r.Reason))
 	for _, one := range frozen {
 		if one.Holder.Token != "" {
-			out.Say("%s is held by %s, who goes on until it is released", one.Key, holderText(one.Holder))
+			out.Say("%s is held by %s, until the holder releases it", one.Key, holderText(one.Holder))
 		}
 	}
 	return nil

@@ -77,7 +77,7 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 			return err
 		}
 		if root := filepath.Dir(dir); install && c.git.GlobalConfig(u.Context, "init.templateDir") != root {
-			out.Say("new repositories take it from there after: git config --global init.templateDir %q", root)
+			out.Say("to use it in new repositories: git config --global init.templateDir %q", root)
 		}
 		return nil
 	default:
@@ -93,7 +93,7 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 		}
 		if top := c.git.WorkTree(u.Context); top != "" {
 			for _, m := range hooks.Expected(top) {
-				out.Warn("%s is set up here, and would put this hook where nothing runs it; %s", m.Manager, m.Advice)
+				out.Warn("%s is set up here, and would move this hook to where nothing runs it; %s", m.Manager, m.Advice)
 			}
 		}
 		c.tellLFS(u.Context, out)
@@ -203,8 +203,8 @@ func (c *command) placeGlobal(ctx context.Context, out *term.Printer, install bo
 		if err := say(out, changed, err, "installed the hooks in "+ours+", and set core.hooksPath to it", "the hooks are already in "+ours); err != nil {
 			return err
 		}
-		out.Say("while core.hooksPath is set, pre-commit and lefthook refuse to install hooks; those that they have installed run. " +
-			"A repository with a core.hooksPath of its own (husky) does not use ours")
+		out.Say("while core.hooksPath is set, pre-commit and lefthook refuse to install hooks; hooks that they have installed still run. " +
+			"A repository with its own core.hooksPath (husky) does not use these hooks")
 		return nil
 	}
 	if set != "" && set != ours {
@@ -232,7 +232,7 @@ func placeShim(u *ucli.Context, out *term.Printer, install bool) error {
 		return say(out, changed, err, "removed the link git from "+dir, "git-gitops has no link in "+dir)
 	}
 	if _, err := shim.MakeLink(dir, self); err != nil {
-		return &adminError{what: err.Error(), do: "name another folder, one that is for this link alone"}
+		return &adminError{what: err.Error(), do: "name a folder that is only for this link"}
 	}
 	shell := u.String("shell")
 	if shell == "" {

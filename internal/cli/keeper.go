@@ -196,7 +196,7 @@ func sendGone(store *redisstore.Store, hook *webhook.Hook, e workspace.Entry, fe
 	hook.Send(webhook.Event{
 		Type: string(before.Type), Time: before.Time.UTC(), Lock: term.Clean(e.Key.String()), Repo: e.Key.Repo, Branch: e.Key.Branch, Name: e.Key.Name,
 		RunURL: term.Clean(before.Run), Fence: gone, Hold: before.Hold.Seconds(),
-		Reason: "none of the processes of " + term.Clean(before.Who) + " was there any more",
+		Reason: "none of the processes of " + term.Clean(before.Who) + " was alive any more",
 	})
 }
 

@@ -119,7 +119,7 @@ func (c *command) locksCommand(out *term.Printer) *ucli.Command {
 		},
 		Action: func(u *ucli.Context) error {
 			if u.NArg() > 1 {
-				return &usageError{verb: "locks", err: fmt.Errorf("unexpected word %q", u.Args().Get(1))}
+				return &usageError{verb: "locks", err: fmt.Errorf("unexpected argument %q", u.Args().Get(1))}
 			}
 			return c.with(u, out, locksVerb)
 		},
@@ -295,7 +295,7 @@ func printLock(w io.Writer, s lock.State) error {
 	for i, q := range s.Waiters {
 		text := personText(q.Record) + " for " + term.Duration(q.Age)
 		if !q.Alive {
-			text += ", shows no life"
+			text += ", no sign of life"
 		}
 		rows = append(rows, []string{fmt.Sprintf("position %d", i+1), text})
 	}
@@ -337,11 +337,11 @@ func breakVerb(ctx context.Context, u *ucli.Context, o *opened, out *term.Printe
 		case result == lock.NotHeld:
 			continue
 		case result == lock.HandedOver:
-			out.Say("broke the lock on %s of %s, and handed it to the next in line", s.Key, personText(s.Holder.Record))
+			out.Say("broke the lock on %s of %s, and handed it to the next waiter", s.Key, personText(s.Holder.Record))
 		default:
 			out.Say("broke the lock on %s of %s", s.Key, personText(s.Holder.Record))
 		}
 		return nil
 	}
-	return &adminError{what: fmt.Sprintf("no lock is held under the ID %s (any more)", id), do: "see the IDs of what is held now: git gitops locks"}
+	return &adminError{what: fmt.Sprintf("no lock is held with the ID %s (any more)", id), do: "list the held locks with their IDs: git gitops locks"}
 }

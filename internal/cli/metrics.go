@@ -42,7 +42,7 @@ func (c *command) metricsCommand(out *term.Printer) *ucli.Command {
 		},
 		Action: func(u *ucli.Context) error {
 			if u.Args().Present() {
-				return &usageError{verb: "metrics", err: fmt.Errorf("unexpected word %q", u.Args().First())}
+				return &usageError{verb: "metrics", err: fmt.Errorf("unexpected argument %q", u.Args().First())}
 			}
 			if u.Bool("once") && u.IsSet("listen") {
 				return &usageError{verb: "metrics", err: errors.New("use --once or --listen, not both")}
@@ -77,7 +77,7 @@ func serveMetrics(ctx context.Context, addr string, m *metrics, out *term.Printe
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
-	out.Say("metrics are on http://%s/metrics; git gitops serve has them too, with a page", listener.Addr())
+	out.Say("metrics are on http://%s/metrics; git gitops serve has them too, and a web page", listener.Addr())
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve metrics: %w", err)
@@ -135,8 +135,8 @@ func (m *metrics) write(ctx context.Context, w io.Writer) error {
 		}
 	}
 	x.counters("gitops_events_total", "What happened to the locks.", "type", m.events)
-	x.histogram("gitops_wait_seconds", "How long those who got a lock had waited for it.", m.waits)
-	x.histogram("gitops_hold_seconds", "How long locks were held that have ended.", m.holds)
+	x.histogram("gitops_wait_seconds", "Waits that ended with the lock.", m.waits)
+	x.histogram("gitops_hold_seconds", "Lengths of holds that have ended.", m.holds)
 	if err == nil && x.err != nil {
 		err = fmt.Errorf("print: %w", x.err)
 	}
@@ -219,7 +219,7 @@ func tellLocks(x *exposition, states []lock.State) {
 	}
 	x.gauge("gitops_locks_held", "Locks that are held.", float64(held))
 	x.gauge("gitops_waiters", "Pipelines that wait for a lock.", float64(waiters))
-	x.gauge("gitops_oldest_wait_seconds", "How long the longest waiting pipeline has waited so far.", oldest.Seconds())
+	x.gauge("gitops_oldest_wait_seconds", "The longest wait so far of all pipelines that wait.", oldest.Seconds())
 
 	slices.SortStableFunc(states, func(a, b lock.State) int {
 		return cmp.Or(cmp.Compare(len(b.Waiters), len(a.Waiters)), cmp.Compare(age(b), age(a)))
@@ -231,7 +231,7 @@ func tellLocks(x *exposition, states []lock.State) {
 		told[label] = true
 		return again
 	})
-	x.family("gitops_lock_held_seconds", "gauge", "How long a lock has been held so far. At most 1,000 locks are listed, the most waited for first.")
+	x.family("gitops_lock_held_seconds", "gauge", "How long a lock has been held so far. At most 1,000 locks are listed, those with the most waiters first.")
 	for _, s := range states {
 		if s.Holder != nil && s.Holder.Known {
 			x.sample("gitops_lock_held_seconds", age(s).Seconds(), "lock", labelOf(s))
@@ -241,7 +241,7 @@ func tellLocks(x *exposition, states []lock.State) {
 	for _, s := range states {
 		x.sample("gitops_lock_waiters", float64(len(s.Waiters)), "lock", labelOf(s))
 	}
-	x.family("gitops_lock_frozen", "gauge", "Whether nobody is granted this lock at present: 1 while it is frozen.")
+	x.family("gitops_lock_frozen", "gauge", "1 while this lock is frozen, else 0.")
 	for _, s := range states {
 		frozen := 0.0
 		if s.Freeze.Frozen() {
@@ -249,7 +249,7 @@ func tellLocks(x *exposition, states []lock.State) {
 		}
 		x.sample("gitops_lock_frozen", frozen, "lock", labelOf(s))
 	}
-	x.family("gitops_lock_oldest_wait_seconds", "gauge", "How long the longest waiting pipeline has waited for this lock so far.")
+	x.family("gitops_lock_oldest_wait_seconds", "gauge", "The longest wait so far of the pipelines that wait for this lock.")
 	for _, s := range states {
 		x.sample("gitops_lock_oldest_wait_seconds", wait[s.Name].Seconds(), "lock", labelOf(s))
 	}

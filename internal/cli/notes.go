@@ -67,7 +67,7 @@ func holderText(h lock.Holder) string {
 		return "nobody any more"
 	}
 	if !h.Known {
-		return "an unknown holder (a key that is not ours)" + term.Expiry(h.Left)
+		return "an unknown holder (a key that git-gitops did not set)" + term.Expiry(h.Left)
 	}
 	text := fmt.Sprintf("%s@%s", orUnknown(h.User), orUnknown(h.Host))
 	if h.Command != "" {

@@ -38,7 +38,7 @@ func (c *command) serveCommand(out *term.Printer) *ucli.Command {
 		Action: func(u *ucli.Context) error {
 			switch {
 			case u.Args().Present():
-				return &usageError{verb: "serve", err: fmt.Errorf("unexpected word %q", u.Args().First())}
+				return &usageError{verb: "serve", err: fmt.Errorf("unexpected argument %q", u.Args().First())}
 			case u.IsSet("tls-cert") != u.IsSet("tls-key"):
 				return &usageError{verb: "serve", err: errors.New("use --tls-cert and --tls-key together")}
 			case u.Bool("demo"):
@@ -129,7 +129,7 @@ func serveVerb(ctx context.Context, u *ucli.Context, store *redisstore.Store, by
 		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
 	}
 	if addr, ok := listener.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() && !secure && len(proxies) == 0 {
-		out.Warn("serving without TLS beyond this machine: whoever is on the way can read the page and its logins")
+		out.Warn("serving without TLS beyond this machine: others on the network can read the page and its logins")
 	}
 	m.skipPast(ctx)
 	out.Say("the page is on %s://%s%s/", scheme, listener.Addr(), u.String("base-path"))

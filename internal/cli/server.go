@@ -143,15 +143,15 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 	refused, err := c.ask(ctx, rules, settings, protected)
 	switch {
 	case err != nil && settings.IsTrue("gitops.protectfailopen"):
-		noteDecision(gitDir, protected[0], "allowed without a look, by gitops.protectFailOpen: "+giturl.Redact(err.Error()))
-		out.Warn("this server cannot ask who holds the lock, and lets the push in without a look")
+		noteDecision(gitDir, protected[0], "allowed without a check, by gitops.protectFailOpen: "+giturl.Redact(err.Error()))
+		out.Warn("this server cannot ask Redis who holds the lock, and accepts the push without a check")
 		return 0
 	case err != nil:
 		noteDecision(gitDir, protected[0], "refused: "+giturl.Redact(err.Error()))
 		out.Fail(term.Message{
-			What: "refused: this server cannot ask who holds the lock on " + strings.TrimPrefix(protected[0].Ref, "refs/heads/"),
+			What: "refused: this server cannot ask Redis who holds the lock on " + strings.TrimPrefix(protected[0].Ref, "refs/heads/"),
 			Why:  giturl.Redact(err.Error()),
-			Do:   []string{"try again when Redis is back; who runs this server: git gitops doctor, in the repository"},
+			Do:   []string{"try again when Redis is back; to find the cause, run git gitops doctor in the repository on the server"},
 		})
 		return exitFailed
 	case refused != nil:
@@ -205,11 +205,11 @@ func refusal(r *fence.Refused) term.Message {
 	switch {
 	case r.Refusal == lock.RefusedMoved:
 		m.What = fmt.Sprintf("refused: the holder of the lock on %s has declared this push for another tip", r.Key)
-		m.Do = []string{"fetch what is there, and push again"}
+		m.Do = []string{"fetch, and push again"}
 	case r.Refusal == lock.RefusedNotDeclared:
 		m.What = fmt.Sprintf("refused: the holder of the lock on %s has not declared this push", r.Key)
 	case r.Holder.Token != "":
-		m.What = fmt.Sprintf("refused: the lock on %s is held by a script that is not known to git-gitops", r.Key)
+		m.What = fmt.Sprintf("refused: the lock on %s is held by a script that does not use git-gitops", r.Key)
 	default:
 		m.What = fmt.Sprintf("refused: nobody holds the lock on %s", r.Key)
 	}
@@ -268,7 +268,7 @@ func (c *command) placeServer(u *ucli.Context, out *term.Printer, install bool) 
 	}
 	bare, gitDir, _ := strings.Cut(strings.TrimSpace(answer), "\n")
 	if bare != "true" {
-		return &adminError{what: gitDir + " is no bare repository: nobody pushes to a clone with a work tree", do: "git gitops install --server DIR"}
+		return &adminError{what: gitDir + " is not a bare repository, and --server is for repositories that others push to", do: "git gitops install --server DIR"}
 	}
 	dir := u.String("hooks-path")
 	if dir == "" {
@@ -330,12 +330,12 @@ func (here serverHere) check(_ context.Context, d *doctor.Checkup) {
 	case here.gitDir == "" || here.hookDir == "" && len(protect) == 0:
 		return
 	case here.hookDir == "":
-		d.Fail("server", "git gitops install --server", "branches like %s are to be protected, and %s has no pre-receive hook of git-gitops", strings.Join(protect, " or "), here.gitDir)
+		d.Fail("server", "git gitops install --server", "gitops.protect names %s, but %s has no pre-receive hook of git-gitops", strings.Join(protect, " or "), here.gitDir)
 		return
 	case len(protect) == 0:
-		d.Warn("server", "git config --add gitops.protect main", "the pre-receive hook is in %s, and protects no branch", here.hookDir)
+		d.Warn("server", "git config --add gitops.protect main", "the pre-receive hook is in %s, but protects no branch", here.hookDir)
 	default:
-		d.OK("server", "branches like %s take only what the holder of their lock has declared, by the hook in %s", strings.Join(protect, " or "), here.hookDir)
+		d.OK("server", "branches like %s accept only what the holder of their lock has declared, through the hook in %s", strings.Join(protect, " or "), here.hookDir)
 	}
 	rules, err := fenceRules(settings, here.gitDir)
 	if err != nil {
@@ -347,14 +347,14 @@ func (here serverHere) check(_ context.Context, d *doctor.Checkup) {
 	_, set := settings.Get("gitops.lockrepo")
 	switch identity := clientsName(rules.Repo); {
 	case set && identity != rules.Repo:
-		d.Warn("server", "git config gitops.lockRepo "+identity, "gitops.lockRepo is %s, and clients call that %s", rules.Repo, identity)
+		d.Warn("server", "git config gitops.lockRepo "+identity, "gitops.lockRepo is %s, but clients call the repository %s", rules.Repo, identity)
 	case len(decisions) > 0 && !slices.ContainsFunc(decisions, allowed):
 		d.Warn("server", "compare it with what git gitops locks shows while a client holds the lock: git config gitops.lockRepo IDENTITY",
-			"no push was let in yet; do clients know this repository as %s?", rules.Repo)
+			"no push was accepted yet; do clients call this repository %s?", rules.Repo)
 	case set:
-		d.OK("server", "clients know this repository as %s", rules.Repo)
+		d.OK("server", "clients call this repository %s", rules.Repo)
 	default:
-		d.Warn("server", "set what clients know it as, such as git.example.com/org/repo: git config gitops.lockRepo IDENTITY",
+		d.Warn("server", "set the name that clients use, such as git.example.com/org/repo: git config gitops.lockRepo IDENTITY",
 			"gitops.lockRepo is not set, so clients must reach this repository as %s", rules.Repo)
 	}
 	rules.Symbolic = here.symbolic
@@ -364,10 +364,10 @@ func (here serverHere) check(_ context.Context, d *doctor.Checkup) {
 		}
 	}
 	for _, rule := range rules.Exempt {
-		d.OK("server", "who has %s in the environment needs no lock", rule)
+		d.OK("server", "a push with %s in the environment of the hook needs no lock", rule)
 	}
 	if settings.IsTrue("gitops.protectfailopen") {
-		d.Warn("server", "git config --unset gitops.protectFailOpen", "while Redis cannot be asked, every push is let in")
+		d.Warn("server", "git config --unset gitops.protectFailOpen", "while Redis cannot be reached, every push is accepted")
 	}
 	for _, line := range decisions[max(0, len(decisions)-3):] {
 		d.OK("server", "%s", line)

@@ -32,7 +32,7 @@ func (c *command) upgradeCommand(out *term.Printer) *ucli.Command {
 		},
 		Action: func(u *ucli.Context) error {
 			if u.Args().Present() {
-				return &usageError{verb: "upgrade", err: fmt.Errorf("unexpected word %q", u.Args().First())}
+				return &usageError{verb: "upgrade", err: fmt.Errorf("unexpected argument %q", u.Args().First())}
 			}
 			return c.upgrade(u.Context, out, u.String("version"), u.Bool("check"), u.Bool("skip-signature"))
 		},
@@ -47,7 +47,7 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 	if !released && wanted == "" {
 		return &adminError{
 			what: fmt.Sprintf("this program was built from source (%s), and cannot be compared with a release", programVersion()),
-			do:   "name the release to put in its place: git gitops upgrade --version VERSION",
+			do:   "name the release to install: git gitops upgrade --version VERSION",
 		}
 	}
 	self, err := os.Executable()
@@ -96,7 +96,7 @@ func (c *command) upgrade(ctx context.Context, out *term.Printer, wanted string,
 	if err := upgrade.Replace(self, program); err != nil {
 		return &adminError{what: err.Error(), do: "run it as the user who may write to " + filepath.Dir(self)}
 	}
-	out.Say("%s is git-gitops %s now; it was %s", self, release.Version, programVersion())
+	out.Say("%s is now git-gitops %s; it was %s", self, release.Version, programVersion())
 	return nil
 }
 
@@ -115,7 +115,7 @@ func (c *command) mayReplace(ctx context.Context, self string) error {
 		names[i] = k.String()
 	}
 	return &adminError{
-		what: "not upgraded in the middle of a lock: held is " + strings.Join(names, ", "),
+		what: "not upgraded while a lock is held: " + strings.Join(names, ", "),
 		do:   "push, or git gitops unlock --all, and then upgrade",
 	}
 }

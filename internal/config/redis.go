@@ -280,7 +280,7 @@ func parseURL(text string) (redisURL, error) {
 			return redisURL{}, errors.New("the port of the URL is not from 1 to 65535")
 		}
 		if parsed.RawQuery != "" {
-			return redisURL{}, errors.New("the URL has parameters, of which none is known")
+			return redisURL{}, errors.New("the URL has parameters, and none is allowed")
 		}
 	case "unix":
 		if parsed.Host != "" || !strings.HasPrefix(parsed.Path, "/") || strings.ContainsRune(parsed.Path, 0) {
@@ -292,11 +292,11 @@ func parseURL(text string) (redisURL, error) {
 		}
 		query, err := url.ParseQuery(parsed.RawQuery)
 		if err != nil || len(query) > 1 || len(query) == 1 && len(query["db"]) != 1 {
-			return redisURL{}, errors.New("the URL has other parameters than one db")
+			return redisURL{}, errors.New("the URL has parameters other than db")
 		}
 		db = query.Get("db")
 	default:
-		return redisURL{}, errors.New("the scheme of the URL is another")
+		return redisURL{}, errors.New("the URL has another scheme")
 	}
 	if parsed.Fragment != "" {
 		return redisURL{}, errors.New("the URL has a part after #")

@@ -33,7 +33,7 @@ func (d *Checkup) settings(ctx context.Context) {
 	case errors.As(err, &tooOld):
 		d.Fail("git", TooOldAdvice, "%v", err)
 	case err != nil:
-		d.Fail("settings", "mend the file that git names", "git cannot read its configuration: %v", err)
+		d.Fail("settings", "fix the file that git names", "git cannot read its configuration: %v", err)
 	}
 	readable := err == nil
 	user := d.GitConfig.User()
@@ -66,7 +66,7 @@ func (d *Checkup) settings(ctx context.Context) {
 		d.OK("include", "only repositories like %s are locked", strings.Join(patterns, " or "))
 	}
 	for _, name := range config.Unknown(os.Environ()) {
-		d.Warn("unknown", "correct its name, or unset it", "%s is set, and nobody reads it", name)
+		d.Warn("unknown", "correct its name, or unset it", "%s is set, but is not a setting of git-gitops", name)
 	}
 }
 
@@ -81,7 +81,7 @@ func (d *Checkup) leftOut() {
 	for _, key := range keys {
 		if scope := d.GitConfig.RepositoryScope(key); scope != "" {
 			d.Warn("setting", "if it is yours, set it for your user: git config --global "+key+" VALUE",
-				"%s is set in this repository's own configuration (%s), and left out: a repository may not set it", key, scope)
+				"%s is set in this repository's own configuration (%s), and ignored: a repository may not set it", key, scope)
 		}
 	}
 }
@@ -110,9 +110,9 @@ func (d *Checkup) shim() {
 		case err != nil || !os.SameFile(us, found):
 			d.OK("shim", "none: plain git is %s", filepath.Join(dir, name))
 		case os.Getenv("GITOPS_SHIM") == "off":
-			d.Warn("shim", "unset GITOPS_SHIM", "plain git is our link in %s, but GITOPS_SHIM is off", dir)
+			d.Warn("shim", "unset GITOPS_SHIM", "plain git is the git-gitops link in %s, but GITOPS_SHIM is off", dir)
 		default:
-			d.OK("shim", "plain git is our link in %s", dir)
+			d.OK("shim", "plain git is the git-gitops link in %s", dir)
 		}
 		return
 	}
@@ -126,9 +126,9 @@ func (d *Checkup) session() {
 		d.Fail("session", "set GITOPS_LOCK_SESSION to the id of a living process, or workspace, or unset it", "%v", err)
 	case found.Owner == nil && d.Config.Lock.Session != session.Workspace:
 		d.Warn("session", "run git from a script; or set GITOPS_LOCK_SESSION to the id of a process, or to workspace",
-			"none is to be found above this command, so nobody renews a lock: GITOPS_LOCK_TTL ends it")
+			"no process above this command can own a lock, so nobody renews it: it ends with GITOPS_LOCK_TTL")
 	case found.Owner == nil:
-		d.OK("session", "none: a lock belongs to the clone, until push, unlock or GITOPS_LOCK_MAX_HOLD end it")
+		d.OK("session", "none: a lock belongs to the clone, until push, unlock or GITOPS_LOCK_MAX_HOLD")
 	default:
 		d.OK("session", "a lock ends with process %d (%s)", found.Owner.PID, found.Owner.Name)
 	}

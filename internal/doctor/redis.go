@@ -54,9 +54,9 @@ func (d *Checkup) redis(ctx context.Context, store *redisstore.Store) {
 	}
 	switch {
 	case len(errs) == 0 && d.Fence:
-		d.OK("permissions", "the hook may ask what is declared")
+		d.OK("permissions", "the hook may read declarations")
 	case len(errs) == 0:
-		d.OK("permissions", "every step of a lock's life is allowed")
+		d.OK("permissions", "every step of a lock is allowed")
 		d.presence(ctx, store, user)
 	}
 }
@@ -108,10 +108,10 @@ func (d *Checkup) node(n redisstore.Node) {
 	if refused("TIME") {
 		d.OK("clock", notAllowed)
 	} else if apart := n.Ahead.Abs(); apart > clockApart {
-		d.Warn("clock", "set the clock of one of the two, if ages and logs are to agree; locks go by the server's alone",
-			"the server's is %s apart from ours", term.Duration(apart))
+		d.Warn("clock", "set one of the two clocks, if ages and logs should agree; locks use only the server's",
+			"the server's differs by %s from this machine's", term.Duration(apart))
 	} else {
-		d.OK("clock", "the server's is %s apart from ours", term.Duration(apart))
+		d.OK("clock", "the server's differs by %s from this machine's", term.Duration(apart))
 	}
 	if refused("INFO") {
 		for _, name := range []string{"version", "role", "replicas", "persistence", "eviction"} {
@@ -128,7 +128,7 @@ func (d *Checkup) tls(state *tls.ConnectionState) {
 		d.OK("tls", "none")
 		return
 	case d.Config.Redis.Insecure:
-		d.Warn("tls", "unset REDIS_TLS_INSECURE, and name the authority in REDIS_TLS_CA_CERT", "whoever answers at the Redis address is believed")
+		d.Warn("tls", "unset REDIS_TLS_INSECURE, and name the authority in REDIS_TLS_CA_CERT", "the certificate of Redis is not checked")
 	}
 	first := state.PeerCertificates[0]
 	for _, c := range state.PeerCertificates {
@@ -171,14 +171,14 @@ func (d *Checkup) server(n redisstore.Node, saveHidden bool) {
 	replicas, _ := strconv.Atoi(n.Info["connected_slaves"])
 	switch want := d.Config.Redis.MinReplicas; {
 	case replicas < want:
-		d.Fail("replicas", "connect the replicas, or lower GITOPS_REDIS_MIN_REPLICAS", "%d connected, GITOPS_REDIS_MIN_REPLICAS wants %d", replicas, want)
+		d.Fail("replicas", "connect the replicas, or lower GITOPS_REDIS_MIN_REPLICAS", "%d connected, but GITOPS_REDIS_MIN_REPLICAS is %d", replicas, want)
 	case replicas > 0 && want == 0:
 		d.OK("replicas", "%d connected; no lock waits for them, so a failover may lose one that was just taken (GITOPS_REDIS_MIN_REPLICAS=1 makes that rare)", replicas)
 	default:
 		d.OK("replicas", "%d connected", replicas)
 	}
 
-	const forgets = "when the server restarts, holders take their locks back, and the order of those who wait may be lost"
+	const forgets = "after a restart of the server, holders take their locks back, but the order of the waiters may be lost"
 	switch {
 	case n.Info["aof_enabled"] == "1":
 		d.OK("persistence", "append-only file")
@@ -201,7 +201,7 @@ func (d *Checkup) server(n redisstore.Node, saveHidden bool) {
 		d.OK("eviction", "the server does not say")
 	case strings.HasPrefix(policy, "allkeys-"), strings.HasPrefix(policy, "volatile-"):
 		d.Warn("eviction", "set maxmemory-policy to noeviction, or give locks a server of their own",
-			"%s: a full server may drop locks that are held (%s)", policy, limit)
+			"%s: a full server may drop held locks (%s)", policy, limit)
 	default:
 		d.OK("eviction", "%s (%s)", policy, limit)
 	}

@@ -27,7 +27,7 @@ func (d *Checkup) repository(ctx context.Context) {
 	var gitErr *git.Error
 	switch {
 	case errors.As(err, &gitErr) && !strings.Contains(gitErr.Stderr, "not a git repository"):
-		d.Warn("repository", "", "git does not open the one here: %v", err)
+		d.Warn("repository", "", "git cannot open the repository here: %v", err)
 		return
 	case errors.As(err, &gitErr):
 		d.OK("repository", "none here")
@@ -80,7 +80,7 @@ func (d *Checkup) target(ctx context.Context, target gitargs.PushTarget) {
 	for _, url := range d.GitConfig.PushURLs(target.Remote) {
 		u, err := giturl.Parse(url, dir)
 		if err != nil {
-			d.Fail("repository", "mend the URL of the remote "+target.Remote, "%v", err)
+			d.Fail("repository", "fix the URL of the remote "+target.Remote, "%v", err)
 			continue
 		}
 		repo := u.Identity()
@@ -147,17 +147,17 @@ func (d *Checkup) held(ctx context.Context, dir workspace.Dir) {
 		case d.store != nil && (holder == nil || holder.Token != e.Token), e.Lost != "":
 			why := e.Lost
 			if why == "" {
-				why = "it expired, or was given to another"
+				why = "it expired, or somebody else got it"
 			}
-			d.Warn("keeper", "push or unlock takes note of it: "+end, "the lock on %s is not ours any more: %s", e.Key, why)
+			d.Warn("keeper", "push or unlock clears this: "+end, "this clone no longer holds the lock on %s: %s", e.Key, why)
 		case !e.KeeperAlive():
 			left := ""
 			if holder != nil {
 				left = term.Expiry(holder.Left)
 			}
-			d.Warn("keeper", end, "the lock on %s is ours, and nobody renews it%s", e.Key, left)
+			d.Warn("keeper", end, "this clone holds the lock on %s, but nobody renews it%s", e.Key, left)
 		default:
-			d.OK("keeper", "the lock on %s is ours since %s (by %s), renewed by process %d", e.Key, e.Since.UTC().Format(time.RFC3339), e.Kind, e.Keeper.PID)
+			d.OK("keeper", "this clone has held the lock on %s since %s (by %s), renewed by process %d", e.Key, e.Since.UTC().Format(time.RFC3339), e.Kind, e.Keeper.PID)
 		}
 	}
 }
@@ -177,11 +177,11 @@ func (d *Checkup) hook(ctx context.Context, repo git.RepoState) {
 	case !installed && aside != nil && aside.Runs && missing == nil:
 		d.OK("hook", "plain git push is guarded by %s, which %s runs", aside.Path, aside.Manager)
 	case !installed && aside != nil:
-		d.Warn("hook", aside.Advice, "%s has put our hook aside as %s, where nothing runs it: plain git push takes no lock", aside.Manager, aside.Path)
+		d.Warn("hook", aside.Advice, "%s has moved the git-gitops hook to %s, where nothing runs it: plain git push takes no lock", aside.Manager, aside.Path)
 	case !installed && hooks.Installed(own):
-		d.Warn("hook", "git gitops install", "git does not look for hooks in %s, where ours is, but in %s (core.hooksPath): plain git push takes no lock", own, dir)
+		d.Warn("hook", "git gitops install", "the git-gitops hook is in %s, but git looks for hooks in %s (core.hooksPath): plain git push takes no lock", own, dir)
 	case !installed:
-		d.OK("hook", "git-gitops has none in %s: plain git push takes no lock (git gitops install adds one)", dir)
+		d.OK("hook", "no git-gitops hook in %s: plain git push takes no lock (git gitops install adds one)", dir)
 	case !git.HasProgram("gitops"):
 		d.Fail("hook", "put git-gitops on PATH", "the pre-push hook in %s does not find git-gitops, and stops every push", dir)
 	default:
@@ -208,7 +208,7 @@ func (d *Checkup) legacy(ctx context.Context, remote string) {
 	defer cancel()
 	out, err := d.Git.Output(ctx, "ls-remote", "--heads", "--", remote, "lock.*")
 	if err != nil {
-		d.Warn("legacy", "", "cannot look at the remote %s: %v", remote, err)
+		d.Warn("legacy", "", "cannot read the remote %s: %v", remote, err)
 		return
 	}
 	var names, quoted []string
@@ -223,5 +223,5 @@ func (d *Checkup) legacy(ctx context.Context, remote string) {
 		return
 	}
 	d.Warn("legacy", "when no old script needs them: git push --delete "+shim.ShellWord(remote)+" "+strings.Join(quoted, " "),
-		"%d branches of an older way of locking on the remote %s: %s", len(names), remote, strings.Join(names, ", "))
+		"%d branches of an older kind of lock on the remote %s: %s", len(names), remote, strings.Join(names, ", "))
 }

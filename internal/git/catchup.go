@@ -62,7 +62,7 @@ func (g Git) Snapshot(ctx context.Context, dir string, args gitargs.CloneArgs) (
 		return s, &StaleError{"its refs are not in files"}
 	}
 	if s.remote, ok = config.Get("branch." + s.branch + ".remote"); !ok {
-		return s, &StaleError{"the branch follows none of the remote"}
+		return s, &StaleError{"the branch tracks no branch of the remote"}
 	}
 	if specs := config["remote."+s.remote+".fetch"]; len(specs) == 1 {
 		s.fetch = specs[0]
@@ -72,18 +72,18 @@ func (g Git) Snapshot(ctx context.Context, dir string, args gitargs.CloneArgs) (
 	case "+refs/heads/" + s.branch + ":" + tracking + s.branch:
 		s.single = true
 	default:
-		return s, &StaleError{"it fetches by refspecs of its own"}
+		return s, &StaleError{"it has unusual fetch refspecs"}
 	}
 	switch how, _ := config.Get("remote." + s.remote + ".tagopt"); how {
 	case "":
 		s.tags = true
 	case "--no-tags":
 	default:
-		return s, &StaleError{"it fetches tags in a way of its own"}
+		return s, &StaleError{"it has unusual settings for tags"}
 	}
 	// A longer history is cut at other commits when a part of it is there already.
 	if s.depth != "" && (!s.single || s.depth != "1") {
-		return s, &StaleError{"it is shallow in a way of its own"}
+		return s, &StaleError{"it is shallow in an unusual way"}
 	}
 	if out, err := g.Output(ctx, "symbolic-ref", "--quiet", "refs/remotes/"+s.remote+"/HEAD"); err == nil {
 		s.head = strings.TrimSpace(out)

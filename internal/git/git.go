@@ -316,7 +316,7 @@ func (g Git) Tips(ctx context.Context, revs []string) ([]string, error) {
 	if tips := lines(out); err == nil && len(tips) == len(revs) {
 		return tips, nil
 	}
-	return nil, errors.Join(err, errors.New("a revision that was pushed is not to be found"))
+	return nil, errors.Join(err, errors.New("a pushed revision cannot be found"))
 }
 
 // SymbolicRefs are the symbolic refs among some refs and in some folders of refs, each with the ref

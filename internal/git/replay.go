@@ -177,7 +177,7 @@ func (r *Replay) same(ctx context.Context, pairs []treePair) error {
 		folders := false
 		for name, c := range was {
 			if !c.keptBy(is[name]) {
-				return &LeftOutError{p.commit, "would change " + name + " in another way"}
+				return &LeftOutError{p.commit, "would change " + name + " differently"}
 			}
 			folders = folders || c.status == "A" || c.status == "D"
 		}
@@ -211,7 +211,7 @@ func (r *Replay) folders(ctx context.Context, p treePair, was map[string]change)
 	for name, c := range was {
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 			if c.status == "A" && oldFrom[dir] && !newFrom[dir] || c.status == "D" && oldFrom[dir] && !oldTo[dir] && newTo[dir] {
-				return &LeftOutError{p.commit, "meets a folder that was removed or renamed"}
+				return &LeftOutError{p.commit, "touches a folder that was removed or renamed"}
 			}
 		}
 	}
@@ -349,7 +349,7 @@ func (g Git) plainCommits(ctx context.Context, since, tip string) ([]rawCommit, 
 		signed := slices.ContainsFunc(lines(headers), func(l string) bool { return strings.HasPrefix(l, "gpgsig") || strings.HasPrefix(l, "mergetag") })
 		switch {
 		case !treeOK || !parentOK || c.parent != ask[i-1]:
-			return nil, &LeftOutError{c.oid, "is replaced or not as git writes commits"}
+			return nil, &LeftOutError{c.oid, "is replaced, or not in the format that git writes"}
 		case signed:
 			return nil, &LeftOutError{c.oid, "is signed"}
 		}

@@ -47,7 +47,7 @@ func (f *Flows) cloneAhead(args gitargs.CloneArgs, url string, argv []string, cw
 		return nil
 	}
 	if f.GitConfig.With(args.Config).HasHook(git.CloneHooks...) { // not to be run before the turn
-		f.Notes.Debug("no clone ahead: the configuration defines a hook")
+		f.Notes.Debug("not cloning while waiting: the configuration defines a hook")
 		return nil
 	}
 	a := &ahead{f: f, args: args, argv: argv, mark: rand.Text(), spot: spotOf(args.Directory(), cwd)}
@@ -82,10 +82,10 @@ func (a *ahead) begin(ctx context.Context, place int) {
 		}
 		s, err := a.make(ctx, place)
 		if err != nil {
-			a.f.Notes.Debug("no clone ahead: %v", err)
+			a.f.Notes.Debug("not cloning while waiting: %v", err)
 			return
 		}
-		a.f.Notes.Debug("cloned ahead")
+		a.f.Notes.Debug("cloned while waiting")
 		select {
 		case <-time.After(time.Until(s.Settled())):
 			s.Settle(ctx)
@@ -172,7 +172,7 @@ func (a *ahead) remove(ours bool) {
 	if !ours {
 		a.leave()
 	} else if err := a.clear(); err != nil {
-		a.f.Notes.Warn("cannot remove a clone that was begun: %v", err)
+		a.f.Notes.Warn("cannot remove the unfinished clone: %v", err)
 	}
 }
 

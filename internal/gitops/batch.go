@@ -116,11 +116,11 @@ func (p *pushing) aloneByConfig(argv []string) string {
 	}
 	switch {
 	case len(p.target.Branches) != 1 || !p.rebasable() || len(config.PushURLs(p.target.Remote)) != 1 || !p.f.Git.UsesCwdRepo():
-		return "it is not the checked-out branch that goes to one branch of one repository"
+		return "it does not push the checked-out branch to one branch of one repository"
 	case len(config["remote."+p.target.Remote+".fetch"]) == 0:
 		return "the remote has no remote-tracking branches"
 	case on("commit.gpgsign"):
-		return "commit.gpgSign: a rebase would sign"
+		return "a rebase would sign the commits (commit.gpgSign)"
 	case on("push.gpgsign") || on("push.followtags") || on("push.recursesubmodules") || on("submodule.recurse") || on("push.autosetupremote"):
 		return "a push.* setting"
 	case len(config["push.pushoption"]) > 0:
@@ -165,12 +165,12 @@ func (b *batch) aloneByClone(ctx context.Context) string {
 		return "the clone has content of Git LFS"
 	}
 	if !g.Untouched(ctx) {
-		return "something in the work tree is not committed"
+		return "the work tree has uncommitted changes"
 	}
 	b.tip = g.Tip(ctx, "HEAD")
 	base, err := g.Output(ctx, "merge-base", "HEAD", b.tracking())
 	if err != nil {
-		return "nothing is known of the remote's branch"
+		return "the clone has no common base with the remote branch"
 	}
 	b.base = strings.TrimSpace(base)
 	if err := g.Offerable(ctx, b.base, b.tip); err != nil {
@@ -225,7 +225,7 @@ func (b *batch) offer(ctx context.Context) error {
 		return errors.New(why)
 	}
 	if status, err := f.Store.Offer(ctx, b.asks, lock.Offer{}); err != nil || status != lock.Offered {
-		return errors.Join(err, errors.New("the server was found to be no use for it"))
+		return errors.Join(err, errors.New("the server cannot take batches"))
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
@@ -312,7 +312,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 	k := b.asks.Key
 	offers, err := f.Store.ClaimOffers(ctx, k, b.asks.Token, f.Config.Push.BatchMax)
 	if err != nil {
-		f.Notes.Debug("cannot ask for the commits of others: %v", err)
+		f.Notes.Debug("cannot claim the commits of others: %v", err)
 	}
 	offers = slices.DeleteFunc(offers, func(o lock.Offer) bool { return o.Token == b.asks.Token || !b.takes(o) })
 	for range leaderTries {
@@ -355,7 +355,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			if refusesBatches(said) {
 				b.pause(ctx, "the server refuses to move batch refs, or commits of others")
 			}
-			f.Notes.Debug("the server refused to take %d pushes together: %s", len(riders)+1, strings.TrimSpace(said))
+			f.Notes.Debug("the server refused %d pushes together: %s", len(riders)+1, strings.TrimSpace(said))
 			return false, nil
 		default: // read again what is there
 			f.Notes.Debug("the push of %d together was %v: %s", len(riders)+1, result, strings.TrimSpace(said))
@@ -392,7 +392,7 @@ func (b *batch) replay(ctx context.Context, refs map[string]string, offers []loc
 			if ctx.Err() != nil {
 				return nil, nil, ctx.Err()
 			}
-			f.Notes.Debug("the commits of %s go in a turn of their own: %v", o.Who, err)
+			f.Notes.Debug("the commits of %s go in their own turn: %v", o.Who, err)
 			continue
 		}
 		moves, riders = append(moves, git.LeasedRef{Ref: o.Ref, Old: o.Marker, New: r.Tip}), append(riders, o.Who)
@@ -425,7 +425,7 @@ func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]s
 	ctx, cancel := context.WithTimeout(ctx, b.p.f.timing().Release)
 	defer cancel()
 	if err := b.p.f.Store.Landed(ctx, b.asks, leader, landed); err != nil {
-		b.p.f.Notes.Debug("cannot wake those whose commits were pushed: %v", err) // they look for themselves at their turn
+		b.p.f.Notes.Debug("cannot wake the waiters whose commits were pushed: %v", err) // they look for themselves at their turn
 	}
 }
 
@@ -509,7 +509,7 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 			if drop.New, err = b.git.Marker(ctx, b.marker, b.ref); err != nil {
 				drop.New = ""
 			}
-			b.pause(ctx, "the server does not let batch refs be deleted")
+			b.pause(ctx, "the server does not allow deleting batch refs")
 			continue
 		}
 		select {
@@ -559,7 +559,7 @@ func (b *batch) finish(ctx context.Context) {
 	if b.own == b.tip {
 		b.p.sight.see(b.branch, b.own)
 	} else {
-		err := errors.New("something was edited or committed meanwhile")
+		err := errors.New("something was edited or committed in the meantime")
 		if b.git.Tip(ctx, "HEAD") == b.tip && b.git.Untouched(ctx) {
 			err = b.git.MoveTo(ctx, b.own)
 		}
@@ -605,11 +605,11 @@ func (b *batch) drop(ctx context.Context, is string) {
 			return
 		}
 		if result == git.Refused {
-			b.pause(ctx, "the server does not let batch refs be deleted")
+			b.pause(ctx, "the server does not allow deleting batch refs")
 			return
 		}
 		if pause > dropPatience {
-			b.p.f.Notes.Debug("the batch ref stays behind: %v: %s", result, strings.TrimSpace(said))
+			b.p.f.Notes.Debug("the batch ref was not deleted: %v: %s", result, strings.TrimSpace(said))
 			return
 		}
 		select {
@@ -664,7 +664,7 @@ func (b *batch) noteOld(refs map[string]string) {
 
 // pause has nobody offer for a while: the server has shown that it would be in vain.
 func (b *batch) pause(ctx context.Context, why string) {
-	b.p.f.Notes.Debug("nobody pushes together to %s for %v: %s", b.branch, offersPause, why)
+	b.p.f.Notes.Debug("no pushes together to %s for %v: %s", b.branch, offersPause, why)
 	_ = b.p.f.Store.PauseOffers(ctx, b.asks.Key, b.asks.Token, offersPause) // the next one finds out as well
 }
 

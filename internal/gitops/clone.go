@@ -132,7 +132,7 @@ func (c *cloning) settle(ctx context.Context) (process.Exit, error) {
 		repo, err := c.repo(context.WithoutCancel(ctx)) // the clone is there; this belongs to it
 		if err != nil {
 			c.release(ctx)
-			return process.Exit{}, fmt.Errorf("look into the new clone: %w", err)
+			return process.Exit{}, fmt.Errorf("read the new clone: %w", err)
 		}
 		branch, onBranch := strings.CutPrefix(repo.Head, "refs/heads/")
 		switch {
@@ -179,7 +179,7 @@ func (c *cloning) again(ctx context.Context, repo git.RepoState) (process.Exit, 
 func (c *cloning) clear() {
 	for _, s := range c.spots {
 		if err := s.clear(); err != nil {
-			c.f.Notes.Warn("cannot remove the clone again: %v", err)
+			c.f.Notes.Warn("cannot remove the new clone: %v", err)
 		}
 	}
 }
@@ -203,6 +203,6 @@ func (c *cloning) repo(ctx context.Context) (git.RepoState, error) {
 // is what then guards the branch.
 func (f *Flows) keep(ctx context.Context, lease *lock.Lease) (stop func()) {
 	return lease.Keep(context.WithoutCancel(ctx), f.Store, 0, func(err error) {
-		f.Notes.Warn("lost while git was working: %v", err)
+		f.Notes.Warn("while git was working, %v", err)
 	})
 }

@@ -18,7 +18,7 @@ type FencedError struct {
 }
 
 func (e *FencedError) Error() string {
-	return fmt.Sprintf("the server does not let this push to %s in (%s)", e.Branch, e.Word)
+	return fmt.Sprintf("the server refuses this push to %s (%s)", e.Branch, e.Word)
 }
 
 // declare tells a server that guards its branches what this push will do. Where none is known to

@@ -151,7 +151,7 @@ func (f *Flows) note(ctx context.Context, event lock.EventType, r lock.Request, 
 	ctx, cancel := context.WithTimeout(ctx, f.timing().Release)
 	defer cancel()
 	if err := f.Store.Note(ctx, r.Key, event, r.Record, why); err != nil {
-		f.Notes.Debug("could not note the event: %v", err)
+		f.Notes.Debug("could not record the event: %v", err)
 	}
 }
 

@@ -146,7 +146,7 @@ func (f *Flows) believed(ctx context.Context, dir workspace.Dir, e workspace.Ent
 	case ours:
 		return e, nil
 	case theirs:
-		f.Notes.Debug("the lock on %s that this clone remembers is of another session, which lives", e.Key)
+		f.Notes.Debug("the lock on %s in this clone belongs to another session, which is alive", e.Key)
 		return workspace.Entry{}, nil
 	default:
 		why := e.Lost
@@ -156,7 +156,7 @@ func (f *Flows) believed(ctx context.Context, dir workspace.Dir, e workspace.Ent
 				return e, err
 			}
 		}
-		f.Notes.Warn("the lock on %s was lost since it was taken: %s; taking it again", e.Key, why)
+		f.Notes.Warn("the lock on %s was lost in the meantime: %s; taking it again", e.Key, why)
 		workspace.UnlinkSession(e)
 		return workspace.Entry{}, dir.Remove(e)
 	}
@@ -182,7 +182,7 @@ func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry
 		if e.Lost != "" {
 			why = e.Lost
 		}
-		f.Notes.Warn("the lock on %s was lost since it was taken: %s; taking it again", e.Key, why)
+		f.Notes.Warn("the lock on %s was lost in the meantime: %s; taking it again", e.Key, why)
 		return nil, nil
 	}
 	if err != nil {
@@ -206,7 +206,7 @@ func (f *Flows) patiently(ctx context.Context, holding bool, ask func() error) e
 		}
 		if left := limit - time.Since(started); !said && left > 0 {
 			said = true
-			f.Notes.Say("%v; asking again for up to %s, because this clone holds a lock there", err, left.Round(time.Second))
+			f.Notes.Say("%v; trying again for up to %s, because this clone holds a lock there", err, left.Round(time.Second))
 		}
 		return false
 	})

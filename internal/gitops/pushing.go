@@ -137,7 +137,7 @@ func (p *pushing) run(ctx context.Context, argv []string) (process.Exit, error) 
 			}
 			continue
 		}
-		p.f.Notes.Say("the remote refused for a passing reason, trying again in %s (%d of %d)", pause, try+1, p.f.Config.Push.Retries)
+		p.f.Notes.Say("the remote refused the push for a temporary reason; trying again in %s (%d of %d)", pause, try+1, p.f.Config.Push.Retries)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -318,7 +318,7 @@ func (p *pushing) integrate(ctx context.Context) error {
 	if rebased {
 		p.rebased = true
 		tip := p.f.Git.Tip(ctx, "FETCH_HEAD")
-		p.f.Notes.Say("rebased onto %s, which somebody else had pushed to %s", short(tip), branch)
+		p.f.Notes.Say("rebased onto %s, which somebody else pushed to %s", short(tip), branch)
 	}
 	if errors.Is(err, git.ErrNotFetched) && ctx.Err() == nil {
 		p.f.Notes.Debug("%v", err)

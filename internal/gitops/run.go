@@ -51,7 +51,7 @@ func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (proce
 		if lease.Guarded() {
 			tell = f.Notes.Warn
 		}
-		tell("the server refuses plain git push in this command, say git gitops push there: %v", err)
+		tell("plain git push in this command is not declared to the server; use git gitops push there: %v", err)
 	}
 	entry := f.newEntry(workspace.Lock, lease)
 	if err := workspace.NoteSession(entry); err != nil {

@@ -213,7 +213,7 @@ func (f *Flows) tellShare(k lock.Key, l *lock.Lease) {
 	switch {
 	case l.From.Token == "":
 	case l.Share == "":
-		f.Notes.Warn("taking over the lock on %s from a part of this script that has ended without push (pid %d)", k, l.From.PID)
+		f.Notes.Warn("taking over the lock on %s from a part of this script that has ended without a push (pid %d)", k, l.From.PID)
 	case alive && !low.IsShell() && !low.IsGit():
 		f.Notes.Say("sharing the lock on %s with another clone of the same %s (pid %d); if it runs pipelines in parallel, set GITOPS_LOCK_SHARE=off", k, low.Name, low.PID)
 	}

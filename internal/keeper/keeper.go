@@ -174,7 +174,7 @@ func (k *Keeper) dismissed(ctx context.Context, lease *lock.Lease, gone <-chan s
 	if err := lease.Renew(ctx, k.Store); err != nil {
 		k.Log("renew: %v", err)
 	}
-	k.Log("told to end: nobody renews the lock from now on, so that it ends in %s, unless a command in this clone renews it", k.TTL)
+	k.Log("got TERM: the lock is no longer renewed, and ends in %s unless a command in this clone renews it", k.TTL)
 }
 
 // watch closes gone when a process has ended; never, when there is none.
@@ -259,7 +259,7 @@ func (k *Keeper) renew(ctx context.Context, lease *lock.Lease) (time.Duration, e
 		k.Before = nil
 	}
 	if lease.Broken() && !wasBroken {
-		k.Log("the lock was gone and untaken, and is ours again")
+		k.Log("the lock was gone and free, and this keeper has taken it back")
 		k.note(func(e *workspace.Entry) { e.Broken, e.Fence = true, lease.Fence() })
 	}
 	return k.TTL / 3, err

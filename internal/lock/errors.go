@@ -130,7 +130,7 @@ func (e *LostError) Reason() string {
 	case e.Ended == EndedByTakeOver:
 		return "another command of the same script took it over"
 	case e.Ended == EndedByAbsence:
-		return "none of its processes was present for five seconds, and another waited"
+		return "none of its processes was connected for five seconds, and somebody else waited"
 	case e.Ended != "":
 		return "it was " + e.Ended
 	case e.Holder.Known:

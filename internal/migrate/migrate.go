@@ -102,7 +102,7 @@ func isScript(name string, text []byte) error {
 	}
 	first, _, _ = bytes.Cut(first, []byte("\n"))
 	if words := strings.Fields(string(first)); len(words) > 0 && !slices.ContainsFunc(words, isShell) {
-		return fmt.Errorf("%s is no script of sh or bash: its first line names %s", name, path.Base(words[len(words)-1]))
+		return fmt.Errorf("%s is not a script of sh or bash: its first line names %s", name, path.Base(words[len(words)-1]))
 	}
 	return nil
 }
@@ -194,7 +194,7 @@ func (s *Script) look(n syntax.Node, in *function) error {
 		}
 	case *syntax.ArrayExpr:
 		if words := elements(n); len(words) > 0 && isGit(words[0]) && s.guarded(words[1:]) {
-			s.note(n, in, "not changed: an array of the words of a git clone or push; if it is run, put gitops behind git")
+			s.note(n, in, "not changed: an array with a git clone or push; if it is run, insert gitops after git")
 		}
 	case *syntax.ParamExp:
 		if n.Param != nil {
@@ -202,7 +202,7 @@ func (s *Script) look(n syntax.Node, in *function) error {
 		}
 	case *syntax.FuncDecl:
 		if in.name == "git" {
-			s.note(n, in, "a function named git: it is called with the word gitops now; see that it hands all its words to git")
+			s.note(n, in, "a function named git: it now gets gitops as its first argument; check that it passes all arguments to git")
 		}
 	}
 	return nil
@@ -214,10 +214,10 @@ func (s *Script) command(args []*syntax.Word, in *function) error {
 	name := path.Base(words[0])
 	s.calls = append(s.calls, call{name: words[0], line: line(args[0]), function: in})
 	if locksByHand(words) {
-		s.lockNote(args[0], in, "locks by hand (SET … NX): git gitops clone and push do that, so this can go")
+		s.lockNote(args[0], in, "locks by hand (SET … NX): git gitops clone and push do that, so delete this")
 	}
 	if unlocksByHand(words) {
-		s.lockNote(args[0], in, "runs a script on Redis (EVAL): if it releases or renews a lock, git gitops does that, so this can go")
+		s.lockNote(args[0], in, "runs a script on Redis (EVAL): if it releases or renews a lock, git gitops does that, so delete this")
 	}
 	s.quoted(args, words, in)
 
@@ -227,12 +227,12 @@ func (s *Script) command(args []*syntax.Word, in *function) error {
 		return s.git(args, words, at, in)
 	case strings.Contains(words[0], unknown):
 		if strings.Contains(strings.ToLower(s.source(args[0])), "git") && s.guarded(words[1:]) {
-			s.note(args[0], in, fmt.Sprintf("not changed: if %s is git, put gitops behind it", s.source(args[0])))
+			s.note(args[0], in, fmt.Sprintf("not changed: if %s is git, insert gitops after it", s.source(args[0])))
 		}
 	case !slices.Contains([]string{"echo", "printf", ":", "grep", "logger"}, name):
 		for i, word := range words[1:] {
 			if isGit(word) && s.guarded(words[i+2:]) {
-				s.note(args[0], in, fmt.Sprintf("not changed: %s is given the words of a git clone or push; if it runs them, make them git gitops", name))
+				s.note(args[0], in, fmt.Sprintf("not changed: %s gets a git clone or push as arguments; if it runs them, write git gitops", name))
 				break
 			}
 		}
@@ -245,7 +245,7 @@ func (s *Script) git(args []*syntax.Word, words []string, at int, in *function) 
 	sub := shim.Split(words[at+1:])
 	operands := args[len(args)-len(sub.Args):]
 	if slices.Contains(branchVerbs, sub.Verb) && slices.ContainsFunc(operands, s.namesLockBranch) {
-		s.lockNote(args[at], in, fmt.Sprintf("works on a lock branch (git %s), not changed: the lock on Redis takes its place, so this can go", sub.Verb))
+		s.lockNote(args[at], in, fmt.Sprintf("works on a lock branch (git %s), not changed: the lock on Redis replaces it, so delete this", sub.Verb))
 		return nil
 	}
 	s.unguarded(args[at], sub, in)
@@ -278,14 +278,14 @@ func (s *Script) git(args []*syntax.Word, words []string, at int, in *function) 
 		in.changed = true
 	}
 	if slices.Contains([]string{"sudo", "doas"}, path.Base(words[0])) {
-		s.note(args[0], in, fmt.Sprintf("%s may take REDIS_* and GITOPS_* out of the environment: see that it keeps them", path.Base(words[0])))
+		s.note(args[0], in, fmt.Sprintf("%s may remove REDIS_* and GITOPS_* from the environment: check that it keeps them", path.Base(words[0])))
 	}
 	return nil
 }
 
 // unguarded points at commands that push by git's own program, which no git gitops stands in for.
 func (s *Script) unguarded(n syntax.Node, sub shim.CommandLine, in *function) {
-	const byHook = "git %s pushes by git itself, not changed: only the pre-push hook locks it (git gitops install), or push with git gitops push"
+	const byHook = "git %s runs git's own push, not changed: only the pre-push hook takes the lock for it (git gitops install), or use git gitops push"
 	switch pushes := slices.Contains(sub.Args, "push"); {
 	case sub.Verb == "send-pack":
 		s.note(n, in, "git send-pack takes no lock and runs no hook, not changed: use git gitops push")
@@ -358,7 +358,7 @@ func (s *Script) hides(n syntax.Node, text string, in *function) *Script {
 		hidden = slices.ContainsFunc(words, isGit) && (slices.Contains(words, "push") || slices.Contains(words, "clone"))
 	}
 	if hidden {
-		s.note(n, in, "not changed: a git clone or push, or a locking by hand, in a string that a shell reads; change it by hand")
+		s.note(n, in, "not changed: a git clone or push, or locking by hand, in a string that a shell runs; change it by hand")
 	}
 	return inner
 }
@@ -369,10 +369,10 @@ func (s *Script) setting(name *syntax.Lit, value *syntax.Word, in *function) {
 		return
 	}
 	if value != nil && strings.EqualFold(value.Lit(), "false") {
-		s.note(name, in, "GITOPS_USE_REDIS_LOCKING=false stops git gitops with exit code 78: take it away")
+		s.note(name, in, "GITOPS_USE_REDIS_LOCKING=false stops git gitops with exit code 78: remove it")
 		return
 	}
-	s.note(name, in, "GITOPS_USE_REDIS_LOCKING: unset and true are the same now, so the choice can go")
+	s.note(name, in, "GITOPS_USE_REDIS_LOCKING: unset and true are the same now, so delete the test")
 }
 
 func (s *Script) note(n syntax.Node, in *function, text string) {
@@ -416,7 +416,7 @@ func Link(scripts []*Script) {
 		s.Notes = slices.DeleteFunc(s.Notes, func(n Note) bool { return n.locking && locker(n.function) })
 		for _, f := range s.functions {
 			if locker(f) {
-				s.Notes = append(s.Notes, Note{Line: f.line, Text: fmt.Sprintf("%s locks by hand: git gitops clone and push do that, so it can go with its calls, less what it does beyond that", f.name)})
+				s.Notes = append(s.Notes, Note{Line: f.line, Text: fmt.Sprintf("%s locks by hand: git gitops clone and push do that, so delete it and its calls, and keep what else it does", f.name)})
 			}
 		}
 		for _, c := range s.calls {
@@ -424,9 +424,9 @@ func Link(scripts []*Script) {
 			switch {
 			case !ok || locker(c.function):
 			case c.trap:
-				s.Notes = append(s.Notes, Note{Line: c.line, Text: fmt.Sprintf("the trap calls %s (%s:%d): a lock ends with its script, so this can go", c.name, of.script, of.line)})
+				s.Notes = append(s.Notes, Note{Line: c.line, Text: fmt.Sprintf("the trap calls %s (%s:%d): a lock ends with its script, so delete this", c.name, of.script, of.line)})
 			default:
-				s.Notes = append(s.Notes, Note{Line: c.line, Text: fmt.Sprintf("calls %s (%s:%d), which locks by hand: this can go", c.name, of.script, of.line)})
+				s.Notes = append(s.Notes, Note{Line: c.line, Text: fmt.Sprintf("calls %s (%s:%d), which locks by hand: delete this", c.name, of.script, of.line)})
 			}
 		}
 		slices.SortStableFunc(s.Notes, func(a, b Note) int { return a.Line - b.Line })

@@ -137,11 +137,11 @@ func TestNotes(t *testing.T) {
 		{"cat <<'E'\ngit push\nE", nil},
 		{`sh <<<'git push'`, []string{"1: string"}},
 		{`trap 'git push' EXIT`, []string{"1: string"}},
-		{`retry 5 git push`, []string{"1: retry is given"}},
+		{`retry 5 git push`, []string{"1: retry gets"}},
 		{`$GIT push; ${GIT_CMD} -C d clone x; "$DOCKER" push; $GIT status`, []string{"1: if $GIT is git", "1: if ${GIT_CMD} is git"}},
 		{"cmd=(git -C \"$d\" push)\n\"${cmd[@]}\"\nx=(git status); y=([0]=git); z=()", []string{"1: array"}},
 		{"git() { :; }", []string{"1: named git"}},
-		{`sudo git push`, []string{"1: sudo may take REDIS_*"}},
+		{`sudo git push`, []string{"1: sudo may remove REDIS_*"}},
 		{`sudo apt-get update`, nil},
 
 		// Lock branches.
@@ -157,7 +157,7 @@ func TestNotes(t *testing.T) {
 		{"redis-cli EVAL \"if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end\" 1 k v", []string{"1: EVAL"}},
 		{"${redis_cmd} EVAL \"${lua_script}\" 1 \"${lock_key}\" \"$v\"", []string{"1: EVAL"}},
 		{"redis-cli PING; redis-cli SET k v; redis-cli GET k; eval x 1; eval \"$2=$1\"", nil},
-		{"if [ \"$GITOPS_USE_REDIS_LOCKING\" = true ]; then :; fi", []string{"1: choice"}},
+		{"if [ \"$GITOPS_USE_REDIS_LOCKING\" = true ]; then :; fi", []string{"1: delete the test"}},
 		{"export GITOPS_USE_REDIS_LOCKING=false", []string{"1: 78"}},
 
 		// Functions that lock, and who calls them.
@@ -243,11 +243,11 @@ func FuzzRead(f *testing.F) {
 // TestRead_unguarded: what pushes by itself, and by no git of the script, is pointed at.
 func TestRead_unguarded(t *testing.T) {
 	for text, want := range map[string]string{
-		"git subtree push --prefix=lib origin lib":          "git subtree push pushes by git itself",
-		"git for-each-repo --config=some.repo push":         "git for-each-repo pushes by git itself",
+		"git subtree push --prefix=lib origin lib":          "git subtree push runs git's own push",
+		"git for-each-repo --config=some.repo push":         "git for-each-repo runs git's own push",
 		"git send-pack origin main":                         "git send-pack takes no lock and runs no hook",
-		"git submodule foreach 'git push origin HEAD'":      "in a string that a shell reads",
-		"git submodule foreach --recursive 'git push || :'": "in a string that a shell reads",
+		"git submodule foreach 'git push origin HEAD'":      "in a string that a shell runs",
+		"git submodule foreach --recursive 'git push || :'": "in a string that a shell runs",
 		"git subtree pull --prefix=lib origin lib":          "",
 		"git for-each-repo --config=some.repo fetch":        "",
 		"git submodule foreach 'git fetch'":                 "",

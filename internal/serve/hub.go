@@ -152,7 +152,7 @@ func (h *hub) run(ctx context.Context) {
 func (h *hub) tell(next *snapshot) {
 	switch was := h.now.err != nil; {
 	case next.err != nil && !was:
-		h.warn("cannot read Redis (%v): the page shows what was known last, and tries again", next.err)
+		h.warn("cannot read Redis (%v): the page shows the last known state, and tries again", next.err)
 	case next.err == nil && was:
 		h.warn("Redis can be read again")
 	}

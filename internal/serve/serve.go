@@ -429,7 +429,7 @@ func (s *Server) lockPage(w http.ResponseWriter, r *http.Request) {
 	l := snap.byID[id]
 	switch {
 	case l != nil && l.Holder != nil:
-		f.HoldID, f.Holder = l.Holder.ID(), "a script with SET NX of its own"
+		f.HoldID, f.Holder = l.Holder.ID(), "a script that uses SET NX itself"
 		if l.Holder.Known {
 			f.Holder = person(l.Holder.Record)
 		}

@@ -111,7 +111,7 @@ func newLock(l *lockState, now time.Time, span time.Duration) lockView {
 		v.Host, v.Repo = host, rest
 	}
 	if h := l.Holder; h != nil {
-		p := personView{Who: "a script with SET NX of its own"}
+		p := personView{Who: "a script that uses SET NX itself"}
 		if h.Known {
 			p = newPerson(h.Record)
 		}

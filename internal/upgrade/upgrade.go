@@ -129,7 +129,7 @@ func (e redirectError) Error() string { return string(e) }
 func checkRedirect(r *http.Request, via []*http.Request) error {
 	switch {
 	case len(via) >= 10:
-		return redirectError("ten redirects, one after the other")
+		return redirectError("more than ten redirects")
 	case via[0].URL.Scheme == "https" && r.URL.Scheme != "https":
 		return redirectError("a redirect away from https, to " + r.URL.Host)
 	}
@@ -140,7 +140,7 @@ func checkRedirect(r *http.Request, via []*http.Request) error {
 func (s *Source) Find(ctx context.Context, version string, p Platform) (Release, error) {
 	version = strings.TrimPrefix(version, "v")
 	if _, ok := Known(version); !ok && version != "" {
-		return Release{}, &Error{fmt.Errorf("%q is no version of a release", version)}
+		return Release{}, &Error{fmt.Errorf("%q is not the version of a release", version)}
 	}
 	where := s.base + "/latest/download/" + checksumsName
 	if version != "" {
@@ -196,7 +196,7 @@ func (s *Source) Program(ctx context.Context, r Release) ([]byte, error) {
 		return nil, err
 	}
 	if sum := sha256.Sum256(archive); hex.EncodeToString(sum[:]) != r.sum {
-		return nil, &Error{fmt.Errorf("%s has the SHA-256 %x, and %s says %s", where, sum, checksumsName, r.sum)}
+		return nil, &Error{fmt.Errorf("%s has the SHA-256 %x, but %s says %s", where, sum, checksumsName, r.sum)}
 	}
 	unpack := fromTar
 	if strings.HasSuffix(r.file, ".zip") {
@@ -256,7 +256,7 @@ func fromTar(archive []byte) ([]byte, error) {
 	for r := tar.NewReader(unzipped); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return nil, errors.New("no program in it")
+			return nil, errors.New("it contains no program")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("tar: %w", err)
@@ -283,7 +283,7 @@ func fromZip(archive []byte) ([]byte, error) {
 		defer func() { _ = member.Close() }()
 		return readProgram(member)
 	}
-	return nil, errors.New("no program in it")
+	return nil, errors.New("it contains no program")
 }
 
 func readProgram(r io.Reader) ([]byte, error) {

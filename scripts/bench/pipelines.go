@@ -215,7 +215,7 @@ func (s *site) contest(name, transport string, n int, edit time.Duration, queued
 			clones = n
 			for i := range n {
 				said, _ := os.ReadFile(filepath.Join(s.dir, "w", strconv.Itoa(i)+".err"))
-				if strings.Contains(string(said), "cloned ahead") || name != "gitops" && strings.Contains(string(said), "waiting for") {
+				if strings.Contains(string(said), "cloned while waiting") || name != "gitops" && strings.Contains(string(said), "waiting for") {
 					clones--
 				}
 			}

@@ -185,7 +185,7 @@ func (s *Store) Probe(ctx context.Context) error {
 		{"renew", func() error { _, err := s.Renew(ctx, request(holder).Hold(), lock.RenewOptions{}); return err }},
 		{"queue", acquire(waiter)},
 		{"wait", func() error { return s.Wait(ctx, key, waiter, leastWait) }},
-		{"tell what we wait for", func() error {
+		{"record what a script waits for", func() error {
 			return s.Block(ctx, holder, lock.Blocked{Lock: key.String(), Holders: []lock.Token{waiter}})
 		}},
 		{"ask what others wait for", func() error { _, _, err := s.Blocked(ctx, holder); return err }},
@@ -222,7 +222,7 @@ func (s *Store) ProbePresence(ctx context.Context) error {
 	defer func() { _ = sub.Close() }()
 	renewal, err := s.Renew(ctx, r.Hold(), lock.RenewOptions{Server: sub.Server()})
 	if err == nil && !renewal.Claimed {
-		err = s.failure(errors.New("the server does not count who is subscribed (PUBSUB NUMSUB, INFO in a script)"))
+		err = s.failure(errors.New("the server does not count subscribers (PUBSUB NUMSUB, INFO in a script)"))
 	}
 	return err
 }

@@ -262,7 +262,7 @@ func (s *Store) tryAcquire(ctx context.Context, t lock.Try, above *freezesAbove)
 		if by, ok := strings.CutPrefix(how, lock.EndedBySuperseding+" "); ok {
 			return lock.Attempt{}, false, &lock.SupersededError{Key: t.Key, By: decode(by)}
 		}
-		return lock.Attempt{}, false, s.failure(fmt.Errorf("the token of this wait was ended already (%s)", how))
+		return lock.Attempt{}, false, s.failure(fmt.Errorf("this wait has ended already (%s)", how))
 	}
 }
 

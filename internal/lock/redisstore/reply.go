@@ -109,7 +109,7 @@ func (s *Store) newer(reply any) error {
 	if len(list) == 2 && list[0] == int64(-2) {
 		return &lock.StoreError{
 			Failure: lock.Newer,
-			Err:     s.at(fmt.Errorf("a newer git-gitops keeps this lock, by version %v of the protocol", list[1])),
+			Err:     s.at(fmt.Errorf("a newer git-gitops uses this lock, with version %v of the protocol", list[1])),
 		}
 	}
 	return nil

@@ -183,7 +183,7 @@ func (w *wire) quiet(ctx context.Context, d time.Duration) error {
 	n, err := w.Read(b[:])
 	switch {
 	case n > 0:
-		return errors.New("something came that was not asked for")
+		return errors.New("unexpected message")
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, os.ErrDeadlineExceeded):
