@@ -60,7 +60,7 @@ cat gate
 }
 
 // TestKeeper_toldToEnd: the keeper of a lock that belongs to no process cannot know whether the
-// work is over when it is told to end. The lock stays for its TTL, and the log says so.
+// work is over when it gets SIGTERM. The lock stays for its TTL, and the log says so.
 func TestKeeper_toldToEnd(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_LOCK_SESSION=workspace")

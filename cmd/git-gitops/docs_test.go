@@ -209,8 +209,9 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// servedDocs serves $REPO over ssh and HTTP, as $SSH_URL and $HTTPS_URL. sshd reads the page's own authorized_keys, and
-// git http-backend has the environment that the page's configuration of Apache gives it.
+// servedDocs serves $REPO over ssh and HTTP, as $SSH_URL and $HTTPS_URL. sshd reads the page's own
+// authorized_keys, and git http-backend has the environment that the page's configuration of Apache
+// gives it.
 func servedDocs(w *world, p *page) *world {
 	w.t.Helper()
 	w.must(".", `mkdir -p srv/org home/.ssh && ln -s "$REPO" srv/org/repo.git`)

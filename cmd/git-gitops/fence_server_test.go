@@ -64,8 +64,8 @@ func TestFence_network(t *testing.T) {
 	}
 }
 
-// TestFence_declared: while a holder's push is on its way, nothing but exactly that push is let in; and nothing when its lock
-// has ended.
+// TestFence_declared: while a holder's push is on its way, nothing but exactly that push is let in;
+// and nothing when its lock has ended.
 func TestFence_declared(t *testing.T) {
 	t.Parallel()
 	for name, over := range fenceServers {

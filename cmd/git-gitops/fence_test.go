@@ -105,8 +105,8 @@ func TestFence_redis(t *testing.T) {
 	wantText(t, w.read("remote.git/gitops-fence.log"), "allowed without a check")
 }
 
-// TestFence_lostWithTheData: a lock that went with the data of Redis opens the branch to nobody, not
-// even to who had it, before it is taken again.
+// TestFence_lostWithTheData: a lock that went with the data of Redis opens the branch to nobody,
+// not even to who had it, before it is taken again.
 func TestFence_lostWithTheData(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)

@@ -208,8 +208,9 @@ func TestKit_GitHubWait(t *testing.T) {
 	}
 }
 
-// TestKit_GitHubInstall: the action installs a release that is verified into the tool cache, finds it there the next time,
-// and says in an annotation that it could not. The password is in the log once, to be masked.
+// TestKit_GitHubInstall: the action installs a release that is verified into the tool cache, finds
+// it there the next time, and says in an annotation that it could not. The password is in the log
+// once, to be masked.
 func TestKit_GitHubInstall(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("node"); err != nil {
@@ -425,7 +426,8 @@ func (w *world) oneStep(file string, signal syscall.Signal, lands bool) {
 	}
 }
 
-// endSidecar ends a sidecar as Tekton does when the steps have ended: the first process of its container gets the signal.
+// endSidecar ends a sidecar as Tekton does when the steps have ended: the first process of its
+// container gets the signal.
 func (w *world) endSidecar(p *process) {
 	w.t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -594,8 +596,9 @@ step.call([repo: args[0], branch: 'main']) { binding.getVariable('sh').call(args
 	}
 }
 
-// TestUnlock_session: it frees every lock of the script, and of the clones below with workspace. It may run twice. Without
-// Redis it says so once, whatever is held, and what is held stays remembered for the next time.
+// TestUnlock_session: it frees every lock of the script, and of the clones below with workspace. It
+// may run twice. Without Redis it says so once, whatever is held, and what is held stays remembered
+// for the next time.
 func TestUnlock_session(t *testing.T) {
 	t.Parallel()
 	for name, setting := range map[string]string{"script": "", "workspace": "workspace"} {

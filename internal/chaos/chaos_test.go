@@ -122,7 +122,8 @@ func runChaos(t *testing.T, kinds []kind, fenced bool) {
 	}
 }
 
-// reportFence prints what came of the pushes without the lock: judge has complained of each that landed.
+// reportFence prints what came of the pushes without the lock: judge has complained of each that
+// landed.
 func (w *world) reportFence(h history, outcomes []outcome) {
 	pushes, landed, overwritten := 0, 0, 0
 	for i, o := range outcomes {

@@ -224,11 +224,11 @@ func tellLocks(x *exposition, states []lock.State) {
 	slices.SortStableFunc(states, func(a, b lock.State) int {
 		return cmp.Or(cmp.Compare(len(b.Waiters), len(a.Waiters)), cmp.Compare(age(b), age(a)))
 	})
-	told := map[string]bool{}
+	seen := map[string]bool{}
 	states = slices.DeleteFunc(states[:min(len(states), mostLabels)], func(s lock.State) bool {
 		label := labelOf(s)
-		again := told[label] // cleaned, two names may be one
-		told[label] = true
+		again := seen[label] // cleaned, two names may be one
+		seen[label] = true
 		return again
 	})
 	x.family("gitops_lock_held_seconds", "gauge", "How long a lock has been held so far. At most 1,000 locks are listed, those with the most waiters first.")

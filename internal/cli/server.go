@@ -198,7 +198,7 @@ func (c *command) ask(ctx context.Context, rules fence.Rules, settings gitargs.S
 	return rules.Check(ctx, store, updates)
 }
 
-// refusal is what a client is told, in its words. The fixed word at the end is for a client of
+// refusal is what a client sees. The fixed word at the end is for a client of
 // ours.
 func refusal(r *fence.Refused) term.Message {
 	m := term.Message{Do: []string{"push with git gitops, or under git gitops run"}}

@@ -61,7 +61,8 @@ func (r Rules) Names(ref string) bool {
 	})
 }
 
-// Folders are the names of refs, and of folders of refs, that hold everything that the patterns name.
+// Folders are the names of refs, and of folders of refs, that hold everything that the patterns
+// name.
 func (r Rules) Folders() []string {
 	var all []string
 	for _, pattern := range r.Protect {
@@ -74,8 +75,8 @@ func (r Rules) Folders() []string {
 	return all
 }
 
-// Alias says in which way a ref is another name of a protected branch; "" when it is none. A push to
-// it would change that branch, under another lock.
+// Alias says in which way a ref is another name of a protected branch; "" when it is none. A push
+// to it would change that branch, under another lock.
 func (r Rules) Alias(ref string) string {
 	var folded Rules
 	for _, pattern := range r.Protect {

@@ -320,8 +320,8 @@ func (g Git) Tips(ctx context.Context, revs []string) ([]string, error) {
 }
 
 // SymbolicRefs are the symbolic refs among some refs and in some folders of refs, each with the ref
-// that it stands for in the end. All names are those in the namespace of the environment. Those that
-// stand for nothing that exists are not among them.
+// that it stands for in the end. All names are those in the namespace of the environment. Those
+// that stand for nothing that exists are not among them.
 func (g Git) SymbolicRefs(ctx context.Context, refs []string) (map[string]string, error) {
 	symbolic, namespace := map[string]string{}, g.namespace()
 	for some := range slices.Chunk(refs, 1000) { // there is a limit to what a command line holds

@@ -45,7 +45,7 @@ func (f *Flows) Clone(ctx context.Context, argv []string) (process.Exit, error) 
 		branch = f.defaultBranch(ctx, url)
 	}
 	exit := process.Exit{}
-	if branch == "" { // the clone itself will tell
+	if branch == "" { // the clone itself will show it
 		exit, err = f.Git.Run(command...)
 	} else {
 		exit, err = c.underLock(ctx, branch, f.cloneAhead(args, url, argv, dir))
@@ -199,8 +199,8 @@ func (c *cloning) repo(ctx context.Context) (git.RepoState, error) {
 	return c.f.Git.In(c.spots[0].dir).State(ctx)
 }
 
-// keep renews a lease while git works. Its loss is only told: git's own compare-and-swap on the ref
-// is what then guards the branch.
+// keep renews a lease while git works. Its loss is only reported: git's own compare-and-swap on the
+// ref is what then guards the branch.
 func (f *Flows) keep(ctx context.Context, lease *lock.Lease) (stop func()) {
 	return lease.Keep(context.WithoutCancel(ctx), f.Store, 0, func(err error) {
 		f.Notes.Warn("while git was working, %v", err)

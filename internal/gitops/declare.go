@@ -61,7 +61,7 @@ func (p *pushing) guarded() bool {
 	return slices.ContainsFunc(p.held.list, func(h *hold) bool { return h.lease.Guarded() })
 }
 
-// declare renews every lock, and tells with it what a push will do to the branch of that lock.
+// declare renews every lock, and declares with it what a push will do to the branch of that lock.
 func (h *holds) declare(ctx context.Context, updates ...lock.Update) error {
 	for _, one := range h.list {
 		var intent []lock.Update

@@ -21,7 +21,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
-// Notes is where the flows tell the user what happens.
+// Notes is where the flows say what happens.
 type Notes interface {
 	Debug(format string, args ...any)
 	Say(format string, args ...any)
@@ -166,10 +166,10 @@ func (f *Flows) acquireRequest(ctx context.Context, r lock.Request, waits func(p
 	lease, err := lock.Acquire(ctx, f.Store, r, f.Config.Lock.Timeout, news)
 	f.unblock(ctx)
 	if err != nil {
-		return nil, f.forItself(err)
+		return nil, f.orSelfWait(err)
 	}
 	f.Notes.Waited(k)
-	f.tellShare(k, lease)
+	f.sayShare(k, lease)
 	f.Notes.Debug("%s has the lock on %s, fence %d, for the session of %v", r.Record.Command, k, lease.Fence(), f.Session.Owner)
 	f.state.taken[k.ID()] = lease.Own()
 	return lease, nil

@@ -25,10 +25,10 @@ type keeping struct {
 // process (GITOPS_LOCK_SESSION=workspace); the others have a keeper of their own.
 func (f *Flows) Keep(ctx context.Context, folders []string) error {
 	kept := map[lock.Token]*keeping{}
-	told := map[string]bool{}
+	said := map[string]bool{}
 	complain := func(err error) {
-		if err != nil && !told[err.Error()] {
-			told[err.Error()] = true
+		if err != nil && !said[err.Error()] {
+			said[err.Error()] = true
 			f.Notes.Warn("%v", err)
 		}
 	}
@@ -98,7 +98,8 @@ func (f *Flows) begin(ctx context.Context, dir workspace.Dir, e workspace.Entry)
 	return k
 }
 
-// finish releases a lock, if nobody else has, and tells the next push from its clone why.
+// finish releases a lock, if nobody else has, and leaves the reason for the next push from its
+// clone.
 func (f *Flows) finish(ctx context.Context, k *keeping, why string) {
 	k.stop()
 	defer k.lease.Leave()

@@ -140,7 +140,8 @@ func (f *Flows) UnlockSession(ctx context.Context) ([]Unlocked, error) {
 	return done, errors.Join(errs...)
 }
 
-// unreachable reports whether Redis did not answer, so that the next lock would take as long to fail.
+// unreachable reports whether Redis did not answer, so that the next lock would take as long to
+// fail.
 func unreachable(err error) bool {
 	var store *lock.StoreError
 	return errors.As(err, &store) && store.Failure == lock.Unreachable

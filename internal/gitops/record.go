@@ -73,7 +73,7 @@ var ciSystems = []struct{ mark, url, job string }{
 	{"JENKINS_URL", "$BUILD_URL", "$JOB_NAME"}, // last: some of the others run on it
 }
 
-// ciRun is the CI run that the environment tells of: its URL and the job's name.
+// ciRun is the CI run that the environment names: its URL and the job's name.
 func ciRun(env func(string) string) (url, job string) {
 	for _, ci := range ciSystems {
 		if env(ci.mark) != "" {

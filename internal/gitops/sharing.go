@@ -191,8 +191,9 @@ func (f *Flows) selfWait(k lock.Key, h lock.Holder, s session.Session) error {
 	return &SelfWaitError{Key: k, Who: f.who(), Holder: h, Workspace: s.Owner == nil}
 }
 
-// forItself tells of a wait that ran out of time whether it was one for this very script.
-func (f *Flows) forItself(err error) error {
+// orSelfWait is err, or if a wait for a lock of this very script ran out of time, the error that
+// says so.
+func (f *Flows) orSelfWait(err error) error {
 	var timeout *lock.TimeoutError
 	if !errors.As(err, &timeout) {
 		return err
@@ -206,8 +207,8 @@ func (f *Flows) forItself(err error) error {
 	return err
 }
 
-// tellShare tells whose lock it is that is not ours alone, where that may surprise.
-func (f *Flows) tellShare(k lock.Key, l *lock.Lease) {
+// sayShare says who shares our lock, or had it before, where that may surprise.
+func (f *Flows) sayShare(k lock.Key, l *lock.Lease) {
 	s, _ := sessionOf(l.From.Record)
 	low, alive := s.Lowest()
 	switch {
@@ -237,8 +238,8 @@ func (f *Flows) waitedForBy(p session.Process) bool {
 }
 
 // deadlock finds the circle that this wait would close. Only who holds a lock can be part of one:
-// it tells what its holds wait for, and follows what the holders before it wait for. All in a
-// circle see it; the one who began to wait last gives up. What each tells counts once it was told
+// it says what its holds wait for, and follows what the holders before it wait for. All in a
+// circle see it; the one who began to wait last gives up. What each says counts once it was said
 // again, so that nobody is part of a circle who waits no more. watching reports whether this wait
 // could be part of one.
 func (p *policy) deadlock(ctx context.Context, a lock.Attempt) (watching bool, err error) {
@@ -262,15 +263,15 @@ func (p *policy) deadlock(ctx context.Context, a lock.Attempt) (watching bool, e
 		return true, err
 	}
 	looks, again := map[lock.Token]int64{}, len(cycle) > 0
-	var told []lock.Blocked
+	var edges []lock.Blocked
 	for _, step := range cycle {
 		looks[step.token] = step.edge.Look
 		before, ok := p.last[step.token]
 		again = again && ok && step.edge.Look > before
-		told = append(told, step.edge)
+		edges = append(edges, step.edge)
 	}
-	if again && !slices.ContainsFunc(told, func(b lock.Blocked) bool { return b.Ticket > a.Ticket }) {
-		return true, &lock.DeadlockError{Key: p.k, Who: edge.Who, Cycle: told}
+	if again && !slices.ContainsFunc(edges, func(b lock.Blocked) bool { return b.Ticket > a.Ticket }) {
+		return true, &lock.DeadlockError{Key: p.k, Who: edge.Who, Cycle: edges}
 	}
 	if !again {
 		for t := range looks { // the first look at each counts
@@ -347,8 +348,8 @@ func (f *Flows) stuck(k lock.Key) []lock.Token {
 	return slices.Compact(tokens)
 }
 
-// unblock ends what deadlock told, however the wait has ended: who waits no more is part of no
-// circle.
+// unblock takes back what deadlock said, however the wait has ended: who waits no more is part of
+// no circle.
 func (f *Flows) unblock(ctx context.Context) {
 	if len(f.state.blocked) == 0 {
 		return

@@ -84,7 +84,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	heirs, stop := k.heirs()
 	defer stop()
 	if k.first() {
-		k.tell(lease, "acquired", "")
+		k.report(lease, "acquired", "")
 	}
 	look := time.NewTicker(Look)
 	defer look.Stop()
@@ -106,7 +106,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			pushed = nil
 			landed := k.Landed(ctx)
 			if landed {
-				k.tell(lease, "pushed", "")
+				k.report(lease, "pushed", "")
 			}
 			switch {
 			case landed && k.Stays == nil:
@@ -125,7 +125,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			if record, err := json.Marshal(heir); err == nil { // plain data: cannot fail
 				lease.Record.Session = record
 				k.note(func(e *workspace.Entry) { e.Record.Session = record })
-				renew.Reset(0) // which tells the others
+				renew.Reset(0) // which the others see
 			}
 		case <-maxHold.C:
 			k.end(lease, fmt.Sprintf("it was held for %s, the longest that GITOPS_LOCK_MAX_HOLD allows", k.MaxHold))
@@ -197,7 +197,7 @@ func watch(p *session.Process) (gone chan struct{}, stop func()) {
 	}
 }
 
-// heirs tells of the sessions that have the lock from now on, when the part of the script that took
+// heirs reports the sessions that have the lock from now on, when the part of the script that took
 // it ends right after the command: the rest of the script goes on with it.
 func (k *Keeper) heirs() (<-chan session.Session, func()) {
 	heirs := make(chan session.Session)
@@ -270,12 +270,12 @@ func (k *Keeper) loss(lease *lock.Lease, err error) {
 	var lost *lock.LostError
 	if !errors.As(err, &lost) || lost.Released() || k.forgotten() {
 		if k.Entry.Share == "" {
-			k.tell(lease, "released", byCommand)
+			k.report(lease, "released", byCommand)
 		}
 		return
 	}
 	k.Log("lost: %v", err)
-	k.tell(lease, "lost", lost.Reason())
+	k.report(lease, "lost", lost.Reason())
 	k.note(func(e *workspace.Entry) { e.Lost = lost.Reason() })
 	if k.Lost != nil && lost.Ended != lock.EndedByTakeOver { // by a sibling: the script itself still has it
 		k.Lost(err)
@@ -323,17 +323,17 @@ func (k *Keeper) releaseOnce(lease *lock.Lease, why string) (lock.ReleaseResult,
 // byCommand is why a lock was released when a command did that before the keeper.
 const byCommand = "pushed or unlocked"
 
-// released tells of the end of the hold, which a command may have ended before the keeper did.
-// Whoever shared the lock tells nothing unless it was the last.
+// released reports the end of the hold, which a command may have ended before the keeper did.
+// Whoever shared the lock reports nothing unless it was the last.
 func (k *Keeper) released(lease *lock.Lease, result lock.ReleaseResult, why string) {
 	switch {
 	case result == lock.StillShared, result == lock.NotHeld && k.Entry.Share != "":
 	case result == lock.NotHeld && k.forgotten():
-		k.tell(lease, "released", byCommand)
+		k.report(lease, "released", byCommand)
 	case result == lock.NotHeld:
-		k.tell(lease, "lost", "it was not held any more")
+		k.report(lease, "lost", "it was not held any more")
 	default:
-		k.tell(lease, "released", why)
+		k.report(lease, "released", why)
 	}
 }
 
@@ -344,7 +344,7 @@ func (k *Keeper) first() bool {
 	return k.Entry.Share == "" && (before == nil || before.PID == os.Getpid())
 }
 
-func (k *Keeper) tell(lease *lock.Lease, what, why string) {
+func (k *Keeper) report(lease *lock.Lease, what, why string) {
 	if k.Event != nil {
 		k.Event(what, why, lease.Fence())
 	}

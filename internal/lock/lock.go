@@ -133,7 +133,7 @@ type Record struct {
 	Session json.RawMessage `json:"session,omitempty"`
 }
 
-// Holder is who holds a lock, as the store tells it.
+// Holder is who holds a lock, as the store knows it.
 type Holder struct {
 	Record
 	Token Token
@@ -391,7 +391,7 @@ type Store interface {
 	// Join makes the lock of a holder ours as well, or ours instead: d is to join or to take over.
 	// It is not granted when that holder does not have it any more.
 	Join(ctx context.Context, t Try, holder Token, d Decision) (Attempt, error)
-	// Block tells the others, for the life of a waiter, what a hold waits for, or with the zero
+	// Block shows the others, for the life of a waiter, what a hold waits for, or with the zero
 	// Blocked that it waits no more; Blocked reads that.
 	Block(ctx context.Context, hold Token, b Blocked) error
 	Blocked(ctx context.Context, hold Token) (b Blocked, ok bool, err error)

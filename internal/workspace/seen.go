@@ -56,7 +56,7 @@ func (d Dir) SeeExpected(repo, branch, tip string) error {
 	return d.rewrite(d.seenFile(repo, branch), data)
 }
 
-// Seen is what See was last told of a branch; ok is false if nothing.
+// Seen is what See has last remembered of a branch; ok is false if nothing.
 func (d Dir) Seen(repo, branch string) (tip string, ok bool, err error) {
 	var s seen
 	ok, err = decode(d.seenFile(repo, branch), &s, &s.Version)

@@ -26,8 +26,8 @@ const (
 	tektonV1 = "pkg/apis/pipeline/v1/swagger.json"
 )
 
-// source is a document: the nth of a YAML file, or the nth block of YAML below a heading of a page. What stands around a
-// part of a document comes before it.
+// source is a document: the nth of a YAML file, or the nth block of YAML below a heading of a page.
+// What stands around a part of a document comes before it.
 type source struct {
 	file, heading string
 	nth           int
