@@ -51,6 +51,7 @@ func TestJobs_surroundings(t *testing.T) {
 				continue
 			}
 			t.Run(shell+"/"+s.name, func(t *testing.T) {
+				t.Parallel()
 				w := house.in(t, t.Name())
 				start := []string{
 					`( job 1 ) & ( job 2 ) & job 3 & wait`,
@@ -157,6 +158,7 @@ func TestResume(t *testing.T) {
 		{"push", `git gitops lock && git pull -q --rebase && ` + bump + `; git add counter && git commit -qm "$$" && git gitops push -q && git gitops unlock`, []string{"kept", "kept"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			w := house.in(t, tc.name)
 			w.must(".", `git clone -q "$REMOTE" kept; git -C kept worktree add -q -b other ../tree; echo 0 >kept/counter`)
 			w.write("cron", "set -e\n"+tc.script+"\n:\n")
@@ -248,6 +250,7 @@ for j in jobs: j.join()
 		{"make -j, no shell", "Makefile", strings.ReplaceAll("all: job1 job2 job3\n"+recipe("1")+recipe("2")+recipe("3"), "; : here", ""), []string{"make", "-s", "-j3"}, []string{"GITOPS_LOCK_SHARE=off"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			w := house.with(tc.settings...).in(t, tc.name)
 			w.write(tc.file, tc.text)
 			r := w.run(".", tc.words...)
@@ -260,6 +263,7 @@ for j in jobs: j.join()
 		})
 	}
 	t.Run("told", func(t *testing.T) {
+		t.Parallel()
 		w := house.in(t, "told")
 		w.write("script.py", `
 import os, subprocess

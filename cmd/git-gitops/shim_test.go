@@ -180,10 +180,11 @@ func TestShim_recursion(t *testing.T) {
 		{"stash, worktree and bundle", `echo x >f; git stash -q; git worktree add -q ../tree; git -C ../tree log -1 --format=%s; git bundle create -q b HEAD; git clone -q b ../unbundled; git -C ../unbundled log --format=%s`},
 	} {
 		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
 			w := *w
 			w.t = t
 			once := func(settings ...string) result {
-				return w.with(settings...).bash(".", "set -e; rm -rf here; cp -a start here; cd here/w\n"+way.script)
+				return w.with(settings...).bash(".", `set -e; rm -rf "$1"; cp -a start "$1"; cd "$1/w"`+"\n"+way.script, strings.ReplaceAll(way.name, " ", "-"))
 			}
 			want := once("PATH=" + strings.TrimPrefix(w.env["PATH"], w.path("shim")+":"))
 			wantCode(t, want, 0)

@@ -12,7 +12,6 @@ import (
 // the next version, has the lock for all of it; whoever comes next gets it when the script ends.
 func TestUntil(t *testing.T) {
 	t.Parallel()
-	house := newLifeWorld(t)
 	const ours, plain = `git gitops clone -q "$REMOTE" work; cd work`, `git clone -q "$REMOTE" work; cd work`
 	for _, tc := range []struct {
 		name, take, push string
@@ -31,7 +30,8 @@ func TestUntil(t *testing.T) {
 		{"lock name, hook", ours + "; git gitops install", "git push -q", []string{"GITOPS_LOCK_UNTIL=session", "GITOPS_LOCK_NAME=app"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := house.with(tc.settings...).in(t, tc.name)
+			t.Parallel()
+			w := newLifeWorld(t).with(tc.settings...)
 			next := w.with("GITOPS_LOCK_UNTIL", "GITOPS_LOCK_SESSION")
 			w.must(".", `mkfifo gate2; git gitops install --shim ../shim >/dev/null`)
 			edit := func(m string) string { return "git commit -q --allow-empty -m " + m + "; " + tc.push }
@@ -71,7 +71,8 @@ func TestUntil(t *testing.T) {
 		})
 	}
 	t.Run("the end of the script", func(t *testing.T) {
-		w := house.with("GITOPS_LOCK_UNTIL=session").in(t, "end")
+		t.Parallel()
+		w := newLifeWorld(t).with("GITOPS_LOCK_UNTIL=session")
 		p := w.script("set -e", ours, "git commit -q --allow-empty -m one; git gitops push -q; : >../pushed; cat ../gate")
 		w.reaches(p, "pushed")
 		if w.free() {
@@ -81,14 +82,16 @@ func TestUntil(t *testing.T) {
 		wantCode(t, p.wait(), 0)
 	})
 	t.Run("a script that cannot be seen", func(t *testing.T) { // nobody would ever end its lock
-		w := house.with("GITOPS_LOCK_UNTIL=session").in(t, "orphan")
+		t.Parallel()
+		w := newLifeWorld(t).with("GITOPS_LOCK_UNTIL=session")
 		w.must(".", plain+"; git commit -q --allow-empty -m one")
 		w.must(".", `cd work; ( sh -c 'until [ $(ps -o ppid= $$) = 1 ]; do sleep 0.1; done; exec git gitops push -q' >/dev/null 2>&1 & )`)
 		w.until("it has pushed", func() bool { return w.must("remote.git", "git log -1 --format=%s main") == "one" })
 		w.until("the lock is free", w.free)
 	})
 	t.Run("the next base", func(t *testing.T) { // of a lock that is lost after a push is what that push has made
-		w := house.with("GITOPS_LOCK_UNTIL=session").in(t, "base")
+		t.Parallel()
+		w := newLifeWorld(t).with("GITOPS_LOCK_UNTIL=session")
 		p := w.script("set -e", ours, "git commit -q --allow-empty -m one; git gitops push -q; : >../pushed; cat ../gate",
 			"git commit -q --allow-empty -m two; git gitops push -q")
 		w.reaches(p, "pushed")
