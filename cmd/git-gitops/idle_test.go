@@ -276,6 +276,21 @@ func TestKeeper_neverRenewed(t *testing.T) {
 // just then.
 func TestRelease_failover(t *testing.T) {
 	t.Parallel()
+	for try := 1; ; try++ { // Redis must be back within five seconds, for which a machine may be too busy once
+		said := runWhileRedisRestarts(t)
+		if said == "" {
+			return
+		}
+		if try == 3 || !strings.Contains(said, "could not release") {
+			t.Fatalf("we said: %s", said)
+		}
+	}
+}
+
+// runWhileRedisRestarts is what git gitops run says when Redis is away as it is to release, and
+// comes back. When it says nothing, the lock must be free.
+func runWhileRedisRestarts(t *testing.T) string {
+	t.Helper()
 	w := newWorld(t)
 	w.redis = redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	w.keys = w.redis.Client(t)
@@ -289,11 +304,11 @@ func TestRelease_failover(t *testing.T) {
 	}
 	r := run.wait()
 	wantCode(t, r, 0)
-	if r.ours() != "" {
-		t.Errorf("we said: %s", r)
+	if r.ours() == "" {
+		w.until("the lock is released", func() bool {
+			n, err := w.keys.Exists(t.Context(), key).Result()
+			return err == nil && n == 0
+		})
 	}
-	w.until("the lock is released", func() bool {
-		n, err := w.keys.Exists(t.Context(), key).Result()
-		return err == nil && n == 0
-	})
+	return r.ours()
 }

@@ -636,25 +636,15 @@ func TestPush_redisRestarts(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			if !tc.empty {
-				w.redis = redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
-				w.keys = w.redis.Client(t)
+			for try := 1; ; try++ { // Redis must be back within ten seconds: not always on a busy machine
+				r := pushWhileRedisRestarts(t, tc.settings, tc.empty)
+				if r.code == 0 {
+					break
+				}
+				if try == 3 || r.code != 69 {
+					t.Fatal(r)
+				}
 			}
-			w = w.with("REDIS_PORT="+w.redis.Port, tc.settings)
-			w.seed("remote.git")
-			w.mine()
-			w.redis.Kill()
-			p := w.start("work", "git", "gitops", "push", "origin", "main")
-			w.until("it asks again", func() bool { return strings.Contains(p.stderr.String(), "trying again for") })
-			if err := w.redis.Resume(); err != nil {
-				t.Fatal(err)
-			}
-			wantCode(t, p.wait(), 0)
-			if w.tip("main") != w.must("work", "git rev-parse HEAD") {
-				t.Error("it has not landed")
-			}
-			w.until("all locks are free", func() bool { return len(w.locks()) == 0 })
 		})
 	}
 	t.Run("does not come back", func(t *testing.T) {
@@ -674,6 +664,34 @@ func TestPush_redisRestarts(t *testing.T) {
 			t.Errorf("a first contact: %s", r)
 		}
 	})
+}
+
+// pushWhileRedisRestarts is a push that finds Redis away, which comes back then.
+func pushWhileRedisRestarts(t *testing.T, settings string, empty bool) result {
+	t.Helper()
+	w := newWorld(t)
+	if !empty {
+		w.redis = redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+		w.keys = w.redis.Client(t)
+	}
+	w = w.with("REDIS_PORT="+w.redis.Port, settings)
+	w.seed("remote.git")
+	w.mine()
+	w.redis.Kill()
+	p := w.start("work", "git", "gitops", "push", "origin", "main")
+	w.until("it asks again", func() bool { return strings.Contains(p.stderr.String(), "trying again for") })
+	if err := w.redis.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	r := p.wait()
+	if r.code != 0 {
+		return r
+	}
+	if w.tip("main") != w.must("work", "git rev-parse HEAD") {
+		t.Error("it has not landed")
+	}
+	w.until("all locks are free", func() bool { return len(w.locks()) == 0 })
+	return r
 }
 
 // TestPush_streams: git's stdout and stderr pass unchanged and in order; a terminal stays git's
