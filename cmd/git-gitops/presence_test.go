@@ -82,6 +82,31 @@ func TestPresence(t *testing.T) {
 	}
 }
 
+// TestPresence_killedAtOnce: a command that is killed with all that belongs to it right after it
+// was granted the lock, before it could show itself, does not leave it for the TTL.
+func TestPresence_killedAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newLifeWorld(t).with("GITOPS_LOCK_TTL=3600", "GITOPS_LOCK_MAX_HOLD=7200", "GITOPS_LOCK_TIMEOUT=600")
+	if err := w.keys.Do(t.Context(), "acl", "setuser", "default", "-subscribe").Err(); err != nil { // so it does not yet
+		t.Fatal(err)
+	}
+	w.write("hooks/post-checkout", "#!/bin/sh\ntouch "+w.path("ready")+"\nsleep 600\n")
+	left := func() time.Duration { return w.keys.PTTL(t.Context(), lockKey(w.env["REMOTE"], "main")).Val() }
+	for range 20 {
+		holder := w.start(".", "bash", "-c", "git gitops clone -q -c core.hooksPath=$PWD/hooks $REMOTE work; exit 1")
+		w.until("it holds the lock", func() bool { return w.exists("ready") })
+		holder.signal(syscall.SIGKILL)
+		holder.wait()
+		if left() <= time.Minute {
+			wantCode(t, w.bash(".", "git gitops clone -q $REMOTE next"), 0)
+			return
+		}
+		// Too late, on a busy machine: it had renewed already.
+		w.must(".", "rm -rf ready work; git gitops unlock --force $(git gitops locks --json | jq -r .holder.id)")
+	}
+	t.Error("the lock of a holder that has not shown itself lasts for the TTL")
+}
+
 // waitsHere reports whether anybody waits for a lock of this room.
 func (w *world) waitsHere() bool {
 	w.t.Helper()

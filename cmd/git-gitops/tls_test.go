@@ -187,6 +187,48 @@ func TestTLS_settings(t *testing.T) {
 	w.wantLocks()
 }
 
+// TestTLS_renewed: certificates that are renewed while a lock is held, and waited for, are read
+// again for each connection. Until the files have the new ones, those who wait and the keeper go on
+// trying.
+func TestTLS_renewed(t *testing.T) {
+	t.Parallel()
+	certs := certificates(t)
+	w := newWorld(t)
+	w.seed("remote.git")
+	port, server := certs.start(t, "--tls-auth-clients", "yes", "--appendonly", "yes", "--appendfsync", "always")
+	w.redis, w.keys = server, server.Client(t)
+	copied := func() {
+		for _, file := range []string{"ca.pem", "client.pem", "client.key"} {
+			w.write("tls/"+file, certs.content(t, file))
+		}
+	}
+	copied()
+	w = w.with("GITOPS_LOCK_TTL=60", "REDIS_PORT="+port, "REDIS_TLS=true", "REDIS_TLS_CA_CERT=tls/ca.pem",
+		"REDIS_TLS_CERT="+w.path("tls/client.pem"), "REDIS_TLS_KEY="+w.path("tls/client.key"))
+	w.must(".", "git gitops clone -q remote.git work")
+	next := w.start(".", "bash", "-c", "git gitops clone remote.git next; exit $?")
+	w.until("the next waits", func() bool { return w.queued() == 1 })
+	token := w.token()
+	server.Kill()
+	certs.renew(t)
+	if err := server.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the next is told", func() bool { return strings.Contains(next.stderr.String(), "certificate") })
+	copied()
+	last := w.left()
+	w.until("the keeper has renewed the lock", func() bool {
+		before := last
+		last = w.left()
+		return last > before+time.Second
+	})
+	if now := w.token(); now != token {
+		t.Fatalf("the lock is held by %q, not %q: %s %s", now, token, w.read("work/.git/gitops/keeper.log"), &next.stderr)
+	}
+	w.must("work", "git commit -q --allow-empty -m one && REDIS_TLS_CA_CERT=../tls/ca.pem git gitops push -q")
+	wantCode(t, next.wait(), 0)
+}
+
 // certs is an authority, with what it has signed, as files: ca.pem; server.pem and server.key, for
 // 127.0.0.1 and redis.example.com; client.pem and client.key.
 type certs struct {
@@ -261,6 +303,17 @@ func (c certs) issue(t *testing.T, name string, change func(*x509.Certificate)) 
 		}
 	}
 	return string(text)
+}
+
+// renew puts another authority, and what it has issued, in the place of all.
+func (c certs) renew(t *testing.T) {
+	t.Helper()
+	now := certificates(t)
+	for _, file := range []string{"ca.pem", "ca.key", "server.pem", "server.key", "client.pem", "client.key"} {
+		if err := os.WriteFile(c.file(file), []byte(now.content(t, file)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // serve starts a Redis with TLS and returns its port. args come after, and so override, ours.

@@ -206,6 +206,7 @@ func redisOptions(r config.Redis) redisstore.Options {
 		ReadPassword:     r.ReadPassword(),
 		DB:               r.DB,
 		TLS:              r.TLS,
+		ReadTLS:          r.ReadTLS(),
 		SentinelMaster:   r.SentinelMaster,
 		SentinelUsername: r.SentinelUsername,
 		SentinelPassword: r.SentinelPassword.Reveal(),

@@ -42,7 +42,8 @@ type Redis struct {
 	Username         string
 	Password         Secret
 	passwordFile     string // absolute; "" if it is not from a file
-	DB               int    // 0 or more; 0 in a cluster
+	tlsFiles         tlsFiles
+	DB               int // 0 or more; 0 in a cluster
 	SentinelMaster   string
 	SentinelUsername string
 	SentinelPassword Secret

@@ -6,6 +6,9 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -32,8 +35,8 @@ func (r *reader) tls(out *Redis, useTLS bool, host string) *tls.Config {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         host,
-		RootCAs:            r.rootCAs(),
-		Certificates:       r.certificates(),
+		RootCAs:            r.rootCAs(out),
+		Certificates:       r.certificates(out),
 		InsecureSkipVerify: out.Insecure, //nolint:gosec // only by the user's own setting, who is warned on each use
 	}
 	if name := r.word("REDIS_TLS_SERVER_NAME"); name != "" {
@@ -42,8 +45,39 @@ func (r *reader) tls(out *Redis, useTLS bool, host string) *tls.Config {
 	return config
 }
 
+// tlsFiles are the files from which TLS was set up, absolute; "" for none.
+type tlsFiles struct{ ca, cert, key string }
+
+// ReadTLS reads the files of certificates again, as they may be renewed while a command waits. It
+// is nil where none is from a file.
+func (r Redis) ReadTLS() func() (*tls.Config, error) {
+	if r.TLS == nil || r.tlsFiles == (tlsFiles{}) {
+		return nil
+	}
+	return func() (*tls.Config, error) {
+		config := r.TLS.Clone()
+		if r.tlsFiles.ca != "" {
+			pem, err := os.ReadFile(r.tlsFiles.ca)
+			if err != nil {
+				return nil, fmt.Errorf("read REDIS_TLS_CA_CERT: %w", err)
+			}
+			if config.RootCAs = x509.NewCertPool(); !config.RootCAs.AppendCertsFromPEM(pem) {
+				return nil, errors.New("REDIS_TLS_CA_CERT holds no certificate in PEM")
+			}
+		}
+		if r.tlsFiles.cert != "" {
+			pair, err := tls.LoadX509KeyPair(r.tlsFiles.cert, r.tlsFiles.key)
+			if err != nil {
+				return nil, fmt.Errorf("read REDIS_TLS_CERT: %w", err)
+			}
+			config.Certificates = []tls.Certificate{pair}
+		}
+		return config, nil
+	}
+}
+
 // rootCAs returns the certificates to trust, nil for the system's.
-func (r *reader) rootCAs() *x509.CertPool {
+func (r *reader) rootCAs(out *Redis) *x509.CertPool {
 	const inline, file = "REDIS_TLS_CA_CERT_B64", "REDIS_TLS_CA_CERT"
 	var pem []byte
 	name, allowed := file, "a file with at least one certificate in PEM"
@@ -64,6 +98,7 @@ func (r *reader) rootCAs() *x509.CertPool {
 		}
 	case r.isSet(file):
 		pem = r.file(file)
+		out.tlsFiles.ca, _ = filepath.Abs(r.text(file)) // a keeper leaves the folder
 		why = errors.New("it holds no certificate in PEM")
 		if bytes.HasPrefix(pem, []byte{0x30}) { // a SEQUENCE of ASN.1
 			why = errors.New("it is in DER, not in PEM: openssl x509 -inform der -in FILE")
@@ -79,7 +114,7 @@ func (r *reader) rootCAs() *x509.CertPool {
 }
 
 // certificates returns our own certificate for mutual TLS, or none.
-func (r *reader) certificates() []tls.Certificate {
+func (r *reader) certificates(out *Redis) []tls.Certificate {
 	const certName, keyName = "REDIS_TLS_CERT", "REDIS_TLS_KEY"
 	switch {
 	case !r.isSet(certName) && !r.isSet(keyName):
@@ -99,5 +134,7 @@ func (r *reader) certificates() []tls.Certificate {
 	if err != nil {
 		r.fail(certName, "a certificate in PEM that belongs to the key in "+keyName, err)
 	}
+	out.tlsFiles.cert, _ = filepath.Abs(r.text(certName))
+	out.tlsFiles.key, _ = filepath.Abs(r.text(keyName))
 	return []tls.Certificate{pair}
 }

@@ -51,7 +51,7 @@ var StoreAdvice = map[lock.Failure][]string{
 	lock.Moving:      {"a slot of the Cluster is moving to another node, or no node has it: try again; if it stays so: redis-cli --cluster check"},
 	lock.OutOfMemory: {"the server's maxmemory is reached: raise it, or free keys"},
 	lock.Unconfirmed: {"see why the replicas are behind (INFO replication), or lower GITOPS_REDIS_MIN_REPLICAS"},
-	lock.Rotated:     {"the password was changed: put the new one into the file that REDIS_PASSWORD_FILE names; it is read again at each login"},
+	lock.Rotated:     {"the password, or a certificate, was changed: put the new one into its file (REDIS_PASSWORD_FILE, REDIS_TLS_CA_CERT, REDIS_TLS_CERT and REDIS_TLS_KEY); it is read again at each login"},
 	lock.NotALock:    {"GITOPS_LOCK_KEY names a key that holds something else: choose another"},
 	lock.NotOurs:     {"a key under GITOPS_REDIS_PREFIX holds something else: choose another prefix, or delete the key"},
 	lock.Full:        {"wait for other clients to end, or raise maxclients of the server (or the proxy's limit)"},

@@ -313,7 +313,7 @@ func (f *Flows) startKeeper(ctx context.Context, dir workspace.Dir, e workspace.
 		defer func() { _ = present.Close() }()
 	}
 	pid, err := f.StartKeeper(KeeperOrder{Dir: dir, Entry: e, Owner: f.Session.Owner, Pushing: watch, Present: present})
-	if err != nil && l.Claimed() {
+	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timing().Release)
 		defer cancel()
 		_ = l.Unclaim(ctx, f.Store) // nobody will be there, so the TTL counts

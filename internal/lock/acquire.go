@@ -43,6 +43,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		switch {
 		case err == nil && attempt.Granted:
 			lease := newLease(r.Hold(), attempt.Fence, sent)
+			lease.until = sent.add(s.Timing().FirstLease(r))
 			lease.Present, lease.guarded = r.Present, attempt.Guarded
 			return lease, nil
 		case err == nil && attempt.Skipped:
@@ -159,6 +160,9 @@ func applyPolicy(ctx context.Context, s Store, t Try, a Attempt) (*Lease, time.D
 		hold.Token, hold.Share = a.Holder.Token, t.Token
 	}
 	lease := newLease(hold, joined.Fence, sent)
+	if d.Action == TakeOver {
+		lease.until = sent.add(s.Timing().FirstLease(t.Request))
+	}
 	lease.From, lease.Present, lease.guarded = a.Holder, t.Present, joined.Guarded
 	return lease, 0, nil
 }

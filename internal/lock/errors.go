@@ -21,7 +21,7 @@ const (
 	Expired     Failure = "expired"     // the server's certificate is not valid at this time
 	WantsCert   Failure = "client cert" // the server wants a client certificate, or another one
 	AuthFailed  Failure = "auth"        // the login was refused
-	Rotated     Failure = "rotated"     // the same, after a login that worked, with a password from a file
+	Rotated     Failure = "rotated"     // a password, or a certificate, from a file that was right before
 	Forbidden   Failure = "forbidden"   // the user may not use a command or a key
 	ReadOnly    Failure = "readonly"    // it is a replica, or a failover is under way
 	Persistence Failure = "persistence" // it cannot save to disk and refuses writes

@@ -129,6 +129,9 @@ func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost fu
 func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 	retry := newBackoff()
 	next := l.TTL / 3
+	if left := l.Left() - margin; left > 0 { // a grant may not last for as long yet
+		next = min(next, left/3)
+	}
 	for l.rest(ctx, next, s.Timing().Rest) == nil {
 		// An answer that comes too late is worth nothing.
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(l.Left()-margin, 0)) // stop waits for it

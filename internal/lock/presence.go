@@ -104,10 +104,10 @@ func (l *Lease) subscribed(sub Subscription, again context.CancelFunc) {
 	l.change()
 }
 
-// unclaim has the next renewal take back what was claimed.
+// unclaim has the next renewal take back what was claimed, by us or by the share as it was made.
 func (l *Lease) unclaim() {
 	l.mu.Lock()
-	claimed := l.server != "" && l.server != noPresence
+	claimed := l.server != noPresence && (l.server != "" || l.Share != "")
 	if claimed {
 		l.server, l.claimed = noPresence, false
 	}

@@ -477,3 +477,92 @@ func TestPresence_none(t *testing.T) {
 		})
 	}
 }
+
+// A holder that has not shown itself yet has the lock for a short time only, however it came to it:
+// one that is killed right after the grant does not leave it for the whole TTL. Its first renewal
+// ends that.
+func TestPresence_firstLease(t *testing.T) {
+	t.Parallel()
+	const short = 30 * time.Second
+	server, client := serve(t)
+	store := noting(t, server.Addr())
+	check := func(when string, lease *lock.Lease, first bool) {
+		t.Helper()
+		if left := client.PTTL(t.Context(), rkey("lock")).Val(); left <= 0 || (left <= short) != first {
+			t.Errorf("%s, the lock ends in %s", when, left)
+		}
+		if left := lease.Left(); left <= 0 || (left <= short) != first {
+			t.Errorf("%s, the holder believes in it for %s", when, left)
+		}
+	}
+	hidden := take(t, store, patient(false))
+	check("of one that shows nothing", hidden, false)
+	w := wait(t.Context(), t, open(t, server.Addr()), patient(true), time.Hour)
+	release(t, store, hidden, lock.HandedOver)
+	handed := w.granted(t, ample)
+	check("handed over", handed, true)
+	if err := handed.Renew(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	check("renewed", handed, false)
+
+	r := deciding(lock.TakeOver)
+	r.TTL, r.Present, r.Ended = time.Hour, true, []lock.Token{handed.Token}
+	taken := take(t, store, r)
+	check("taken over", taken, true)
+	release(t, store, taken, lock.Freed)
+
+	killed := take(t, store, patient(true))
+	check("granted", killed, true)
+	if !client.PExpire(t.Context(), rkey("lock"), time.Second).Val() { // the short time is over
+		t.Fatal("the lock is not held")
+	}
+	next := wait(t.Context(), t, store, patient(true), time.Hour).granted(t, ample)
+	if all := events(t, client); !slices.Contains(all, "expired") {
+		t.Errorf("events: %v", all)
+	}
+
+	// Whoever cannot show itself renews in time.
+	if err := client.Do(t.Context(), "acl", "setuser", "default", "-subscribe").Err(); err != nil {
+		t.Fatal(err)
+	}
+	stop := next.Keep(t.Context(), store, 0, func(err error) { t.Errorf("lost: %v", err) })
+	eventually(t, ample, "it is renewed", func() bool { return client.PTTL(t.Context(), rkey("lock")).Val() > short })
+	stop()
+	release(t, store, next, lock.Freed)
+}
+
+// One that joins and is killed before it has shown itself keeps nobody from judging the lock when a
+// renewal is overdue. One that lives, and cannot show itself, does.
+func TestPresence_joinerKilled(t *testing.T) {
+	t.Parallel()
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	h := hold(t, store, take(t, store, patient(true)))
+	r := deciding(lock.Join)
+	r.TTL, r.Present = time.Hour, true
+	joined := take(t, store, r)
+	h.die()
+	unsubscribed(t, client, h.lease)
+	look := func(want lock.Presence) {
+		t.Helper()
+		a, err := store.TryAcquire(t.Context(), patient(false))
+		if err != nil || a.Granted || a.Holder.Presence != want {
+			t.Errorf("%+v, %v, want %d", a, err, want)
+		}
+	}
+	look(lock.PresenceUnknown)
+	overdue(t, client)
+	look(lock.Absent)
+
+	if err := client.Do(t.Context(), "acl", "setuser", "default", "-subscribe").Err(); err != nil {
+		t.Fatal(err)
+	}
+	stop := joined.Keep(t.Context(), store, 0, func(err error) { t.Errorf("lost: %v", err) })
+	eventually(t, ample, "its share claims nothing", func() bool {
+		return client.HGet(t.Context(), rkey("meta"), "s:"+string(joined.Own())).Val() == "1"
+	})
+	stop()
+	overdue(t, client)
+	look(lock.PresenceUnknown)
+}

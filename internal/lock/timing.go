@@ -32,6 +32,9 @@ type Timing struct {
 	// Confirm is how long one who has waited asks again for replicas that do not confirm.
 	Confirm time.Duration
 
+	// First is how long a holder has to show itself for the first time: longer than most restarts
+	// and failovers of the store.
+	First time.Duration
 	// Look is how often the first in line looks whether the holder is present. Three looks over
 	// five seconds decide.
 	Look time.Duration
@@ -52,9 +55,19 @@ func DefaultTiming() Timing {
 		StrangerPoll: 50 * time.Millisecond, RenewalSlack: 5 * time.Second,
 		GiveUp: 2 * time.Second, FirstGiveUp: 400 * time.Millisecond, Release: 5 * time.Second,
 		Restart: 10 * time.Second, Move: 10 * time.Second, Confirm: 30 * time.Second,
-		Look: 2 * time.Second, Ping: 3 * time.Second, Subscribe: 4 * time.Second, Unsubscribed: time.Minute,
+		First: 30 * time.Second, Look: 2 * time.Second, Ping: 3 * time.Second, Subscribe: 4 * time.Second, Unsubscribed: time.Minute,
 		Rest: 5 * time.Second,
 	}
+}
+
+// FirstLease is for how long a grant lasts until it is renewed for the first time. A holder that will
+// show that it lives renews at once. One that is killed before that leaves the lock for no longer
+// than this.
+func (t Timing) FirstLease(r Request) time.Duration {
+	if r.Present {
+		return min(r.TTL, t.First)
+	}
+	return r.TTL
 }
 
 // Stretch is how many times longer than the first in line one may be silent who is far back: from

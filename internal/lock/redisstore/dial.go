@@ -27,8 +27,9 @@ func (e *handshakeError) Unwrap() error { return e.err }
 // dialer makes connections. One can be begun before it is asked for, which saves the time of the
 // first one's handshakes.
 type dialer struct {
-	tls       *tls.Config // nil: no TLS
-	contacted func() bool // whether the server has answered before; nil: it has not
+	tls       *tls.Config                 // nil: no TLS
+	readTLS   func() (*tls.Config, error) // nil: that stays as it is
+	contacted func() bool                 // whether the server has answered before; nil: it has not
 
 	// For tests; nil is the real network.
 	dialOne func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -128,15 +129,21 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 		defer cancel()
 	}
 	config := d.tls.Clone()
+	if d.readTLS != nil {
+		if now, err := d.readTLS(); err == nil { // else it is being replaced
+			config = now
+		}
+	}
+	certificates := config.Certificates
 	if config.ServerName == "" { // as for Sentinel and Cluster: each address stands for itself
 		config.ServerName, _, _ = net.SplitHostPort(addr)
 	}
 	asked := new(atomic.Bool)
 	config.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		asked.Store(true)
-		for i := range d.tls.Certificates { // as without this function
-			if r.SupportsCertificate(&d.tls.Certificates[i]) == nil {
-				return &d.tls.Certificates[i], nil
+		for i := range certificates { // as without this function
+			if r.SupportsCertificate(&certificates[i]) == nil {
+				return &certificates[i], nil
 			}
 		}
 		return new(tls.Certificate), nil

@@ -93,6 +93,10 @@ func (s *Store) failure(err error) error {
 	}
 	if errors.As(err, &shake) || isTLS(err) {
 		e.Failure = tlsFailure(err)
+		renewed := e.Failure == lock.Untrusted || e.Failure == lock.Expired || e.Failure == lock.WantsCert
+		if renewed && s.dialer.readTLS != nil && s.wasContacted() {
+			e.Failure = lock.Rotated
+		}
 		return e
 	}
 	var op *net.OpError

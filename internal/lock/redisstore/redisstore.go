@@ -60,7 +60,8 @@ type Options struct {
 	Username, Password string
 	ReadPassword       func() (string, error) // reads it again for each login; nil: Password stays
 	DB                 int
-	TLS                *tls.Config // nil: no TLS
+	TLS                *tls.Config                 // nil: no TLS
+	ReadTLS            func() (*tls.Config, error) // reads it again for each connection; nil: TLS stays
 
 	SentinelMaster                     string
 	SentinelUsername, SentinelPassword string
@@ -104,7 +105,7 @@ var _ lock.Store = (*Store)(nil)
 // Open makes a store. It connects at the first use.
 func Open(o Options) *Store {
 	silence.Do(func() { redis.SetLogger(&logging.VoidLogger{}) })
-	d := &dialer{tls: o.TLS}
+	d := &dialer{tls: o.TLS, readTLS: o.ReadTLS}
 	u := &redis.UniversalOptions{
 		Addrs:            o.Addrs,
 		Username:         o.Username,
@@ -236,7 +237,8 @@ func (s *Store) tryAcquire(ctx context.Context, t lock.Try, above *freezesAbove)
 	reply, err := s.run(ctx, acquireScript, t.Key, t.Token, t.Known,
 		t.TTL.Milliseconds(), t.Ticket, encode(t.Record), t.Position,
 		string(t.HeldBy), max(0, time.Until(t.HeldUntil)).Milliseconds(), held,
-		string(t.QueuePolicy), group, t.HeadStart.Milliseconds(), t.Arrived, asked, above.repo, above.branch)
+		string(t.QueuePolicy), group, t.HeadStart.Milliseconds(), t.Arrived, asked, above.repo, above.branch,
+		s.timing.FirstLease(t.Request).Milliseconds())
 	if err != nil {
 		return lock.Attempt{}, false, err
 	}
@@ -344,11 +346,16 @@ func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Durat
 
 // Join implements lock.Store.
 func (s *Store) Join(ctx context.Context, t lock.Try, holder lock.Token, d lock.Decision) (lock.Attempt, error) {
-	mode := "join"
+	mode, claim := "join", "1"
 	if d.Action == lock.TakeOver {
 		mode = "takeover"
 	}
-	args := []any{t.TTL.Milliseconds(), string(holder), mode, encode(t.Record)}
+	if t.Present {
+		claim = "moving" // it is about to show itself
+	}
+	args := []any{
+		t.TTL.Milliseconds(), string(holder), mode, encode(t.Record), s.timing.FirstLease(t.Request).Milliseconds(), claim,
+	}
 	for _, ended := range d.Ended {
 		args = append(args, string(ended))
 	}

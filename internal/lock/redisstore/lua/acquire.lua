@@ -4,7 +4,7 @@
 -- 14 queue, or skip: take no place in the queue  15 group, or empty: of those who wait in it only
 -- the newest stays  16 head start, ms  17 when this wait began, by our clock, or 0
 -- 18 whether 19 and 20 are known: the freezes of the repository and of the branch that this lock is
--- part of
+-- part of  21 for how long the grant lasts until it is renewed, ms
 -- Returns {1, fence, whether a server asks what is declared}, {0, position, ticket, holder, whether
 -- the holder is there, freeze, when the wait began}, {-1, how} when the token was ended before,
 -- {-3, waiters, holder, whether the holder is there, freeze} when it skips, or {-4} when this lock
@@ -12,6 +12,7 @@
 local TTL, TICKET, RECORD, POSITION = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local HOLDER, BELIEVED, HELD = ARGV[11], tonumber(ARGV[12]), ARGV[13]
 local POLICY, GROUP, HEAD, ARRIVED, ASKED = ARGV[14], ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17]), ARGV[18]
+FIRST = ARGV[21]
 
 local function granted(fence) return {1, fence, how_ended(GUARDED) and 1 or 0} end
 
@@ -50,7 +51,7 @@ if owner == TOKEN then
 		event('acquired', RECORD, 'fence', m[2], 'wait_ms', m[3], 'position', POSITION)
 		redis.call('HDEL', META, 'waited')
 	end
-	extend(TTL)
+	extend(TTL, FIRST)
 	leave_queue(TOKEN)
 	redis.call('DEL', WAKE .. TOKEN)
 	return granted(tonumber(m[2]))

@@ -23,6 +23,9 @@ local RENEWAL_SLACK = 5000 -- ms
 local GRACE, MOVE_GRACE = 5000000, 30000000 -- µs
 -- Whether what ends a hold goes on when it may not be noted as an event.
 local FREEING = false
+-- For how long a grant lasts until its holder has renewed it for the first time, ms; nil: for its
+-- TTL.
+local FIRST = nil
 
 local version = tonumber(redis.call('HGET', META, 'version') or '') or 0
 if version > PROTOCOL then return {-2, version} end -- a newer client's, which is left alone
@@ -129,13 +132,14 @@ local function life(position)
 	return LIFE * (1 + (STRETCH - 1) * math.min(math.max(position - NEAR, 0), FAR - NEAR) / (FAR - NEAR))
 end
 
--- Extends the lock to ttl, ms. One that another who shares it has extended further is not
--- shortened.
-local function extend(ttl)
+-- Extends the lock to ttl, ms, or to first if that is given. One that another who shares it has
+-- extended further is not shortened.
+local function extend(ttl, first)
 	local m = redis.call('HMGET', META, 'ttl', 'lease')
 	if tonumber(ttl) > (tonumber(m[1] or '') or 0) then redis.call('HSET', META, 'ttl', ttl) end
 	if m[2] and tonumber(ttl) > tonumber(m[2]) then redis.call('HSET', META, 'lease', ttl) end
-	if redis.call('PTTL', LOCK) < tonumber(ttl) then redis.call('PEXPIRE', LOCK, ttl) end
+	local least = tonumber(first or ttl)
+	if redis.call('PTTL', LOCK) < least then redis.call('PEXPIRE', LOCK, int(least)) end
 end
 
 -- Makes a token the holder, and notes the event of that kind if there is one. waited, ms, is that
@@ -156,7 +160,7 @@ local function grant(owner, record, ttl, waited, kind, ...)
 		redis.call('HSET', META, 'waited', waited)
 		wake(owner)
 	end
-	redis.call('SET', LOCK, owner, 'PX', ttl)
+	redis.call('SET', LOCK, owner, 'PX', not waited and FIRST or ttl)
 	return fence
 end
 
