@@ -132,12 +132,12 @@ func measureHandOff(waiters, rounds int, idle time.Duration) (r handoff, err err
 }
 
 // startRedis starts a server of its own, with a client to look at it, and returns how to end both.
-func startRedis() (server *redistest.Server, admin *redis.Client, stop func() error, err error) {
+func startRedis(args ...string) (server *redistest.Server, admin *redis.Client, stop func() error, err error) {
 	dir, err := os.MkdirTemp("", "gitops-bench-")
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("make a temporary folder: %w", err)
 	}
-	if server, err = redistest.Run(dir); err != nil {
+	if server, err = redistest.Run(dir, args...); err != nil {
 		return nil, nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	admin = redis.NewClient(&redis.Options{Addr: server.Addr(), Protocol: 2, DisableIdentity: true})
@@ -331,14 +331,20 @@ func count(ctx context.Context, admin *redis.Client, addr string, f func() error
 
 // usage reads the numbers of INFO's clients, memory and cpu sections.
 func usage(ctx context.Context, admin *redis.Client) (map[string]float64, error) {
+	return numbers(ctx, admin, "clients", "memory", "cpu")
+}
+
+// numbers reads those of sections of INFO; of a command how often it was called.
+func numbers(ctx context.Context, admin *redis.Client, sections ...string) (map[string]float64, error) {
 	numbers := map[string]float64{}
-	for _, section := range []string{"clients", "memory", "cpu"} {
+	for _, section := range sections {
 		text, err := admin.Info(ctx, section).Result()
 		if err != nil {
 			return nil, fmt.Errorf("read what the server uses: %w", err)
 		}
 		for line := range strings.Lines(text) {
 			name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+			value, _, _ = strings.Cut(strings.TrimPrefix(value, "calls="), ",")
 			if n, err := strconv.ParseFloat(value, 64); err == nil {
 				numbers[name] = n
 			}

@@ -7,7 +7,7 @@
 //	bench uncontended [-over path,file,http,ssh] [-mb 1,50] [-rounds 20] [-json]
 //	bench pipelines [-n 10,30] [-mb 1,50] [-over http] [-edit 200ms] [-delay 50ms] [-ready] [-strategies NAMES] [-json]
 //	bench hook [-binary bin/git-gitops] [-rounds 200] [-json]
-//	bench waiters [-n 500] [-idle 30s] [-json]
+//	bench waiters [-n 500] [-idle 30s] [-away 2s] [-json]
 //
 // handoff starts a redis-server of its own on the loopback address. All waiters live in this
 // process, each with connections of its own, and queue for one lock. The holder keeps the lock for
@@ -50,7 +50,8 @@
 // waiters has so many wait for one lock as handoff does, and looks at them for a while, twice: once
 // at the processor time of the server, once at the commands that they send. CONNS and KB are what
 // all of them together add to the server; COMMANDS/S is what they send, IN SCRIPTS/S what the
-// scripts call.
+// scripts call. Then the server is killed, and comes back with its data after -away: BACK AFTER is
+// when the last of them has asked again, PEAK what came in the busiest second until then.
 package main
 
 import (
