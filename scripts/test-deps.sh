@@ -51,6 +51,8 @@ packages= # of npm: Debian's zx needs Debian's node, and not every Debian has ju
 if have npm; then
 	zx --version >/dev/null 2>&1 || packages=zx
 	have just || packages="$packages rust-just"
+	have pnpm || packages="$packages pnpm" # package managers that clone under the shim
+	have yarn || packages="$packages yarn"
 fi
 [ -n "$missing$packages" ] || exit 0
 

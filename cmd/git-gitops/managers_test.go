@@ -124,6 +124,26 @@ func TestShim_managers(t *testing.T) {
 			script: `echo '{"name":"app","scripts":{"postinstall":"git clone -q $URL own"}}' >package.json
 				npm_config_script_shell=$(command -v bash) npm install`,
 		},
+		"pnpm": {
+			needs:   "pnpm",
+			install: `echo '{"name":"app"}' >package.json; pnpm add "git+file://$URL"; [ -e node_modules/mod/counter ]`,
+			script:  `echo '{"name":"app","scripts":{"deploy":"git clone -q $URL own"}}' >package.json; pnpm run deploy`,
+		},
+		"yarn": {
+			needs:   "yarn",
+			install: `echo '{"name":"app"}' >package.json; yarn add "git+file://$URL"; rm -rf node_modules ~/.cache; yarn; [ -e node_modules/mod/counter ]`,
+			script:  `echo '{"name":"app","scripts":{"deploy":"git clone -q $URL own"}}' >package.json; yarn deploy`,
+		},
+		"bun": {
+			needs:   "bun",
+			install: `echo '{"name":"app"}' >package.json; bun add "git+file://$URL"; [ -e node_modules/mod/counter ]`,
+			script:  `echo '{"name":"app","scripts":{"deploy":"git clone -q $URL own"}}' >package.json; bun run deploy`,
+		},
+		"ansible-galaxy": {
+			needs:   "ansible-galaxy",
+			install: `ansible-galaxy role install -p roles "git+file://$URL,main,mod"; [ -e roles/mod/counter ]`,
+			script:  `printf '[{"hosts":"localhost","gather_facts":false,"tasks":[{"command":"git clone -q %s own"}]}]' "$URL" >play.yml; ansible-playbook -i localhost, -c local play.yml`,
+		},
 		"pip": {
 			needs: "pip3",
 			install: `pip3 install --no-deps --no-build-isolation --no-index --target to "git+file://$URL" >out 2>&1 || :
@@ -150,6 +170,7 @@ func TestShim_managers(t *testing.T) {
 				"COMPOSER_ALLOW_SUPERUSER=1", "CHECKPOINT_DISABLE=1", "npm_config_audit=false", "npm_config_fund=false", "npm_config_update_notifier=false", "npm_config_offline=true")
 			w.must(".", `$REAL clone -q remote.git seed; cd seed; echo '{"name":"mod","version":"1.0.0"}' >package.json
 				echo '{"name":"a/mod","version":"1.0.0"}' >composer.json; echo 'from setuptools import setup; setup(name="mod", version="1")' >setup.py
+				mkdir meta; echo '{"galaxy_info":{"author":"a","description":"d","license":"MIT","min_ansible_version":"2"}}' >meta/main.yml
 				echo 'Gem::Specification.new { |s| s.name = "mod"; s.version = "1"; s.summary = "x"; s.authors = ["a"] }' >mod.gemspec
 				$REAL add .; $REAL commit -qm mod; $REAL push -q; mkdir ../app`)
 			w.must(".", `GITOPS_LOCK_SESSION=workspace git clone -q remote.git held`)

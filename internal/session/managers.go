@@ -21,7 +21,7 @@ type manager struct {
 
 var (
 	terraform = manager{
-		names:    []string{"terraform", "tofu"},
+		names:    []string{"terraform", "tofu", "terragrunt"},
 		installs: []string{"init", "get"},
 		runs:     []string{"apply", "destroy", "plan", "refresh", "test"},
 	}

@@ -16,6 +16,8 @@ func TestInstalls(t *testing.T) {
 		{up: tree("timeout|9|git", "terraform|-chdir=apply|get", "bash"), want: true},
 		{up: tree("tofu|init", "bash"), want: true},
 		{up: tree("git|submodule", "terraform|init", "bash"), want: true},
+		{up: tree("terragrunt|run|--all|init", "bash"), want: true},
+		{up: tree("terragrunt|apply", "bash")},
 		{up: tree("terraform|apply|init", "bash")}, // init is a file
 		{up: tree("terraform|apply", "bash")},
 		{up: tree("sh|-c|git clone x; y", "terraform|apply", "bash")},
