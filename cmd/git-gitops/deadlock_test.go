@@ -184,3 +184,28 @@ func TestSelfWait_more(t *testing.T) {
 		})
 	}
 }
+
+// TestDeadlock_steps: a circle of workspaces whose locks were taken by steps that have ended.
+// Another step may go on with each, so it is not found; the time-out ends it, and says what the
+// workspace holds meanwhile.
+func TestDeadlock_steps(t *testing.T) {
+	t.Parallel()
+	w := pair(t, "GITOPS_LOCK_SESSION=workspace", "GITOPS_LOCK_TIMEOUT=4")
+	w.must(".", `mkdir one two; (cd one; git gitops clone -q "$A" a; :); (cd two; git gitops clone -q "$B" b; :)`)
+	first := w.start("one", "bash", "-c", `git gitops clone -q "$B" b; exit $?`)
+	second := w.start("two", "bash", "-c", `git gitops clone -q "$A" a; exit $?`)
+	a, b := w.path("remote")+"@main", w.path("../b/remote")+"@main"
+	for _, side := range []struct {
+		p               *process
+		wants, has, dir string
+	}{{first, b, a, "one/a"}, {second, a, b, "two/b"}} {
+		r := side.p.wait()
+		wantCode(t, r, 75)
+		wantText(t, r.ours(), "for the lock on "+side.wants+" and gave up", "in the same order",
+			"this workspace held the lock on "+side.has+" meanwhile (in "+w.path(side.dir)+")")
+	}
+	r := w.bash("one", `git gitops clone -q "$A" again`)
+	wantCode(t, r, 75)
+	wantText(t, r.ours(), "it is this workspace itself that holds it, in "+w.path("one/a"), "git gitops -C "+w.path("one/a")+" unlock")
+	w.must(".", "rm -rf one two") // which ends all
+}

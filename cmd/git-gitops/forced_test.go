@@ -370,3 +370,75 @@ func TestPush_manyBranches(t *testing.T) {
 		}
 	}
 }
+
+// TestPush_leaseRefused: whatever lease it is by which git refuses a push, and however the push is
+// run, a line of ours says which branch is where, and for what reason.
+func TestPush_leaseRefused(t *testing.T) {
+	t.Parallel()
+	const unseen, named = ", which this clone has not seen", ", and its --force-with-lease names another commit"
+	for _, tc := range []struct {
+		name, words string
+		outsider    bool // pushes to main before
+		says        string
+	}{
+		{"another commit", "--force-with-lease=main:$MINE origin main", false, named},
+		{"another commit, short", "--force-with-lease=main:${MINE%??????????} origin main", false, named},
+		{"none", "--force-with-lease=main: origin main", false, named},
+		{"force", "-f --force-with-lease=main:$MINE origin main", false, named},
+		{"delete", "--force-with-lease=main:$MINE origin :main", false, named},
+		{"quiet", "-q --force-with-lease=main:$MINE origin main", false, named},
+		{"porcelain", "--porcelain --force-with-lease=main:$MINE origin main", false, named},
+		{"atomic", "--atomic --force-with-lease=main:$MINE origin main HEAD:refs/heads/new", false, named},
+		{"all", "--force-with-lease=main:$MINE --all", false, named},
+		{"what was fetched", "--force-with-lease origin main", true, unseen},
+		{"what was fetched, by name", "--force-with-lease=main:origin/main origin main", true, unseen},
+		{"includes", "--force-with-lease --force-if-includes origin main", true, unseen},
+		{"no lease", "-f origin main", true, unseen},
+		{"no lease, quiet", "-q -f origin main", true, unseen},
+		{"no lease, porcelain", "--porcelain -f origin main", true, unseen},
+		{"no lease, atomic", "--atomic origin +main HEAD:refs/heads/new", true, unseen},
+		{"no lease, a tag as well", "-f origin main HEAD:refs/tags/v9", true, unseen},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.seed("remote.git")
+			w.must("remote.git", "git config receive.denyDeleteCurrent ignore")
+			w.must(".", "git gitops clone -q remote.git work && git -C work commit -q --allow-empty -m mine")
+			if tc.outsider {
+				w.outsider("echo outsider >counter")
+				w.must("work", "git fetch -q")
+			}
+			w.env["MINE"] = w.must("work", "git rev-parse HEAD")
+			tip := w.tip("main")
+			for _, run := range []string{"git gitops push " + tc.words, `script -qec 'git gitops push ` + tc.words + `' /dev/null </dev/null`} {
+				r := w.bash("work", run)
+				wantCode(t, r, 1)
+				said := strings.ReplaceAll(r.stdout+r.stderr, "\r", "")
+				wantText(t, said, "gitops: error: not pushed: branch main is at "+tip[:10]+tc.says, "--force-with-lease=main:"+tip)
+				if tc.says == named && strings.Contains(said, "has not seen") {
+					t.Errorf("a false reason: %s", r)
+				}
+			}
+			if w.tip("main") != tip {
+				t.Error("main was overwritten")
+			}
+			w.must("work", "git gitops unlock --all")
+		})
+	}
+	t.Run("a race", func(t *testing.T) { // which git's server notices
+		t.Parallel()
+		w := newWorld(t)
+		w.seed("remote.git")
+		w.must(".", `git gitops clone -q remote.git work && git clone -q remote.git other && git -C other commit -q --allow-empty -m other &&
+			git -C work commit -q --amend --allow-empty -m mine`)
+		w.write("work/.git/hooks/pre-push", "#!/bin/sh\nexec git -C ../other push -q origin main 2>/dev/null\n")
+		r := w.bash("work", "git gitops push -f origin main")
+		wantCode(t, r, 1)
+		tip := w.must("other", "git rev-parse HEAD")
+		wantText(t, r.ours(), "not pushed: branch main is at "+tip[:10]+unseen)
+		if w.tip("main") != tip {
+			t.Error("main was overwritten")
+		}
+	})
+}

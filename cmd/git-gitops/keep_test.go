@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -47,4 +48,27 @@ func TestKeep(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKeep_redisAway: a sidecar that comes while Redis is away keeps the locks from when it is
+// back.
+func TestKeep_redisAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must(".", "mkdir work; git gitops clone -q remote.git work/repo")
+	for _, pid := range w.keepers() { // they end with the container of their step
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	w.redis.Kill()
+	keep := w.start(".", "git-gitops", "keep", "work")
+	w.until("it says that it cannot", func() bool { return strings.Contains(keep.stderr.String(), "cannot keep the lock on ") })
+	if err := w.redis.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("it keeps the lock", func() bool { return strings.Contains(keep.stderr.String(), "gitops: keeping the lock on ") })
+	w.wantLocks(lockKey(w.path("remote"), "main"))
+	keep.signal(syscall.SIGTERM)
+	wantCode(t, keep.wait(), 0)
+	w.wantLocks()
 }

@@ -233,7 +233,7 @@ func TestPush_localHook(t *testing.T) {
 	w.mine()
 	w.write("work/.git/hooks/pre-push", `#!/bin/sh
 echo call >>../calls
-for words in "HTTP 503" "cannot lock ref" "remote: cannot lock ref" "fatal: unable to access 'u': The requested URL returned error: 503"; do echo "$words" >&2; done
+for words in "HTTP 503" "cannot lock ref" "remote: cannot lock ref" "fatal: unable to access 'u': The requested URL returned error: 503" "refused [gitops: not-held]"; do echo "$words" >&2; done
 exit 1
 `)
 	r := w.bash("work", "git gitops push origin main")

@@ -61,6 +61,7 @@ func explain(err error) (int, []term.Message) {
 		lost    *lock.LostError
 		dead    *lock.DeadlockError
 		self    *gitops.SelfWaitError
+		holding *gitops.HoldingError
 		foreign *gitops.ForeignError
 		moved   *gitops.MovedError
 		fenced  *gitops.FencedError
@@ -111,6 +112,9 @@ func explain(err error) (int, []term.Message) {
 		}
 		if timeout.Err != nil {
 			m.Why = timeout.Err.Error()
+		}
+		if errors.As(err, &holding) {
+			m.Do = append(m.Do, holdingAdvice(holding)...)
 		}
 		return exitTimeout, []term.Message{m}
 	case errors.As(err, &skipped):
@@ -175,11 +179,11 @@ func explain(err error) (int, []term.Message) {
 			Do:   do,
 		}}
 	case errors.As(err, &unseen):
-		m := term.Message{
-			What: "not pushed: " + unseen.Error(),
-			Why:  "a forced push or a delete overwrites only what this clone has seen, and a fetch alone does not count",
-		}
+		m := term.Message{What: "not pushed: " + unseen.Error(), Why: "a branch is pushed only if it is where its --force-with-lease says"}
 		for _, b := range unseen.Branches {
+			if !b.Named {
+				m.Why = "a forced push or a delete overwrites only what this clone has seen, and a fetch alone does not count"
+			}
 			m.Do = append(m.Do, overwriteAdvice(b)...)
 		}
 		return exitFailed, []term.Message{m}
@@ -271,6 +275,19 @@ func explain(err error) (int, []term.Message) {
 	default:
 		return exitBug, []term.Message{{What: err.Error()}}
 	}
+}
+
+// holdingAdvice is what to do about a wait that may have been part of a circle.
+func holdingAdvice(e *gitops.HoldingError) (do []string) {
+	for _, l := range e.Locks {
+		switch {
+		case l.Own:
+			do = append(do, fmt.Sprintf("it is this workspace itself that holds it, in %s: push there, or git gitops -C %s unlock", l.Dir, l.Dir))
+		case len(do) < 3:
+			do = append(do, fmt.Sprintf("this workspace held the lock on %s meanwhile (in %s); if that holder waits for it: take locks in the same order everywhere", l.Key, l.Dir))
+		}
+	}
+	return do
 }
 
 // overwriteAdvice is how to force a push over what somebody else has done to a branch.

@@ -3,6 +3,7 @@ package gitops
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -46,8 +47,13 @@ func (f *Flows) Keep(ctx context.Context, folders []string) error {
 					if !ok || s.Owner != nil {
 						continue
 					}
-					if kept[e.Own()] == nil {
-						kept[e.Own()] = f.begin(ctx, dir, e)
+					if kept[e.Own()] != nil {
+						continue
+					}
+					k, err := f.begin(ctx, dir, e)
+					complain(err)
+					if err == nil { // else at the next look
+						kept[e.Own()] = k
 					}
 				}
 			}
@@ -79,14 +85,16 @@ func (k *keeping) gone() bool {
 }
 
 // begin keeps the lock of an entry. One that was lost is only remembered.
-func (f *Flows) begin(ctx context.Context, dir workspace.Dir, e workspace.Entry) *keeping {
+func (f *Flows) begin(ctx context.Context, dir workspace.Dir, e workspace.Entry) (*keeping, error) {
 	k := &keeping{dir: dir, entry: e, lease: e.Hold(f.Config.Lock.TTL), stop: func() {}}
 	var lost *lock.LostError
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timing().Release)
 	defer cancel()
 	if err := k.lease.Renew(limit, f.Store); errors.As(err, &lost) {
 		f.Notes.Warn("the lock on %s was lost: %s", e.Key, lost.Reason())
-		return k
+		return k, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("cannot keep the lock on %s yet: %w", e.Key, err)
 	}
 	k.lease.Present = true
 	k.stop = k.lease.Keep(context.WithoutCancel(ctx), f.Store, 0, func(err error) {
@@ -95,7 +103,7 @@ func (f *Flows) begin(ctx context.Context, dir workspace.Dir, e workspace.Entry)
 		}
 	})
 	f.Notes.Say("keeping the lock on %s", e.Key)
-	return k
+	return k, nil
 }
 
 // finish releases a lock, if nobody else has, and leaves the reason for the next push from its

@@ -96,7 +96,7 @@ func (p *pushing) run(ctx context.Context, argv []string) (process.Exit, error) 
 		if interrupted || exit.Code == 128 && stderr == "" {
 			return exit, nil // nobody to ask: it was interrupted, or could not reach the remote
 		}
-		if word := fence.Word(stderr); word != "" {
+		if word := fence.Word(linesWith(stderr, "remote: ")); word != "" {
 			p.held.note(ctx, lock.EventPushRejected, "by the server: "+string(word))
 			if slices.Contains(p.heeded, word) || p.onlyTry() || ctx.Err() != nil {
 				return exit, &FencedError{Branch: strings.Join(shortNames(p.target.Branches), ", "), Word: word}
@@ -238,17 +238,18 @@ var rejectedWords = []string{
 // remote's, its table, and errors of the transport. All else may be a local hook's, whose refusal
 // is final: git then has no table and exits with 1.
 func reason(stderr string, code int) string {
-	lines := strings.FieldsFunc(stderr, func(r rune) bool { return r == '\n' || r == '\r' })
-	begins := func(prefixes ...string) func(string) bool {
-		return func(line string) bool {
-			return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(line, p) })
-		}
+	if code == 128 || linesWith(stderr, " ! [") != "" {
+		return linesWith(stderr, "error: RPC failed", " ! [", "remote: ", "fatal: unable to access ")
 	}
-	theirs := begins("error: RPC failed")
-	if code == 128 || slices.ContainsFunc(lines, begins(" ! [")) {
-		theirs = begins("error: RPC failed", " ! [", "remote: ", "fatal: unable to access ")
-	}
-	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return !theirs(l) }), "\n")
+	return linesWith(stderr, "error: RPC failed")
+}
+
+// linesWith are the lines that begin with one of the prefixes.
+func linesWith(text string, prefixes ...string) string {
+	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
+	return strings.Join(slices.DeleteFunc(lines, func(l string) bool {
+		return !slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(l, p) })
+	}), "\n")
 }
 
 // transient reports whether a push that ended with this code was refused for a reason that passes.

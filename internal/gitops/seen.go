@@ -19,12 +19,16 @@ type UnseenError struct{ Branches []Unseen }
 type Unseen struct {
 	Branch string
 	Tip    string // object id that it has; "" when it does not exist
+	Named  bool   // the user has named another, by a lease
 }
 
 func (e *UnseenError) Error() string {
 	texts := make([]string, len(e.Branches))
 	for i, b := range e.Branches {
 		texts[i] = fmt.Sprintf("branch %s is at %s, which this clone has not seen", b.Branch, short(b.Tip))
+		if b.Named {
+			texts[i] = fmt.Sprintf("branch %s is at %s, and its --force-with-lease names another commit", b.Branch, short(b.Tip))
+		}
 		if b.Tip == "" {
 			texts[i] = fmt.Sprintf("branch %s does not exist any more", b.Branch)
 		}
@@ -295,9 +299,13 @@ func (p *pushing) unseen(ctx context.Context, refs []git.RefStatus) *UnseenError
 			continue
 		}
 		tip, err := remoteTip(r.Ref)
-		if err == nil && (l.Own || l.Tip != tip) {
-			e.Branches = append(e.Branches, Unseen{Branch: strings.TrimPrefix(r.Ref, "refs/heads/"), Tip: tip})
+		if err != nil || !l.Own && l.Tip == tip {
+			continue
 		}
+		own, owned := p.args.OwnLease(r.Ref)
+		agrees := own.Value != "" && strings.HasPrefix(tip, strings.ToLower(own.Value)) // and git refuses for another reason
+		named := l.Own && owned && p.exact(ctx, own) && !agrees
+		e.Branches = append(e.Branches, Unseen{Branch: strings.TrimPrefix(r.Ref, "refs/heads/"), Tip: tip, Named: named})
 	}
 	if len(e.Branches) == 0 {
 		return nil

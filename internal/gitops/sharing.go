@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -45,6 +46,25 @@ type SelfWaitError struct {
 func (e *SelfWaitError) Error() string {
 	return fmt.Sprintf("%s waits for the lock on %s, which the same script holds", e.Who, e.Key)
 }
+
+// HoldingError is a wait that ran out of time in a workspace whose clones hold locks meanwhile.
+// Whoever was waited for may wait for one of them: nothing tells which step of a job goes on with a
+// lock when the shell that took it has ended.
+type HoldingError struct {
+	Err   *lock.TimeoutError
+	Locks []HeldLock
+}
+
+// HeldLock is a lock, and the folder of the clone that has it.
+type HeldLock struct {
+	Key lock.Key
+	Dir string
+	Own bool // it is the one that was waited for
+}
+
+func (e *HoldingError) Error() string { return e.Err.Error() }
+
+func (e *HoldingError) Unwrap() error { return e.Err }
 
 // standing is how this command stands to one who has a share of the lock that it waits for.
 type standing int
@@ -204,7 +224,31 @@ func (f *Flows) orSelfWait(err error) error {
 			return f.selfWait(timeout.Key, timeout.Holder, s)
 		}
 	}
+	if f.Config.Lock.Session != session.Workspace {
+		return err
+	}
+	if locks := f.heldHere(timeout); len(locks) > 0 {
+		return &HoldingError{Err: timeout, Locks: locks}
+	}
 	return err
+}
+
+// heldHere are the locks that the clones in the working directory hold for their workspace.
+func (f *Flows) heldHere(timeout *lock.TimeoutError) (locks []HeldLock) {
+	here, err := f.Git.Dir()
+	if err != nil {
+		return nil
+	}
+	dirs, _ := workspace.Below(here) // for the message only
+	for _, dir := range dirs {
+		entries, _ := dir.Load()
+		for _, e := range entries {
+			if s, ok := sessionOf(e.Record); ok && s.Owner == nil && e.Lost == "" {
+				locks = append(locks, HeldLock{Key: e.Key, Dir: filepath.Dir(filepath.Dir(string(dir))), Own: e.Token == timeout.Holder.Token})
+			}
+		}
+	}
+	return locks
 }
 
 // sayShare says who shares our lock, or had it before, where that may surprise.
