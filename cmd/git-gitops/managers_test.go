@@ -141,8 +141,8 @@ func TestShim_managers(t *testing.T) {
 		},
 		"ansible-galaxy": {
 			needs:   "ansible-galaxy",
-			install: `ansible-galaxy role install -p roles "git+file://$URL,main,mod"; [ -e roles/mod/counter ]`,
-			script:  `printf '[{"hosts":"localhost","gather_facts":false,"tasks":[{"command":"git clone -q %s own"}]}]' "$URL" >play.yml; ansible-playbook -i localhost, -c local play.yml`,
+			install: `export LC_ALL=C.UTF-8; ansible-galaxy role install -p roles "git+file://$URL,main,mod"; [ -e roles/mod/counter ]`,
+			script:  `printf '[{"hosts":"localhost","gather_facts":false,"tasks":[{"command":"git clone -q %s own"}]}]' "$URL" >play.yml; LC_ALL=C.UTF-8 ansible-playbook -i localhost, -c local play.yml`,
 		},
 		"pip": {
 			needs: "pip3",
