@@ -499,7 +499,7 @@ func TestPresence_firstLease(t *testing.T) {
 	check("of one that shows nothing", hidden, false)
 	w := wait(t.Context(), t, open(t, server.Addr()), patient(true), time.Hour)
 	release(t, store, hidden, lock.HandedOver)
-	handed := w.granted(t, ample)
+	handed := w.granted(t)
 	check("handed over", handed, true)
 	if err := handed.Renew(t.Context(), store); err != nil {
 		t.Fatal(err)
@@ -507,7 +507,7 @@ func TestPresence_firstLease(t *testing.T) {
 	check("renewed", handed, false)
 
 	r := deciding(lock.TakeOver)
-	r.TTL, r.Present, r.Ended = time.Hour, true, []lock.Token{handed.Token}
+	r.TTL, r.Present = time.Hour, true
 	taken := take(t, store, r)
 	check("taken over", taken, true)
 	release(t, store, taken, lock.Freed)
@@ -517,7 +517,7 @@ func TestPresence_firstLease(t *testing.T) {
 	if !client.PExpire(t.Context(), rkey("lock"), time.Second).Val() { // the short time is over
 		t.Fatal("the lock is not held")
 	}
-	next := wait(t.Context(), t, store, patient(true), time.Hour).granted(t, ample)
+	next := wait(t.Context(), t, store, patient(true), time.Hour).granted(t)
 	if all := events(t, client); !slices.Contains(all, "expired") {
 		t.Errorf("events: %v", all)
 	}
@@ -527,7 +527,7 @@ func TestPresence_firstLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := next.Keep(t.Context(), store, 0, func(err error) { t.Errorf("lost: %v", err) })
-	eventually(t, ample, "it is renewed", func() bool { return client.PTTL(t.Context(), rkey("lock")).Val() > short })
+	eventually(t, "it is renewed", func() bool { return client.PTTL(t.Context(), rkey("lock")).Val() > short })
 	stop()
 	release(t, store, next, lock.Freed)
 }
@@ -546,7 +546,7 @@ func TestPresence_joinerKilled(t *testing.T) {
 	unsubscribed(t, client, h.lease)
 	look := func(want lock.Presence) {
 		t.Helper()
-		a, err := store.TryAcquire(t.Context(), patient(false))
+		a, err := store.TryAcquire(t.Context(), lock.Try{Request: patient(false)})
 		if err != nil || a.Granted || a.Holder.Presence != want {
 			t.Errorf("%+v, %v, want %d", a, err, want)
 		}
@@ -559,7 +559,7 @@ func TestPresence_joinerKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := joined.Keep(t.Context(), store, 0, func(err error) { t.Errorf("lost: %v", err) })
-	eventually(t, ample, "its share claims nothing", func() bool {
+	eventually(t, "its share claims nothing", func() bool {
 		return client.HGet(t.Context(), rkey("meta"), "s:"+string(joined.Own())).Val() == "1"
 	})
 	stop()
