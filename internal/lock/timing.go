@@ -60,9 +60,9 @@ func DefaultTiming() Timing {
 	}
 }
 
-// FirstLease is for how long a grant lasts until it is renewed for the first time. A holder that will
-// show that it lives renews at once. One that is killed before that leaves the lock for no longer
-// than this.
+// FirstLease is for how long a grant lasts until it is renewed for the first time. A holder that
+// will show that it lives renews at once. One that is killed before that leaves the lock for no
+// longer than this.
 func (t Timing) FirstLease(r Request) time.Duration {
 	if r.Present {
 		return min(r.TTL, t.First)
