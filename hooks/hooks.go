@@ -207,7 +207,7 @@ func Uninstall(dir string) (changed bool, err error) {
 	}
 }
 
-// putBack puts the hook that was there before in the place of ours, or removes ours if there was
+// putBack restores the hook that was there before, or removes the git-gitops hook if there was
 // none.
 func putBack(before, path string) error {
 	err := os.Rename(before, path)

@@ -76,7 +76,7 @@ func (e *verbError) withoutRedis() string {
 	}
 }
 
-// exitError is the exit code of a command that we ran, which has told its own story.
+// exitError is the exit code of a command that was run and has printed its own messages.
 type exitError struct{ code int }
 
 func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }

@@ -322,7 +322,7 @@ func findServer(ctx context.Context, g git.Git) (here serverHere) {
 	return here
 }
 
-// check looks at the hook of a bare repository, if it has one.
+// check reports on the hook of a bare repository, if it has one.
 func (here serverHere) check(_ context.Context, d *doctor.Checkup) {
 	settings := d.GitConfig.Config
 	protect := settings["gitops.protect"]

@@ -1,4 +1,4 @@
-// Package doctor looks at everything that a lock depends on, and says what is wrong and what to do
+// Package doctor checks everything that a lock depends on, and says what is wrong and what to do
 // about it.
 package doctor
 
@@ -54,7 +54,7 @@ type Checkup struct {
 	HolderText func(lock.Holder) string
 	Fence      bool                                             // the hook of a git server is here, which asks less of Redis than a lock
 	FreezeText func(lock.Key, lock.Freeze) (text, toEnd string) // and the command that ends it
-	More       []func(context.Context, *Checkup)                // looks at what this room does not know
+	More       []func(context.Context, *Checkup)                // checks what this package does not know
 
 	GitConfig gitargs.ScopedConfig // known after Run has begun
 	Config    config.Config
@@ -64,7 +64,7 @@ type Checkup struct {
 	checks []Check
 }
 
-// Run looks at everything, and reports whether locks work.
+// Run checks everything, and reports whether locks work.
 func (d *Checkup) Run(ctx context.Context) (checks []Check, healthy bool) {
 	d.program(ctx)
 	d.settings(ctx)

@@ -14,7 +14,7 @@ import (
 	"github.com/git-gitops/git-gitops/shim"
 )
 
-// program looks at git and at ourselves.
+// program checks git and this program.
 func (d *Checkup) program(ctx context.Context) {
 	d.OK("gitops", "version %s", d.Version)
 	version, err := d.Git.Version(ctx)

@@ -16,7 +16,7 @@ import (
 	"github.com/git-gitops/git-gitops/internal/term"
 )
 
-// redis looks at the server, or at each master, and tries the life of a lock.
+// redis checks the server, or each master, and tries each step of a lock.
 func (d *Checkup) redis(ctx context.Context, store *redisstore.Store) {
 	ctx, cancel := context.WithTimeout(ctx, redisBudget)
 	defer cancel()

@@ -20,7 +20,7 @@ import (
 	"github.com/git-gitops/git-gitops/shim"
 )
 
-// repository looks at the clone here: which locks its push takes, which it holds, its hook, its
+// repository checks the clone here: which locks its push takes, which it holds, its hook, its
 // remote.
 func (d *Checkup) repository(ctx context.Context) {
 	repo, err := d.Git.State(ctx)

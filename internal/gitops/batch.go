@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// leaderTries is how often a leader pushes a batch of which something has moved meanwhile.
+	// leaderTries is how often a leader pushes a batch again after something has moved.
 	leaderTries = 3
 	// offersPause is for how long nobody offers after a server has shown that it is no use.
 	offersPause = time.Hour
@@ -322,7 +322,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			return false, nil
 		}
 		b.noteOld(refs)
-		if refs[b.ref] != b.marker { // hidden or deleted; or a push without an answer has landed, of ours or of another leader
+		if refs[b.ref] != b.marker { // hidden or deleted; or a push without an answer has landed, by this leader or another
 			landed, err := b.readOutcome(ctx, refs)
 			if landed {
 				b.wake(ctx, offers, refs)
@@ -497,7 +497,7 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 		case refs[b.ref] != "":
 			return false, err // it was moved to what is not in the branch
 		case gone:
-			// Nobody can push the commits any more. A deletion of ours without an answer has come
+			// Nobody can push the commits any more. A deletion that got no answer has come
 			// through, or somebody else has deleted the ref: they have landed before only if the
 			// branch has their like.
 			if b.git.HasLike(ctx, b.base, refs["refs/heads/"+b.branch], b.tip) {

@@ -303,7 +303,7 @@ type Refusal string
 
 // The refusals; "" is none.
 const (
-	RefusedNotHeld     Refusal = "not-held"     // no client of ours holds the lock
+	RefusedNotHeld     Refusal = "not-held"     // no git-gitops client holds the lock
 	RefusedNotDeclared Refusal = "not-declared" // its holder has not declared this update
 	RefusedMoved       Refusal = "moved"        // its holder has declared it for another old tip
 )

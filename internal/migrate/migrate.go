@@ -208,7 +208,7 @@ func (s *Script) look(n syntax.Node, in *function) error {
 	return nil
 }
 
-// command looks at one simple command.
+// command checks one simple command.
 func (s *Script) command(args []*syntax.Word, in *function) error {
 	words := values(args)
 	name := path.Base(words[0])
@@ -240,7 +240,7 @@ func (s *Script) command(args []*syntax.Word, in *function) error {
 	return nil
 }
 
-// git looks at a command of git, words[at] being the word git.
+// git checks a command of git, words[at] being the word git.
 func (s *Script) git(args []*syntax.Word, words []string, at int, in *function) error {
 	sub := shim.Split(words[at+1:])
 	operands := args[len(args)-len(sub.Args):]

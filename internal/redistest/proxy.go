@@ -24,7 +24,7 @@ type Proxy struct {
 	late   time.Duration
 	conns  map[net.Conn]bool
 	n      int // connections there have been
-	silent int // of the first so many nothing passes any more
+	silent int // how many of the first connections pass nothing any more
 	record bool
 	sent   map[int]*bytes.Buffer // by the client, for each connection
 }

@@ -200,7 +200,7 @@ func (all *Topology) linked() error {
 	return nil
 }
 
-// Addrs are those that a client is told: of the sentinels, or of the nodes of a Cluster.
+// Addrs are those for a client's settings: of the sentinels, or of the nodes of a Cluster.
 func (all *Topology) Addrs() []string {
 	servers := all.Sentinels
 	if len(servers) == 0 {

@@ -227,7 +227,7 @@ const viewStep = 10
 
 type bar struct {
 	X, Width int64
-	Class    string // held, other (so that one hold can be told from the next), now or bad
+	Class    string // held, other (to distinguish one hold from the next), now or bad
 	Title    string
 
 	who string

@@ -80,7 +80,7 @@ func (p Process) poll(ctx context.Context, interval time.Duration) error {
 	return nil
 }
 
-// pollInterval is how often Wait looks where it can't be told.
+// pollInterval is how often Wait checks a process that does not notify it.
 const pollInterval = 500 * time.Millisecond
 
 // proc is a process as the rules need to see it. stat fills the first fields, and describe the last

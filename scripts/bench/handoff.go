@@ -190,7 +190,7 @@ func (q *queue) join(ctx context.Context, s *redisstore.Store) error {
 	}
 }
 
-// turn hands the lock on so many times.
+// turn hands the lock on in a number of rounds.
 func (q *queue) turn(ctx context.Context, rounds int) (fromReturn, fromCall []time.Duration, err error) {
 	for range rounds {
 		time.Sleep(held)

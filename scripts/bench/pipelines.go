@@ -57,7 +57,7 @@ git -C "$w" push -q origin --delete lock.main
 (exit $code)`
 )
 
-// contest is what one strategy took with so many pipelines.
+// contest is what one strategy took with a number of pipelines.
 type contest struct {
 	Strategy  string  `json:"strategy"`
 	Pipelines int     `json:"pipelines"`

@@ -132,7 +132,7 @@ func git(ctx context.Context, dir string, env []string, args ...string) (string,
 	return strings.TrimSpace(string(out)), nil
 }
 
-// pipeline is one run of the script, and what its output told.
+// pipeline is one run of the script, and what its output said.
 type pipeline struct {
 	dir      string
 	err      error

@@ -100,7 +100,7 @@ func throughGitops(script string) string {
 }
 
 // environment is that of every pipeline: the same on every machine, whatever git configuration and
-// settings of ours its user has, but for the Redis server.
+// git-gitops settings its user has, except the Redis server.
 func environment(home, bin string, settings []string) []string {
 	var env []string
 	for _, entry := range os.Environ() {

@@ -36,7 +36,7 @@ type Node struct {
 	Refused []string
 }
 
-// Nodes looks at the server, or the master that the Sentinels name, or each master of the Cluster.
+// Nodes checks the server, or the master that the Sentinels name, or each master of the Cluster.
 func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	cluster, ok := s.client.(*redis.ClusterClient)
 	if !ok {

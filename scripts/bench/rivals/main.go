@@ -46,7 +46,7 @@ const held = 5 * time.Millisecond
 // acquire waits for a lock and returns what releases it.
 type acquire func(ctx context.Context) (release func() error, err error)
 
-// result is what one lock measured with so many waiters; times are in milliseconds.
+// result is what one lock measured with a number of waiters; times are in milliseconds.
 type result struct {
 	Lock     string  `json:"lock"`
 	Waiters  int     `json:"waiters"`
