@@ -507,6 +507,26 @@ func TestKit_Tekton(t *testing.T) {
 	}
 }
 
+// TestKit_TektonFinally: a Pipeline whose tasks share a workspace ends with a task that frees what
+// its clones still hold, whatever became of the tasks before it.
+func TestKit_TektonFinally(t *testing.T) {
+	t.Parallel()
+	w := kitWorld(t)
+	w.seed("other.git")
+	var task tektonTask
+	kitYAML(t, "tekton/unlock.yaml", &task)
+	// A task of the Pipeline, whose pod is gone: nothing of it renews its locks.
+	w.with("GITOPS_LOCK_SESSION=workspace").must(".", "git gitops clone -q remote.git source/a && git gitops clone -q other.git source/b && "+noKeeper+":")
+	if held := w.locks(); len(held) != 2 {
+		t.Fatalf("held: %q", held)
+	}
+	step := task.Spec.Steps[0]
+	for range 2 { // it may run again
+		wantCode(t, w.with(step.settings(t, nil)...).start("source", w.write("finally", step.Script)).wait(), 0)
+		w.wantLocks()
+	}
+}
+
 func TestKit_Argo(t *testing.T) {
 	t.Parallel()
 	var file struct {
