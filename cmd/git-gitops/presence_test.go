@@ -165,7 +165,7 @@ func TestPresence_shown(t *testing.T) {
 		return e
 	}
 	w.until("the webhook is told", func() bool { return told().Type != "" })
-	if e := told(); e.Fence != fence || e.Branch != "main" || e.Hold <= 0 || !strings.Contains(e.Reason, " (clone) was there") {
+	if e := told(); e.Fence != fence || e.Branch != "main" || e.Hold <= 0 || !strings.Contains(e.Reason, " (clone) was alive") {
 		t.Errorf("posted: %+v, want fence %d", e, fence)
 	}
 }
