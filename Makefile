@@ -7,7 +7,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: help build test test-bare lint kits demo screenshots bench chaos git-suite git-suite-quick tool-suites snapshot release-test
+.PHONY: help build test test-bare lint kits demo screenshots bench chaos chaos-batches git-suite git-suite-quick tool-suites snapshot release-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,8 +58,11 @@ bench: build ## figures against git and other locks, as ratios within one run; h
 	go run ./scripts/bench pipelines -n 10,30,100 -mb 1 -edit 0s -delay 50ms -strategies gitops,gitops-names,gitops-batch,retry
 	go run ./scripts/bench pipelines -n 10,30,100 -mb 1 -edit 0s -delay 50ms -ready -strategies gitops-names,gitops-batch,retry
 
-chaos: ## 1,000 pipelines of all kinds under faults, 1,000 that push together, 200 restarts and 50 failovers under living holders; make test runs short forms
-	go test -race -count=1 -timeout 120m -v ./internal/chaos -run 'TestChaos|TestMutations' -args -chaos.pipelines=1000 -chaos.mutations
+chaos-batches: ## 1,000 pipelines that push together, and 250 others, under faults
+	go test -race -count=1 -timeout 120m -v ./internal/chaos -run 'TestChaos_batches' -args -chaos.pipelines=1250
+
+chaos: chaos-batches ## and 1,000 pipelines of all kinds, 200 restarts and 50 failovers under living holders; make test runs short forms
+	go test -race -count=1 -timeout 120m -v ./internal/chaos -run 'TestChaos$$|TestChaos_fence|TestMutations' -args -chaos.pipelines=1000 -chaos.mutations
 	go test -race -count=1 -timeout 120m -v ./internal/chaos -run 'TestPresence$$' -args -chaos.restarts=200 -chaos.failovers=25 -chaos.holders=100 -chaos.busy
 	go test -count=1 -timeout 30m -v ./internal/chaos -run 'TestPresence$$' -args -chaos.restarts=10 -chaos.failovers=1 -chaos.holders=1000
 

@@ -38,17 +38,17 @@ type fault struct {
 // for the TTL.
 var plan = []fault{
 	{"kill script", 3, func(_ *faults, p *pipeline) bool { return p != nil && p.cmd.Process.Kill() == nil }},
-	{"kill script and git", 4, func(_ *faults, p *pipeline) bool { return p != nil && p.signal(syscall.SIGKILL) }},
+	{"kill script and git", 4, func(f *faults, p *pipeline) bool { return p != nil && f.kill(p) }},
 	{"kill keeper", 4, func(f *faults, p *pipeline) bool { return p != nil && f.killKeepers(p) }},
 	{"kill all", 2, func(f *faults, p *pipeline) bool {
-		return p != nil && f.killKeepers(p) && p.signal(syscall.SIGKILL)
+		return p != nil && f.killKeepers(p) && f.kill(p)
 	}},
 	{"pause script", 2, func(f *faults, p *pipeline) bool { return p != nil && f.pause(p, true, false) }},
 	{"pause keeper", 3, func(f *faults, p *pipeline) bool { return p != nil && f.pause(p, false, true) }},
 	{"pause all", 3, func(f *faults, p *pipeline) bool { return p != nil && f.pause(p, true, true) }},
 	{"redis restarts empty", 2, func(f *faults, _ *pipeline) bool { return f.restart(true) }},
 	{"redis restarts", 3, func(f *faults, _ *pipeline) bool { return f.restart(false) }},
-	{"redis restarts with older data", 3, func(f *faults, _ *pipeline) bool { return f.w.fenced && f.rollBack() }},
+	{"redis restarts with older data", 3, func(f *faults, _ *pipeline) bool { return f.rollBack() }},
 	{"redis is cut off", 5, func(f *faults, _ *pipeline) bool {
 		return f.cut(f.w.toRedis[f.dice.IntN(len(f.w.toRedis))], f.between(50*time.Millisecond, 3*time.Second))
 	}},
@@ -124,6 +124,14 @@ func (f *faults) after(d time.Duration, end func()) {
 		time.Sleep(d)
 		end()
 	})
+}
+
+// kill ends a script with all that it runs.
+func (f *faults) kill(p *pipeline) bool {
+	f.w.mu.Lock()
+	p.killed = true
+	f.w.mu.Unlock()
+	return p.signal(syscall.SIGKILL)
 }
 
 func (f *faults) killKeepers(p *pipeline) bool {

@@ -257,7 +257,8 @@ type pipeline struct {
 	cmd             *exec.Cmd
 	started         time.Time
 	took            time.Duration
-	code            int // of the script; -1 when a signal ended it
+	code            int  // of the script; -1 when a signal ended it
+	killed          bool // with all that it ran
 }
 
 func (w *world) start(id, kind, group string, proxy int) *pipeline {
