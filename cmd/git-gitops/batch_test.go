@@ -647,3 +647,258 @@ func TestBatch_fence(t *testing.T) {
 		t.Errorf("%d went together", together)
 	}
 }
+
+// TestBatch_retried: a push that was killed after it had offered its commits, and is made again in
+// its clone, knows what has become of them. They land once, also those that a rebase would not know
+// again.
+func TestBatch_retried(t *testing.T) {
+	t.Parallel()
+	const (
+		emptied = `git reset -q --hard HEAD^ && git commit -q --allow-empty -m "change 0" --author="Author 0 <a0@example.com>"`
+		landed  = "pushed to main already, as "
+	)
+	for name, c := range map[string]struct {
+		strike    []string // when, before or after the git of the killed one; none: killed while it waits
+		prepare   string   // in its clone, before the push
+		meanwhile string   // in its clone, before it pushes again
+		code      int
+		said      string
+		more      int // commits
+	}{
+		"while it waits":                  {said: landed},
+		"while it waits, an empty commit": {prepare: emptied, said: landed},
+		"before its push":                 {strike: []string{"' push '*:refs/heads/main*", "before"}},
+		"before its push, an empty one":   {strike: []string{"' push '*:refs/heads/main*", "before"}, prepare: emptied},
+		"after its push":                  {strike: []string{"' push '*:refs/heads/main*", "after"}, said: landed},
+		"after its push, an empty one":    {strike: []string{"' push '*:refs/heads/main*", "after"}, prepare: emptied, said: landed},
+		"before it offers":                {strike: []string{"' push '*:refs/gitops/batch/*", "before"}},
+		"after it has offered":            {strike: []string{"' push '*:refs/gitops/batch/*", "after"}},
+		"with an edit in the work tree":   {meanwhile: `echo edited >>many`, said: "the clone could not be moved to it"},
+		"with one more commit":            {meanwhile: `echo more >more && git add . && git commit -qm more`, said: "rebased the rest onto it", more: 1},
+		"with one more, both are empty":   {prepare: emptied, meanwhile: `git commit -q --allow-empty -m more`, said: "rebased the rest onto it", more: 1},
+		"with one more that conflicts":    {meanwhile: `echo more >>file1 && git add . && git commit -qm more`, code: 1, said: "conflicts with what is at the remote"},
+		"after a rebase":                  {meanwhile: `git pull -q --rebase`},
+		"of something else":               {meanwhile: `git reset -q --hard HEAD^ && git commit -q --allow-empty -m more`, said: "although it was killed", more: 1},
+		"when the batch ref is gone":      {meanwhile: `git push -q origin $(git ls-remote origin 'refs/gitops/*' | sed 's/.*\t/:/')`, code: 73, said: "unknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := batching(t).with("GITOPS_LOCK_TTL=5")
+			w.cloned(w.path(bare), 3, ownFile)
+			if c.prepare != "" {
+				w.must("work0", c.prepare)
+			}
+			victim, offers := w, 3
+			if c.strike != nil {
+				victim = w.striking(c.strike[0], c.strike[1], "kill -9 $PPID; exit 1")
+				if strings.Contains(c.strike[0], "batch") {
+					offers = 2
+				}
+			}
+			free := w.takeTurn()
+			all := make([]*process, 3)
+			first := 0 // the leader
+			if c.strike == nil {
+				first = 1
+			}
+			all[first] = victim.push(first)
+			if offers == 3 {
+				w.until("the leader has offered", func() bool { return w.offers() == 1 })
+			} else {
+				all[first].wait()
+			}
+			for i := range all {
+				if all[i] == nil {
+					all[i] = w.push(i)
+				}
+			}
+			w.until("all have offered", func() bool { return w.offers() == offers })
+			if c.strike == nil {
+				all[0].signal(syscall.SIGKILL)
+			}
+			free()
+			for i, p := range all {
+				if r := p.wait(); (r.code == 0) != (i > 0) {
+					t.Fatalf("pipeline %d: %s", i, r)
+				}
+			}
+			if c.meanwhile != "" {
+				w.must("work0", c.meanwhile)
+			}
+			r := w.push(0).wait()
+			wantCode(t, r, c.code)
+			wantText(t, r.ours(), c.said)
+			if c.said != landed && strings.Contains(r.ours(), landed) != strings.Contains(name, "work tree") {
+				t.Errorf("it says what is not so: %s", r)
+			}
+			if c.code == 0 {
+				if got := w.must("work0", "git status --porcelain --untracked-files=no && git rev-list --count origin/main..HEAD"); got != "0" && !strings.Contains(name, "work tree") {
+					t.Errorf("the clone: %s", got)
+				}
+				w.wantOnce(3)
+			}
+			if got, want := w.must(bare, "git rev-list --count main"), fmt.Sprint(2+3+c.more); got != want && c.code == 0 {
+				t.Errorf("%s commits, want %s", got, want)
+			}
+			if again := w.push(0).wait(); c.code == 0 && (again.code != 0 || strings.Contains(again.ours(), "earlier push")) && !strings.Contains(name, "work tree") {
+				t.Errorf("once more: %s", again)
+			} else if c.code != 0 && again.code == 0 {
+				t.Errorf("once more: %s", again)
+			}
+			if got := w.must("work0", "git for-each-ref refs/gitops; ls .git/gitops/offered"); got != "" && c.code != 1 {
+				t.Errorf("left in the clone: %s", got)
+			}
+		})
+	}
+}
+
+// TestBatch_retriedAtOnce: who pushes again while its killed push is still in line has its commits
+// land once.
+func TestBatch_retriedAtOnce(t *testing.T) {
+	t.Parallel()
+	w := batching(t).with("GITOPS_LOCK_TTL=5")
+	w.cloned(w.path(bare), 3, ownFile)
+	w.must("work0", `git reset -q --hard HEAD^ && git commit -q --allow-empty -m "change 0" --author="Author 0 <a0@example.com>"`)
+	all, free := w.pushes(3)
+	w.until("all have offered", func() bool { return w.offers() == 3 })
+	all[0].signal(syscall.SIGKILL)
+	all[0].wait()
+	all[0] = w.push(0)
+	w.until("it has offered again", func() bool {
+		return w.offers() == 3 && strings.Contains(w.must(bare, "git for-each-ref refs/gitops | wc -l"), "3") && w.queued() >= 3
+	})
+	free()
+	for i, p := range all {
+		if r := p.wait(); r.code != 0 {
+			t.Errorf("pipeline %d: %s", i, r)
+		}
+	}
+	w.wantOnce(3)
+}
+
+// TestBatch_retriedLock: when it turns out that the killed push of a script has landed, the lock of
+// its clone is handed on.
+func TestBatch_retriedLock(t *testing.T) {
+	t.Parallel()
+	w := batching(t).with("GITOPS_LOCK_TTL=5")
+	free := w.takeTurn()
+	victim := w.with("GITOPS_LOCK_NAME=svc0").striking("' push '*:refs/heads/main*", "after", "kill -9 $PPID; exit 1")
+	p := victim.start(".", "bash", "-c", `git gitops clone -q srv/org/repo.git work0 && cd work0 && echo 0 >file0 && git add . &&
+		git commit -qm "change 0" --author="Author 0 <a0@example.com>" || exit 10
+		git gitops push; echo "first $?" >&2
+		git gitops push || exit 11
+		git gitops locks`)
+	w.until("it has offered", func() bool { return w.offers() == 1 })
+	free()
+	r := p.wait()
+	wantCode(t, r, 0)
+	wantText(t, r.stderr, "first 137", "pushed to main already, as ")
+	if strings.Contains(r.stdout, "svc0") {
+		t.Errorf("the lock is still held: %s", r)
+	}
+	w.wantOnce(1)
+}
+
+// TestBatch_sameCommit: two clones that push the same commit push it once, and both have landed.
+func TestBatch_sameCommit(t *testing.T) {
+	t.Parallel()
+	w := batching(t)
+	w.cloned(w.path(bare), 1, ownFile)
+	w.must("work0", `git reset -q --hard HEAD^ && git commit -q --allow-empty -m "change 0" --author="Author 0 <a0@example.com>"`)
+	w.must(".", "cp -r work0 work1 && cp -r work0 work2")
+	all, free := w.pushes(3)
+	w.until("all have offered", func() bool { return w.offers() == 3 })
+	free()
+	for i, p := range all {
+		r := p.wait()
+		wantCode(t, r, 0)
+		wantText(t, r.ours(), "together with")
+		if got := w.must(fmt.Sprint("work", i), "git rev-list --count origin/main..HEAD"); got != "0" {
+			t.Errorf("clone %d is %s commits ahead", i, got)
+		}
+	}
+	w.wantOnce(1)
+}
+
+// TestBatch_olderRedis: Redis comes back with older data in the middle of a batch. Nothing is lost,
+// nothing lands twice, and each is told what is so.
+func TestBatch_olderRedis(t *testing.T) {
+	t.Parallel()
+	const n = 5
+	for name, c := range map[string]struct {
+		when, before string
+		early        bool // the data is from before anybody waited
+	}{
+		"before the leader's fetch":                 {"' fetch '*refs/gitops/batch/main/\\**", "before", false},
+		"before its push":                           {"' push '*:refs/heads/main*", "before", false},
+		"after its push":                            {"' push '*:refs/heads/main*", "after", false},
+		"before its push, of before all had waited": {"' push '*:refs/heads/main*", "before", true},
+		"after its push, of before all had waited":  {"' push '*:refs/heads/main*", "after", true},
+		"after all have ended":                      {"", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := batching(t).with("GITOPS_LOCK_TTL=5")
+			w.cloned(w.path(bare), n+1, ownFile)
+			save := func() {
+				if err := w.keys.Save(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			older := func() {
+				w.redis.Kill()
+				if err := w.redis.Resume(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			struck := w
+			if c.when != "" {
+				struck = w.striking(c.when, c.before, "touch DIR/here; until [ -e DIR/go ]; do sleep 0.02; done; [ "+c.before+" = before ] || exit 0")
+			}
+			free := w.takeTurn()
+			if c.early {
+				save()
+			}
+			var all []*process
+			for i := range n {
+				all = append(all, struck.push(i))
+			}
+			w.until("all have offered", func() bool { return w.offers() == n })
+			if !c.early {
+				save()
+			}
+			free()
+			if c.when != "" {
+				w.until("the leader is there", func() bool { return w.exists("here") })
+				older()
+				w.write("go", "")
+			}
+			var codes []int
+			for _, p := range all {
+				r := p.wait()
+				codes = append(codes, r.code)
+				if r.code != 0 && (r.code != 73 || !strings.Contains(r.stderr, "was lost")) {
+					t.Errorf("pipeline %d: %s", len(codes)-1, r)
+				}
+			}
+			if c.when == "" {
+				older()
+			}
+			r := w.push(n).wait() // and on it goes
+			wantCode(t, r, 0)
+			codes = append(codes, r.code)
+			log := "\n" + w.must(bare, "git log --format=%s main") + "\n"
+			for i, code := range codes {
+				if landed := strings.Count(log, fmt.Sprintf("\nchange %d\n", i)); landed != 1 && code == 0 || landed != 0 && code != 0 {
+					t.Errorf("pipeline %d ended with %d, and its change is %d times in the history:%s", i, code, landed, log)
+				}
+			}
+			if failed := slices.DeleteFunc(slices.Clone(codes), func(c int) bool { return c == 0 }); len(failed) > 1 || len(failed) > 0 && c.when == "" {
+				t.Errorf("exit codes %v", codes)
+			}
+			if refs := w.must(bare, "git for-each-ref --format='%(refname)' refs/gitops"); refs != "" {
+				t.Errorf("batch refs left behind:\n%s", refs)
+			}
+		})
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,17 +91,27 @@ func (g Git) HasLike(ctx context.Context, base, tip, commit string) bool {
 // Offerable makes sure that the commits from base to tip are such as a leader takes. The error is a
 // *LeftOutError when they are not.
 func (g Git) Offerable(ctx context.Context, base, tip string) error {
-	_, err := g.plainCommits(ctx, base, tip)
+	all, err := g.commits(ctx, base, []string{tip})
+	if err == nil {
+		_, err = all.line(Range{base, tip})
+	}
 	return err
 }
 
-// FetchBatch fetches a branch together with batch refs of it: those whose name begins with prefix.
-// It returns their object ids by full name, and leaves no ref behind in this repository.
-func (g Git) FetchBatch(ctx context.Context, url, branch, prefix string) (map[string]string, error) {
+// fetchedRefs is where fetched refs are kept for a moment. Below it come the name of a batch ref,
+// and a random one.
+const fetchedRefs = "refs/gitops/fetched/"
+
+// FetchBatch fetches a branch together with the batch ref of a name, or with all batch refs of the
+// branch. It returns their object ids by full name, and leaves no ref behind in this repository.
+func (g Git) FetchBatch(ctx context.Context, url, branch, name string, all bool) (map[string]string, error) {
 	from, remote := g.quietly().withRemoteAlias(url)
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	here := "refs/gitops/fetched/" + hex.EncodeToString(id[:]) + "/"
+	here, prefix := fetchedRefs+name+"/"+hex.EncodeToString(id[:])+"/", name
+	if all {
+		prefix = ""
+	}
 	// By a pattern, because a fetch of one exact ref that is missing fails.
 	_, err := from.Output(ctx, "fetch", "--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules", "--no-auto-maintenance", "--no-write-fetch-head",
 		"--", remote, "+refs/heads/"+branch+":"+here+"branch", "+"+BatchRef(branch, prefix)+"*:"+here+"batch/"+prefix+"*")
@@ -125,6 +136,14 @@ func (g Git) FetchBatch(ctx context.Context, url, branch, prefix string) (map[st
 	}
 	_, err = g.ask(ctx, remove.String(), "update-ref", "--stdin")
 	return refs, err
+}
+
+// DropFetched removes what a FetchBatch that was killed has left behind.
+func (g Git) DropFetched(ctx context.Context, name string) {
+	refs, err := g.Output(ctx, "for-each-ref", "--format=delete %(refname)", fetchedRefs+name+"/")
+	if err == nil && refs != "" {
+		_, _ = g.ask(ctx, refs, "update-ref", "--stdin")
+	}
 }
 
 // LeasedRef is one ref that a push moves, if it still is what we know. "" is no ref: made or
@@ -177,6 +196,33 @@ func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (res
 	return leasedResult(out, refused.Stderr), said + refused.Stderr
 }
 
+// PushFirst is PushLeased of one ref to a server that is not known yet. atomic says whether it can
+// move several in one step. Over the dumb protocol (git-http-push) it cannot, and git does not say
+// so.
+func (g Git) PushFirst(ctx context.Context, url string, ref LeasedRef) (result PushResult, atomic bool, said string) {
+	trace, err := os.CreateTemp("", "git-gitops-")
+	if err != nil {
+		return Refused, true, err.Error()
+	}
+	defer func() { _ = os.Remove(trace.Name()) }()
+	_ = trace.Close()
+	result, said = g.With("GIT_TRACE_PACKET="+trace.Name()).PushLeased(ctx, url, ref)
+	if result != Pushed {
+		dumb := strings.Contains(said, "git-http-push")
+		return result, !dumb && (result != Refused || !strings.Contains(said, noAtomic)), said
+	}
+	packets, _ := os.ReadFile(trace.Name())
+	for line := range strings.Lines(string(packets)) { // capabilities (gitprotocol-capabilities(5))
+		if strings.Contains(line, "report-status") && slices.Contains(strings.Fields(line), "atomic") {
+			return result, true, said
+		}
+	}
+	return result, false, said
+}
+
+// noAtomic is what git says where there is no such capability.
+const noAtomic = "does not support --atomic"
+
 // notNow are in refusals of a server where somebody else was faster.
 var notNow = []string{
 	"cannot lock ref", "failed to lock", "failed to update ref", "incorrect old value provided", "reference already exists",
@@ -205,7 +251,7 @@ func leasedResult(out, stderr string) PushResult {
 	case result != Unknown:
 	case strings.Contains(stderr, deletedWords):
 		return Stale
-	case strings.Contains(stderr, "does not support") && strings.Contains(stderr, "atomic"):
+	case strings.Contains(stderr, noAtomic):
 		return Refused
 	}
 	return result
@@ -228,11 +274,11 @@ func (g Git) MoveTo(ctx context.Context, commit string) error {
 	return err
 }
 
-// Track sets the remote-tracking branch, and makes it the upstream of the checked-out branch if so
+// Track sets a remote-tracking branch, and makes it the upstream of the checked-out branch if so
 // asked. It returns what git says of that on stdout.
-func (g Git) Track(ctx context.Context, remote, branch, oid string, upstream bool) (string, error) {
-	if _, err := g.Output(ctx, "update-ref", "-m", "gitops push", "refs/remotes/"+remote+"/"+branch, oid); err != nil || !upstream {
+func (g Git) Track(ctx context.Context, tracking, oid string, upstream bool) (string, error) {
+	if _, err := g.Output(ctx, "update-ref", "-m", "gitops push", tracking, oid); err != nil || !upstream {
 		return "", err
 	}
-	return g.Output(ctx, "branch", "--set-upstream-to="+remote+"/"+branch)
+	return g.Output(ctx, "branch", "--set-upstream-to="+strings.TrimPrefix(tracking, "refs/remotes/"))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,38 +36,63 @@ const rebaseAction = "gitops push (rebase)"
 
 // FetchAndRebase fetches a branch of the remote and rebases HEAD onto it, keeping every commit
 // whole; where that is not possible it leaves everything as it was, and the error is a
-// *RebaseError. It reports whether there was anything to do.
-func (g Git) FetchAndRebase(ctx context.Context, remote, branch string) (bool, error) {
+// *RebaseError. It returns what it rebased onto, "" when there was nothing to do.
+func (g Git) FetchAndRebase(ctx context.Context, remote, branch string) (onto string, err error) {
 	from, remote := g.withRemoteAlias(remote)
 	if _, err := from.Output(ctx, "fetch", "--quiet", "--no-tags", "--", remote, "refs/heads/"+branch); err != nil {
-		return false, fmt.Errorf("%w: %s: %w", ErrNotFetched, branch, err)
+		return "", fmt.Errorf("%w: %s: %w", ErrNotFetched, branch, err)
 	}
-	upstream, before := g.Tip(ctx, "FETCH_HEAD"), g.Tip(ctx, "HEAD")
-	if g.Contains(ctx, before, upstream) {
-		return false, nil
-	}
-	if merges, err := g.Output(ctx, "rev-list", "--merges", "--max-count=1", upstream+".."+before); err != nil || merges != "" {
-		return false, errors.Join(err, &RebaseError{Reason: "there are merge commits, which a rebase would flatten"})
-	}
-	if g.rebasing(ctx) { // somebody else's, which we must not abort
-		return false, &RebaseError{Reason: "another rebase is in progress here"}
-	}
-	if signed, err := g.signed(ctx, upstream, before); err != nil {
-		return false, err
-	} else if signed {
-		return false, &RebaseError{Reason: "there are signed commits, whose signatures a rebase would drop (with commit.gpgSign=true it signs again)"}
-	}
-	ours, err := g.edits(ctx, upstream, before)
+	return g.rebase(ctx, "FETCH_HEAD", "")
+}
+
+// RebaseRest rebases what HEAD has on top of a commit which is in the history of onto in another
+// form. It is otherwise as FetchAndRebase.
+func (g Git) RebaseRest(ctx context.Context, onto, landed string) error {
+	_, err := g.rebase(ctx, onto, landed)
+	return err
+}
+
+// rebase rebases the commits of HEAD that are not in since, or not in onto when that is "".
+func (g Git) rebase(ctx context.Context, onto, since string) (string, error) {
+	out, err := g.Output(ctx, "rev-parse", onto+"^{commit}", "HEAD^{commit}", "HEAD^@", "--path-format=absolute", "--git-path", rebaseState)
 	if err != nil {
-		return false, err
+		return "", err
+	}
+	answers := lines(out)
+	upstream, before, state := answers[0], answers[1], answers[len(answers)-1]
+	if upstream == before || slices.Contains(answers[2:len(answers)-1], upstream) || g.Contains(ctx, before, upstream) {
+		return "", nil
+	}
+	what := []string{upstream}
+	if since == "" {
+		since = upstream
+	} else {
+		what = []string{"--onto", upstream, since}
+	}
+	ours, err := g.edits(ctx, since, before)
+	if err != nil {
+		return "", err
+	}
+	if slices.ContainsFunc(ours, func(e edit) bool { return e.merge }) {
+		return "", &RebaseError{Reason: "there are merge commits, which a rebase would flatten"}
+	}
+	if _, err := os.Stat(state); err == nil { // somebody else's, which we must not abort
+		return "", &RebaseError{Reason: "another rebase is in progress here"}
+	}
+	if slices.ContainsFunc(ours, func(e edit) bool { return e.signed }) {
+		if config, err := g.ReadConfig(ctx); err != nil {
+			return "", err
+		} else if !config.IsTrue("commit.gpgsign") {
+			return "", &RebaseError{Reason: "there are signed commits, whose signatures a rebase would drop (with commit.gpgSign=true it signs again)"}
+		}
 	}
 
 	ctx = context.WithoutCancel(ctx) // what is begun is brought to an end, or undone
 	// By default a commit that becomes empty is dropped without a word. When two pipelines both
 	// bump 4 to 5, that is a lost update: each commit must be applied, and stop when it is empty.
-	_, err = g.With("GIT_REFLOG_ACTION="+rebaseAction).Output(ctx, "rebase", "--quiet", "--no-autosquash", "--reapply-cherry-picks", "--empty=ask", upstream)
-	if err != nil {
-		return false, g.abort(ctx, err)
+	words := append([]string{"rebase", "--quiet", "--no-autosquash", "--reapply-cherry-picks", "--empty=ask"}, what...)
+	if _, err = g.With("GIT_REFLOG_ACTION="+rebaseAction).Output(ctx, words...); err != nil {
+		return "", g.abort(ctx, err)
 	}
 	// One that keeps only a part of itself has lost the rest in the same way.
 	now, err := g.edits(ctx, upstream, "HEAD")
@@ -76,31 +102,24 @@ func (g Git) FetchAndRebase(ctx context.Context, remote, branch string) (bool, e
 			i++
 		}
 		if i == len(now) {
-			return true, nil
+			return upstream, nil
 		}
-		err = &RebaseError{Commit: ours[i].commit, Emptied: true}
+		err = &RebaseError{Commit: g.title(ctx, ours[i].commit), Emptied: true}
 	}
 	_, undone := g.Output(ctx, "reset", "--keep", "--quiet", before)
 	if err == nil {
 		err = &RebaseError{Reason: "it would not keep every commit"}
 	}
-	return false, errors.Join(err, undone)
+	return "", errors.Join(err, undone)
 }
 
-// signed reports whether a range has signed commits that a rebase would not sign again.
-func (g Git) signed(ctx context.Context, since, to string) (bool, error) {
-	config, err := g.ReadConfig(ctx)
-	if err != nil || config.IsTrue("commit.gpgsign") {
-		return false, err
+// title is a commit for people: abbreviated, with its subject.
+func (g Git) title(ctx context.Context, commit string) string {
+	out, err := g.Output(ctx, "log", "-1", "--no-show-signature", "--format=%h (%s)", commit)
+	if err != nil {
+		return commit
 	}
-	out, err := g.Output(ctx, "rev-list", "--header", since+".."+to)
-	for commit := range strings.SplitSeq(out, "\x00") {
-		header, _, _ := strings.Cut(commit, "\n\n")
-		if strings.Contains(header, "\ngpgsig") {
-			return true, err
-		}
-	}
-	return false, err
+	return strings.TrimSpace(out)
 }
 
 // abort undoes a rebase that stopped with err, and says why it did.
@@ -109,8 +128,8 @@ func (g Git) abort(ctx context.Context, err error) error {
 	if !g.rebasing(ctx) {
 		return stopped
 	}
-	if out, e := g.Output(ctx, "log", "-1", "--no-show-signature", "--format=%h (%s)", "REBASE_HEAD"); e == nil {
-		stopped.Commit = strings.TrimSpace(out)
+	if g.Tip(ctx, "REBASE_HEAD") != "" {
+		stopped.Commit = g.title(ctx, "REBASE_HEAD")
 		unmerged, e := g.Output(ctx, "ls-files", "--unmerged")
 		stopped.Emptied = e == nil && unmerged == ""
 	}
@@ -120,9 +139,12 @@ func (g Git) abort(ctx context.Context, err error) error {
 	return stopped
 }
 
-// rebasing reports whether a rebase is in progress, by the folder that git keeps its state in.
+// rebaseState is the folder in which git keeps the state of a rebase that is in progress.
+const rebaseState = "rebase-merge"
+
+// rebasing reports whether a rebase is in progress.
 func (g Git) rebasing(ctx context.Context) bool {
-	out, err := g.Output(ctx, "rev-parse", "--path-format=absolute", "--git-path", "rebase-merge")
+	out, err := g.Output(ctx, "rev-parse", "--path-format=absolute", "--git-path", rebaseState)
 	if err != nil {
 		return false
 	}
@@ -130,30 +152,42 @@ func (g Git) rebasing(ctx context.Context) bool {
 	return err == nil
 }
 
-// edit is how much a commit changes.
+// edit is a commit of a range, and how much it changes.
 type edit struct {
-	commit string // abbreviated, with its subject
-	size   int    // files and lines
+	commit        string // object id
+	merge, signed bool
+	size          int // files and lines
 }
 
-// edits lists the commits of a linear range, oldest first.
+// edits lists the commits of a range, oldest first.
 func (g Git) edits(ctx context.Context, since, to string) ([]edit, error) {
-	out, err := g.Output(ctx, "log", "--reverse", "--no-show-signature", "--numstat", "--format=%x00%h (%s)", since+".."+to)
+	out, err := g.Output(ctx, "log", "--reverse", "--no-show-signature", "--no-decorate", "--numstat", "--format=raw", since+".."+to)
 	if err != nil {
 		return nil, err
 	}
 	var all []edit
-	for _, entry := range strings.Split(out, "\x00")[1:] {
-		commit, files, _ := strings.Cut(entry, "\n")
-		e := edit{commit: commit}
-		for _, file := range lines(files) {
-			if numbers := strings.Split(file, "\t"); len(numbers) >= 3 {
-				added, _ := strconv.Atoi(numbers[0]) // "-" for a binary file
-				deleted, _ := strconv.Atoi(numbers[1])
-				e.size += 1 + added + deleted
-			}
+	parents := 0
+	for _, line := range lines(out) { // those of a message begin with a space
+		if commit, ok := strings.CutPrefix(line, "commit "); ok {
+			all, parents = append(all, edit{commit: commit}), 0
+			continue
 		}
-		all = append(all, e)
+		if len(all) == 0 {
+			continue
+		}
+		e := &all[len(all)-1]
+		numbers := strings.SplitN(line, "\t", 3)
+		switch {
+		case strings.HasPrefix(line, "parent "):
+			parents++
+			e.merge = parents > 1
+		case strings.HasPrefix(line, "gpgsig"):
+			e.signed = true
+		case len(numbers) == 3 && strings.Trim(numbers[0]+numbers[1], "0123456789-") == "":
+			added, _ := strconv.Atoi(numbers[0]) // "-" for a binary file
+			deleted, _ := strconv.Atoi(numbers[1])
+			e.size += 1 + added + deleted
+		}
 	}
 	return all, nil
 }

@@ -90,9 +90,10 @@ func TestFetchAndRebase(t *testing.T) {
 			g, dir, remote := repository(t)
 			diverge(t, g, dir, tc.theirs, tc.ours)
 			before := g.Tip(t.Context(), "HEAD")
-			done, err := g.FetchAndRebase(t.Context(), remote, "main")
-			if done != tc.want || (err == nil) != tc.want {
-				t.Fatalf("done: %v, %v", done, err)
+			theirs := must(t, g, "ls-remote", "origin", "main")[:40]
+			onto, err := g.FetchAndRebase(t.Context(), remote, "main")
+			if (onto == theirs) != tc.want || (onto != "") != tc.want || (err == nil) != tc.want {
+				t.Fatalf("onto %q, %v", onto, err)
 			}
 			if tc.want {
 				if !g.Contains(t.Context(), "HEAD", "origin/main") || must(t, g, "log", "-1", "--format=%s") != "ours" {
@@ -112,8 +113,8 @@ func TestFetchAndRebase(t *testing.T) {
 	t.Run("nothing to do", func(t *testing.T) {
 		g, dir, remote := repository(t)
 		commit(t, g, dir, "two", "b", "b")
-		if done, err := g.FetchAndRebase(t.Context(), remote, "main"); done || err != nil {
-			t.Error(done, err)
+		if onto, err := g.FetchAndRebase(t.Context(), remote, "main"); onto != "" || err != nil {
+			t.Error(onto, err)
 		}
 	})
 	t.Run("a renamed file", func(t *testing.T) {
@@ -125,8 +126,8 @@ func TestFetchAndRebase(t *testing.T) {
 		must(t, g, "push", "-q", "origin", "main")
 		must(t, g, "reset", "-q", "--hard", "HEAD~1")
 		commit(t, g, dir, "ours", "lines", "1\n2\n3\n4\nfive\n")
-		if done, err := g.FetchAndRebase(t.Context(), remote, "main"); !done || err != nil {
-			t.Error(done, err)
+		if onto, err := g.FetchAndRebase(t.Context(), remote, "main"); onto == "" || err != nil {
+			t.Error(onto, err)
 		}
 		if got := must(t, g, "show", "HEAD:renamed"); !strings.HasSuffix(got, "five") {
 			t.Errorf("renamed is %q", got)
@@ -210,7 +211,7 @@ func TestFetchAndRebase_signed(t *testing.T) {
 		t.Errorf("HEAD moved from %s to %s", before, now)
 	}
 	must(t, g, "config", "commit.gpgSign", "true")
-	if rebased, err := g.FetchAndRebase(t.Context(), remote, "main"); !rebased || err != nil {
+	if onto, err := g.FetchAndRebase(t.Context(), remote, "main"); onto == "" || err != nil {
 		t.Errorf("not rebased: %v", err)
 	}
 	if !strings.Contains(must(t, g, "cat-file", "commit", "HEAD"), "\ngpgsig ") {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -38,28 +39,29 @@ type Replay struct {
 	tree string // of Tip
 }
 
+// Range is the commits from Base, which is in the branch, to Tip.
+type Range struct{ Base, Tip string }
+
 // NewReplay begins a replay onto a commit. Close it when done.
 func (g Git) NewReplay(ctx context.Context, onto string) (*Replay, error) {
-	gitDir, err := g.Output(ctx, "rev-parse", "--absolute-git-dir")
-	if err != nil {
-		return nil, err
+	out, err := g.Output(ctx, "rev-parse", "--absolute-git-dir", onto+"^{tree}")
+	gitDir, tree, ok := cutLast(strings.TrimSuffix(out, "\n"), "\n")
+	if err != nil || !ok {
+		return nil, errors.Join(err, errors.New("replay: no such repository"))
 	}
 	dir, err := os.MkdirTemp("", "gitops-replay-")
 	if err != nil {
 		return nil, fmt.Errorf("replay: %w", err)
 	}
 	work := filepath.Join(dir, "work")
-	r := &Replay{Tip: onto, dir: dir, onto: onto}
+	r := &Replay{Tip: onto, dir: dir, onto: onto, tree: tree}
 	// With an empty work tree, attributes are read from the index, and the user's folder (of which
 	// apply would take the part below it only) does not matter.
 	r.git = g.In(work).With(
-		"GIT_DIR="+strings.TrimSuffix(gitDir, "\n"), "GIT_WORK_TREE="+work,
+		"GIT_DIR="+gitDir, "GIT_WORK_TREE="+work,
 		"GIT_INDEX_FILE="+filepath.Join(dir, "index"), "LC_ALL=C")
 	r.git.Globals = append(r.git.Globals, "-c", "core.fsmonitor=false", "-c", "core.splitIndex=false")
 	err = os.Mkdir(work, 0o700)
-	if err == nil {
-		r.tree, err = r.treeOf(ctx, onto)
-	}
 	if err == nil {
 		err = r.reset(ctx)
 	}
@@ -73,34 +75,108 @@ func (g Git) NewReplay(ctx context.Context, onto string) (*Replay, error) {
 // Close removes what the replay kept on disk. Its commits stay.
 func (r *Replay) Close() { _ = os.RemoveAll(r.dir) }
 
-// Add replays the commits from base to tip. When they cannot be taken as they are, the error is a
-// *LeftOutError, and the replay is as before.
-func (r *Replay) Add(ctx context.Context, base, tip string) error {
-	if !r.git.Contains(ctx, r.onto, base) {
-		return &LeftOutError{Reason: "the commits build on what is not in the branch"}
+// Add replays ranges, one after the other. Of each it returns the tip that it came to, or why it
+// was left out, mostly a *LeftOutError: then the replay goes on as if it were not there.
+func (r *Replay) Add(ctx context.Context, ranges ...Range) (tips []string, left []error, err error) {
+	tips, left = make([]string, len(ranges)), make([]error, len(ranges))
+	all := make([]string, len(ranges))
+	for i, o := range ranges {
+		all[i] = o.Tip
 	}
-	commits, err := r.git.plainCommits(ctx, r.onto, tip)
+	found, err := r.git.commits(ctx, r.onto, all)
+	if err != nil {
+		return nil, nil, err
+	}
+	picks := make([][]rawCommit, len(ranges))
+	for i, o := range ranges {
+		picks[i], left[i] = found.line(o)
+	}
+	if err := r.sameAttributes(ctx, picks, left); err != nil {
+		return nil, nil, err
+	}
+	type state struct {
+		tip, tree string
+		pairs     int
+	}
+	before, never := make([]state, len(ranges)), slices.Clone(left)
+	var pairs []treePair
+	for next := 0; ; {
+		for i := next; i < len(ranges); i++ {
+			before[i] = state{r.Tip, r.tree, len(pairs)}
+			if left[i] != nil {
+				continue
+			}
+			var err error
+			for _, c := range picks[i] {
+				pair := treePair{of: i, commit: c.oid, parent: c.parents[0], oldFrom: c.parentTree, oldTo: c.tree, newFrom: r.tree}
+				if err = r.pick(ctx, c); err != nil {
+					break
+				}
+				pair.newTo = r.tree
+				pairs = append(pairs, pair)
+			}
+			if tips[i], left[i] = r.Tip, err; err != nil {
+				r.Tip, r.tree, pairs = before[i].tip, before[i].tree, pairs[:before[i].pairs]
+				if err := r.reset(context.WithoutCancel(ctx)); err != nil {
+					return nil, nil, err
+				}
+			}
+		}
+		// All at once, because most are as they should be. Those after one that is not may be so because
+		// of it.
+		bad, why, err := r.same(ctx, pairs)
+		if err != nil || why == nil {
+			return tips, left, err
+		}
+		r.Tip, r.tree, pairs = before[bad].tip, before[bad].tree, pairs[:before[bad].pairs]
+		next = bad + 1
+		copy(left[next:], never[next:])
+		left[bad] = why
+		if err := r.reset(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// attributesFile is where attributes are; in any case, as on some file systems.
+const attributesFile = ".gitattributes"
+
+// sameAttributes leaves out what is built on other attributes than those of today: files that a
+// rebase has checked out then look as if somebody had edited them.
+func (r *Replay) sameAttributes(ctx context.Context, ranges [][]rawCommit, left []error) error {
+	pairs := map[string]bool{} // of trees; whether attributes differ
+	var ask strings.Builder
+	for _, line := range ranges {
+		if len(line) == 0 || line[0].parentTree == r.tree {
+			continue
+		}
+		pair := line[0].parentTree + " " + r.tree
+		if _, asked := pairs[pair]; !asked {
+			fmt.Fprintln(&ask, pair)
+			pairs[pair] = false
+		}
+	}
+	if len(pairs) == 0 {
+		return nil
+	}
+	out, err := r.git.ask(ctx, ask.String(), "diff-tree", "--stdin", "-r", "--name-only", "--no-renames", "--", ":(glob,icase)**/"+attributesFile)
 	if err != nil {
 		return err
 	}
-	before, beforeTree := r.Tip, r.tree
-	var pairs []treePair
-	for _, c := range commits {
-		pair := treePair{commit: c.oid, oldFrom: c.parentTree, oldTo: c.tree, newFrom: r.tree}
-		if err = r.pick(ctx, c); err != nil {
-			break
+	pair := ""
+	for _, line := range lines(out) {
+		if _, asked := pairs[line]; asked {
+			pair = line
+		} else {
+			pairs[pair] = true
 		}
-		pair.newTo = r.tree
-		pairs = append(pairs, pair)
 	}
-	if err == nil {
-		err = r.same(ctx, pairs)
+	for i, line := range ranges {
+		if len(line) > 0 && pairs[line[0].parentTree+" "+r.tree] {
+			left[i] = &LeftOutError{line[0].oid, "is built on other attributes"}
+		}
 	}
-	if err != nil {
-		r.Tip, r.tree = before, beforeTree
-		err = errors.Join(err, r.reset(context.WithoutCancel(ctx)))
-	}
-	return err
+	return nil
 }
 
 // pick replays one commit.
@@ -142,80 +218,142 @@ func (r *Replay) reset(ctx context.Context) error {
 	return err
 }
 
-func (r *Replay) treeOf(ctx context.Context, commit string) (string, error) {
-	out, err := r.git.Output(ctx, "rev-parse", "--verify", commit+"^{tree}")
-	return strings.TrimSpace(out), err
-}
-
 // treePair is one commit, as it was and as it is replayed.
 type treePair struct {
-	commit                         string
+	of                             int // which range
+	commit, parent                 string
 	oldFrom, oldTo, newFrom, newTo string // trees
 }
 
 // same makes sure that every replayed commit does what the original does, and what a rebase would
-// have it do.
-func (r *Replay) same(ctx context.Context, pairs []treePair) error {
+// have it do. It returns the first range of which one does not, and why.
+func (r *Replay) same(ctx context.Context, pairs []treePair) (bad int, why, err error) {
+	if len(pairs) == 0 {
+		return 0, nil, nil
+	}
 	var ask strings.Builder
 	for _, p := range pairs {
 		fmt.Fprintf(&ask, "%s %s\n%s %s\n", p.oldFrom, p.oldTo, p.newFrom, p.newTo)
 	}
 	out, err := r.git.ask(ctx, ask.String(), "diff-tree", "--stdin", "-r", "-z", "--raw", "--numstat", "--no-renames", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	changes, err := parseChanges(out)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
-	of := func(from, to string) map[string]change { return changes[from+" "+to] }
+	var moved []folder
 	for _, p := range pairs {
-		was, is := of(p.oldFrom, p.oldTo), of(p.newFrom, p.newTo)
+		was, is := changes[p.oldFrom+" "+p.oldTo], changes[p.newFrom+" "+p.newTo]
 		if len(is) < len(was) {
-			return &LeftOutError{p.commit, "would become empty or smaller"}
+			why = &LeftOutError{p.commit, "would become empty or smaller"}
 		}
-		folders := false
 		for name, c := range was {
-			if !c.keptBy(is[name]) {
-				return &LeftOutError{p.commit, "would change " + name + " differently"}
+			if strings.EqualFold(path.Base(name), attributesFile) && why == nil {
+				why = &LeftOutError{p.commit, "changes attributes"}
 			}
-			folders = folders || c.status == "A" || c.status == "D"
-		}
-		if len(is) != len(was) {
-			return &LeftOutError{p.commit, "would change other files"}
-		}
-		if folders {
-			if err := r.folders(ctx, p, was); err != nil {
-				return err
+			if !c.keptBy(is[name]) && why == nil {
+				why = &LeftOutError{p.commit, "would change " + name + " differently"}
 			}
+			moved = append(moved, c.folders(p, name)...)
+		}
+		if len(is) != len(was) && why == nil {
+			why = &LeftOutError{p.commit, "would change other files"}
+		}
+		merged := func(name string) bool { return is[name].oldOID != was[name].oldOID }
+		if why == nil && slices.ContainsFunc(slices.Collect(maps.Keys(was)), merged) {
+			if why, err = r.likeRebase(ctx, p); err != nil {
+				return 0, nil, err
+			}
+		}
+		if why != nil {
+			bad = p.of
+			break
 		}
 	}
-	return nil
+	at, met, err := r.meets(ctx, moved)
+	if err != nil || met == nil || why != nil && at > bad {
+		return bad, why, err
+	}
+	return at, met, nil
 }
 
-// folders leaves out what a rebase may take for the renaming of a folder: a path that is added
-// below a folder that is gone by now, and a folder that is removed and has new files by now.
-func (r *Replay) folders(ctx context.Context, p treePair, was map[string]change) error {
-	var all [4]map[string]bool
-	for i, tree := range []string{p.oldFrom, p.oldTo, p.newFrom, p.newTo} {
-		out, err := r.git.Output(ctx, "ls-tree", "-r", "-d", "-z", "--name-only", tree)
-		if err != nil {
-			return err
+// likeRebase makes sure that a commit of which a file was merged is what a rebase makes of it: that
+// looks for what belongs together in another way than apply does, which shows where lines are
+// repeated.
+func (r *Replay) likeRebase(ctx context.Context, p treePair) (why, err error) {
+	if !r.git.AtLeast(ctx, 2, 38) {
+		return &LeftOutError{p.commit, "changes a file that others have changed, and this git cannot tell what a rebase makes of that"}, nil
+	}
+	const who = " <> 0 +0000\n"
+	onto, err := r.git.ask(ctx, "tree "+p.newFrom+"\nparent "+p.parent+"\nauthor"+who+"committer"+who+"\n", "hash-object", "-t", "commit", "-w", "--stdin")
+	if err != nil {
+		return nil, err
+	}
+	tree, err := r.git.Output(ctx, "merge-tree", "--write-tree", "--no-messages", strings.TrimSpace(onto), p.commit)
+	var conflicts *Error
+	switch {
+	case errors.As(err, &conflicts) && conflicts.ExitCode == 1:
+		return &LeftOutError{p.commit, "conflicts"}, nil
+	case err != nil:
+		return nil, err
+	case strings.TrimSpace(tree) != p.newTo:
+		return &LeftOutError{p.commit, "would be merged differently"}, nil
+	}
+	return nil, nil
+}
+
+// folder is one of which something was added or deleted.
+type folder struct {
+	pair  treePair
+	name  string
+	added bool
+}
+
+// folders are those above a path that was added or deleted.
+func (c change) folders(p treePair, name string) (all []folder) {
+	if c.status != "A" && c.status != "D" {
+		return nil
+	}
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		all = append(all, folder{p, dir, c.status == "A"})
+	}
+	return all
+}
+
+// meets finds what a rebase may take for the renaming of a folder: a path that is added below a
+// folder that is gone by now, and a folder that is removed and has new files by now. It
+// returns the first range with such a folder.
+func (r *Replay) meets(ctx context.Context, all []folder) (at int, why, err error) {
+	var ask strings.Builder
+	for _, f := range all {
+		if strings.Contains(f.name, "\n") { // which cannot be asked about
+			return f.pair.of, &LeftOutError{f.pair.commit, "has a folder with a line break in its name"}, nil
 		}
-		all[i] = map[string]bool{}
-		for name := range strings.SplitSeq(out, "\x00") {
-			all[i][name] = true
+		for _, tree := range []string{f.pair.oldFrom, f.pair.oldTo, f.pair.newFrom, f.pair.newTo} {
+			fmt.Fprintf(&ask, "%s:%s\n", tree, f.name)
 		}
 	}
-	oldFrom, oldTo, newFrom, newTo := all[0], all[1], all[2], all[3]
-	for name, c := range was {
-		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			if c.status == "A" && oldFrom[dir] && !newFrom[dir] || c.status == "D" && oldFrom[dir] && !oldTo[dir] && newTo[dir] {
-				return &LeftOutError{p.commit, "touches a folder that was removed or renamed"}
-			}
+	if len(all) == 0 {
+		return 0, nil, nil
+	}
+	out, err := r.git.ask(ctx, ask.String(), "cat-file", "--batch-check=%(objecttype)")
+	answers := lines(out)
+	if err == nil && len(answers) != 4*len(all) {
+		err = errors.New("unexpected output of cat-file")
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	for i, f := range all {
+		is := func(n int) bool { return answers[4*i+n] == "tree" }
+		oldFrom, oldTo, newFrom, newTo := is(0), is(1), is(2), is(3)
+		if f.added && oldFrom && !newFrom || !f.added && oldFrom && !oldTo && newTo {
+			return f.pair.of, &LeftOutError{f.pair.commit, "touches a folder that was removed or renamed"}, nil
 		}
 	}
-	return nil
+	return 0, nil, nil
 }
 
 // change is what a commit does to one path.
@@ -294,8 +432,11 @@ func parseChanges(out string) (map[string]map[string]change, error) {
 
 // rawCommit is a commit as it is stored.
 type rawCommit struct {
-	oid, tree, parent, parentTree string
-	rest                          string // what follows tree and parent
+	oid, tree, parentTree string
+	parents               []string
+	rest                  string // what follows tree and parent
+	listed                bool   // it is asked for, and not only built on
+	whole                 bool   // it is as git writes commits with one parent
 }
 
 // on is the same commit with another parent and tree.
@@ -303,64 +444,71 @@ func (c rawCommit) on(parent, tree string) string {
 	return "tree " + tree + "\nparent " + parent + "\n" + c.rest
 }
 
-// plainCommits are the commits of tip that are not in since, oldest first. There must be some, in
-// one line, none of them a merge, a first commit, or signed: the error is a *LeftOutError else.
-func (g Git) plainCommits(ctx context.Context, since, tip string) ([]rawCommit, error) {
-	out, err := g.Output(ctx, "rev-list", "--reverse", "--topo-order", "--parents", since+".."+tip)
+// commitSet is commits by their object ids.
+type commitSet map[string]rawCommit
+
+// commits are those of tips that are not in since, and the ones that they build on.
+func (g Git) commits(ctx context.Context, since string, tips []string) (commitSet, error) {
+	out, err := g.Output(ctx, slices.Concat([]string{"rev-list", "--parents", "^" + since}, tips)...)
 	if err != nil {
 		return nil, err
 	}
-	list := lines(out)
-	if len(list) == 0 {
-		return nil, &LeftOutError{Reason: "everything is in the branch already"}
-	}
-	for _, line := range list {
-		if words := strings.Fields(line); len(words) != 2 {
-			return nil, &LeftOutError{words[0], "is a merge, or a first commit"}
-		}
-	}
+	all := commitSet{}
 	var ask []string
-	for i, line := range list {
+	for _, line := range lines(out) {
 		words := strings.Fields(line)
-		if i == 0 {
-			ask = append(ask, words[1])
-		} else if words[1] != ask[i] {
-			return nil, &LeftOutError{words[0], "is not in one line with the others"}
-		}
-		ask = append(ask, words[0])
+		all[words[0]] = rawCommit{oid: words[0], parents: words[1:], listed: true}
+		ask = append(ask, words...)
 	}
+	slices.Sort(ask)
+	ask = slices.Compact(ask)
 	raw, err := g.rawCommits(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
-	commits := make([]rawCommit, 0, len(list))
 	for i, text := range raw {
-		c := rawCommit{oid: ask[i]}
-		var treeOK, parentOK bool
+		c := all[ask[i]]
 		head, rest, _ := strings.Cut(text, "\n")
-		c.tree, treeOK = strings.CutPrefix(head, "tree ")
-		if i == 0 { // only its tree matters
-			commits = append(commits, c)
-			continue
-		}
+		c.tree, c.whole = strings.CutPrefix(head, "tree ")
 		head, c.rest, _ = strings.Cut(rest, "\n")
-		c.parent, parentOK = strings.CutPrefix(head, "parent ")
+		parent, ok := strings.CutPrefix(head, "parent ")
+		c.whole = c.whole && ok && slices.Equal(c.parents, []string{parent})
+		all[ask[i]] = c
+	}
+	return all, nil
+}
+
+// line is a range of commits, oldest first. There must be some, in one line, none of them a merge,
+// a first commit, or signed: the error is a *LeftOutError else.
+func (all commitSet) line(o Range) ([]rawCommit, error) {
+	var line []rawCommit
+	for c := all[o.Tip]; c.listed; c = all[c.parents[0]] {
 		headers, _, _ := strings.Cut(c.rest, "\n\n")
-		signed := slices.ContainsFunc(lines(headers), func(l string) bool { return strings.HasPrefix(l, "gpgsig") || strings.HasPrefix(l, "mergetag") })
 		switch {
-		case !treeOK || !parentOK || c.parent != ask[i-1]:
+		case c.oid == o.Base:
+			return nil, &LeftOutError{Reason: "the commits build on what is not in the branch"}
+		case len(c.parents) != 1:
+			return nil, &LeftOutError{c.oid, "is a merge, or a first commit"}
+		case !c.whole:
 			return nil, &LeftOutError{c.oid, "is replaced, or not in the format that git writes"}
-		case signed:
+		case slices.ContainsFunc(lines(headers), func(l string) bool { return strings.HasPrefix(l, "gpgsig") || strings.HasPrefix(l, "mergetag") }):
 			return nil, &LeftOutError{c.oid, "is signed"}
 		}
-		c.parentTree = commits[i-1].tree
-		commits = append(commits, c)
+		c.parentTree = all[c.parents[0]].tree
+		line = append(line, c)
 	}
-	return commits[1:], nil
+	if len(line) == 0 {
+		return nil, &LeftOutError{Reason: "everything is in the branch already"}
+	}
+	slices.Reverse(line)
+	return line, nil
 }
 
 // rawCommits are commits as they are stored.
 func (g Git) rawCommits(ctx context.Context, oids []string) ([]string, error) {
+	if len(oids) == 0 {
+		return nil, nil
+	}
 	g.Globals = append(slices.Clone(g.Globals), "--no-replace-objects")
 	out, err := g.ask(ctx, strings.Join(oids, "\n")+"\n", "cat-file", "--batch")
 	if err != nil {

@@ -2,6 +2,7 @@ package git
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand"
 	"os"
@@ -41,7 +42,11 @@ func replay(t *testing.T, g Git, onto, base, tip string) (string, error) {
 	}
 	defer r.Close()
 	before := r.tree
-	err = r.Add(t.Context(), base, tip)
+	_, left, err := r.Add(t.Context(), Range{g.Tip(t.Context(), base), tip})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = left[0]
 	if err != nil {
 		index := must(t, r.git, "write-tree")
 		if index != before || r.tree != before || r.Tip != onto {
@@ -51,17 +56,10 @@ func replay(t *testing.T, g Git, onto, base, tip string) (string, error) {
 	return r.Tip, err
 }
 
-// content is all of a commit but its parent and its committer.
+// content is all of a commit that a rebase keeps; messages in one encoding.
 func content(t *testing.T, g Git, commit string) string {
 	t.Helper()
-	raw := must(t, g, "cat-file", "commit", commit)
-	var kept []string
-	for line := range strings.Lines(raw) {
-		if !strings.HasPrefix(line, "parent ") && !strings.HasPrefix(line, "committer ") {
-			kept = append(kept, line)
-		}
-	}
-	return strings.Join(kept, "")
+	return must(t, g, "log", "-1", "--no-show-signature", "--encoding=UTF-8", "--date=raw", "--format=tree %T%n%an <%ae> %ad%n%n%B", commit)
 }
 
 const big = `for i in $(seq 40); do echo "line $i"; done >big; `
@@ -103,6 +101,8 @@ func TestReplay(t *testing.T) {
 		"CRLF":                {`printf 'a\r\nb\r\nc\r\n' >c`, `echo 1 >t`, `printf 'a\r\nB\r\nc\r\n' >c`, ""},
 		"white space":         {`printf 'a \nb\t\n\n' >w`, `echo 1 >t`, `printf 'a  \n b\t\n\n\n\n' >w; git config apply.whitespace fix; git config apply.ignoreWhitespace change`, ""},
 		"CRLF attributes":     {`echo '* text eol=crlf' >.gitattributes; printf 'a\nb\n' >c`, `echo 1 >t`, `printf 'a\nB\n' >c`, ""},
+		"new attributes":      {`printf 'a\r\n' >c`, `echo 1 >t`, `echo '*.txt text' >.gitattributes`, "changes attributes"},
+		"other attributes":    {`printf 'a\r\n' >c`, `echo '*.txt text' >.gitattributes`, `echo 1 >t`, "other attributes"},
 		"merge=binary":        {`echo 'big -merge' >.gitattributes; ` + big, `sed -i 's/^line 3$/three/' big`, `sed -i 's/^line 30$/thirty/' big`, "conflicts"},
 		"odd names":           {``, `echo 1 >t`, `mkdir -p 'ö "q"'; echo n >'ö "q"/a	b'; echo n >$'new\nline'`, ""},
 		"submodule":           {`git update-index --add --cacheinfo 160000,1111111111111111111111111111111111111111,sub; mkdir sub`, `echo 1 >t`, `git update-index --cacheinfo 160000,2222222222222222222222222222222222222222,sub; git commit -qm ours; git config diff.ignoreSubmodules all`, ""},
@@ -158,65 +158,191 @@ func wantRebased(t *testing.T, g Git, dir, theirs, ours, got string) {
 		t.Fatalf("%d commits, a rebase gives %d", len(replayed), len(rebased))
 	}
 	for i := range rebased {
-		if a, b := content(t, g, rebased[i]), content(t, g, replayed[i]); a != b && !strings.Contains(b, "extra one") && !strings.Contains(b, "ISO-8859-1") { // which a rebase does not keep
+		if a, b := content(t, g, rebased[i]), content(t, g, replayed[i]); a != b {
 			t.Errorf("replayed:\n%s\na rebase gives:\n%s", b, a)
 		}
+	}
+}
+
+var histories = flag.Int("histories", 25, "how many random histories to compare with a rebase")
+
+// TestReplay_repeated: where lines are repeated, apply finds a place that a rebase does not. Such
+// commits are left out, and with a git that cannot tell, all that change what others have changed.
+func TestReplay_repeated(t *testing.T) {
+	const base = `for i in $(seq 8); do printf -- '- name: x\n  image: a\n  replicas: 1\n\n'; done >many.yaml; ` + big
+	g, _ := fork(t, base, `sed -i '8a\- name: x\n  image: a\n  replicas: 1\n' many.yaml; sed -i '10s/$/ c/' many.yaml; sed -i '3s/$/ t/' big`,
+		`sed -i '30s/$/ o/' big; git commit -qam first; sed -i '4a\- name: x\n  image: b\n  replicas: 1\n' many.yaml`)
+	theirs, ours := g.Tip(t.Context(), "theirs"), g.Tip(t.Context(), "main")
+	if _, err := replay(t, g, theirs, "base", g.Tip(t.Context(), "main^")); err != nil {
+		t.Errorf("what a rebase makes in the same way: %v", err)
+	}
+	var out *LeftOutError
+	if _, err := replay(t, g, theirs, "base", ours); !errors.As(err, &out) || out.Commit != ours {
+		t.Errorf("where a rebase finds a conflict: %v", err)
+	}
+	older := filepath.Join(t.TempDir(), "git")
+	script := "#!/bin/sh\nfor w; do [ \"$w\" != --version ] || { echo git version 2.37.7; exit; }; done\nexec " + g.Path + ` "$@"` + "\n"
+	if err := gittest.WriteProgram(older, script); err != nil {
+		t.Fatal(err)
+	}
+	g.Path = older
+	if _, err := replay(t, g, theirs, "base", g.Tip(t.Context(), "main^")); !errors.As(err, &out) || !strings.Contains(out.Reason, "cannot tell") {
+		t.Errorf("with an older git: %v", err)
 	}
 }
 
 // TestReplay_likeRebase: of random histories, whatever is taken is what git's rebase makes of it.
 func TestReplay_likeRebase(t *testing.T) {
 	t.Parallel()
-	rounds := 15
+	rounds := *histories
 	if testing.Short() {
 		rounds = 5
 	}
-	taken := 0
+	tried, taken, left := 0, 0, map[string]int{}
 	for seed := range rounds {
-		random := rand.New(rand.NewSource(int64(seed))) //nolint:gosec // it makes tests
-		edits := func() string {
-			var b strings.Builder
-			for range 1 + random.Intn(2) {
-				dir, file, line := random.Intn(3), random.Intn(3), 1+random.Intn(30)
-				name := fmt.Sprintf("d%d/f%d", dir, file)
-				switch random.Intn(9) {
-				case 0:
-					fmt.Fprintf(&b, "echo %d >d%d/new%d 2>/dev/null || true\n", seed, dir, random.Intn(4))
-				case 1:
-					fmt.Fprintf(&b, "git rm -qf %s 2>/dev/null || true\n", name)
-				case 2:
-					fmt.Fprintf(&b, "git mv %s d%d/g%d 2>/dev/null || true\n", name, random.Intn(3), random.Intn(3))
-				case 3:
-					fmt.Fprintf(&b, "test ! -e d%d || git mv d%d e%d 2>/dev/null || true\n", dir, dir, random.Intn(2))
-				case 4:
-					fmt.Fprintf(&b, "test ! -e %s || chmod +x %s\n", name, name)
-				default:
-					fmt.Fprintf(&b, "test ! -e %s || sed -i '%ds/$/ %c/' %s\n", name, line, 'a'+rune(random.Intn(3)), name)
-				}
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			h := history{Rand: rand.New(rand.NewSource(int64(seed)))} //nolint:gosec // it makes tests
+			base, theirs := h.base(), h.commits("theirs")
+			if h.Intn(3) == 0 { // a part of it is in ours as well
+				h.shared = h.edit()
+				theirs = h.shared + "git add -A\n" + theirs
 			}
-			return b.String()
-		}
-		g, dir := fork(t, `for d in 0 1 2; do mkdir d$d; for f in 0 1 2; do seq -f "d$d f$f line %g" 30 >d$d/f$f; done; done`, edits(), edits())
-		theirs, ours := g.Tip(t.Context(), "theirs"), g.Tip(t.Context(), "main")
-		if ours == g.Tip(t.Context(), "base") {
-			continue
-		}
-		got, err := replay(t, g, theirs, "base", ours)
-		var out *LeftOutError
-		if errors.As(err, &out) {
-			continue
-		}
-		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		taken++
-		wantRebased(t, g, dir, theirs, ours, got)
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
+			ours := h.commits("ours")
+			g, dir := fork(t, base, theirs, ours)
+			defer func() {
+				if t.Failed() {
+					t.Logf("base:\n%s\ntheirs:\n%s\nours:\n%s", base, theirs, ours)
+				}
+			}()
+			their, our := g.Tip(t.Context(), "theirs"), g.Tip(t.Context(), "main")
+			if our == g.Tip(t.Context(), "base") || shell(t, dir, "git status --porcelain --untracked-files=no") != "" {
+				return // nothing to replay; or such a clone does not offer
+			}
+			got, err := replay(t, g, their, "base", our)
+			tried++
+			var out *LeftOutError
+			if errors.As(err, &out) {
+				left[out.Reason]++
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken++
+			wantRebased(t, g, dir, their, our, got)
+		})
 	}
-	if taken < rounds/4 {
-		t.Errorf("only %d of %d were taken: the test shows little", taken, rounds)
+	t.Logf("%d of %d were taken; left out: %v", taken, tried, left)
+	if tried > 4 && taken < tried/4 {
+		t.Errorf("only %d of %d were taken: the test shows little", taken, tried)
+	}
+}
+
+// history makes scripts that make histories.
+type history struct {
+	*rand.Rand
+	shared string // an edit that the other side makes too
+}
+
+func (h *history) one(of ...string) string { return of[h.Intn(len(of))] }
+
+// base is what both sides begin with: files of all kinds, attributes and settings.
+func (h *history) base() string {
+	b := `for d in 0 1 2; do mkdir d$d; for f in 0 1 2; do seq -f "d$d f$f line %g" 30 >d$d/f$f; done; done
+seq -f 'crlf %g' 20 | sed 's/$/\r/' >crlf.txt; seq -f 'plain %g' 20 >plain.txt
+{ seq -f 'mixed %g' 10; seq -f 'mixed %g' 10 | sed 's/$/\r/'; } >mixed.txt
+for i in $(seq 8); do printf -- '- name: x\n  image: a\n  replicas: 1\n\n'; done >many.yaml
+seq -f ' spaces %g  ' 20 >spaces.txt; seq 20 | sed 's/^/gr\xfcn /' >latin1.txt; printf 'one\ntwo\nthree' >short.txt
+printf '\0\1\2\3' >some.bin; ln -s d0/f0 link; printf '#!/bin/sh\n$Id$\n' >run.sh; chmod +x run.sh
+git update-index --add --cacheinfo 160000,1111111111111111111111111111111111111111,sub; mkdir sub
+`
+	attributes := []string{
+		"* text=auto", "* text=auto eol=crlf", "*.txt text", "*.txt -text", "*.txt text eol=crlf", "crlf.txt eol=lf", "*.yaml merge=union",
+		"*.yaml -merge", "*.yaml -diff", "*.txt binary", "*.yaml conflict-marker-size=3", "* whitespace=blank-at-eol,space-before-tab",
+		"*.sh ident", "latin1.txt working-tree-encoding=ISO-8859-1", "*.yaml diff=python", "d1/* -text", "*.bin diff",
+	}
+	for range h.Intn(3) {
+		b += "echo '" + h.one(attributes...) + "' >>.gitattributes\n"
+	}
+	settings := []string{
+		"core.autocrlf true", "core.autocrlf input", "core.eol crlf", "core.safecrlf false", "core.whitespace trailing-space,cr-at-eol", "apply.whitespace fix",
+		"apply.whitespace error", "apply.ignoreWhitespace change", "merge.renames false", "merge.directoryRenames true", "merge.directoryRenames false",
+		"merge.conflictStyle diff3", "diff.renames copies", "diff.algorithm patience", "diff.algorithm histogram", "diff.noprefix true",
+		"diff.mnemonicPrefix true", "diff.ignoreSubmodules all", "diff.context 0", "core.fileMode false", "core.quotePath false", "merge.renormalize true", "rebase.backend apply",
+	}
+	for range h.Intn(4) {
+		b += "git config " + h.one(settings...) + "\n"
+	}
+	return b
+}
+
+// commits is one side.
+func (h *history) commits(message string) string {
+	var b strings.Builder
+	for range h.Intn(3) {
+		for range 1 + h.Intn(2) {
+			b.WriteString(h.edit())
+		}
+		encoding, text := "UTF-8", message
+		switch h.Intn(5) {
+		case 0:
+			text = ""
+		case 1:
+			encoding, text = "ISO-8859-1", "gr\\374n\\n\\n# no comment\\n\\nbody of "+message+"  \\n"
+		}
+		fmt.Fprintf(&b, "git add -A; printf '%s' | git -c i18n.commitEncoding=%s commit -q --allow-empty --allow-empty-message --cleanup=%s --author='Jürgen <j@example.com>' --date='@%d +0545' -F - || true\n",
+			text, encoding, h.one("strip", "whitespace"), 1_000_000_000+h.Intn(1e6))
+	}
+	for range 1 + h.Intn(2) {
+		b.WriteString(h.edit())
+	}
+	if message == "ours" {
+		b.WriteString(h.shared)
+	}
+	return b.String()
+}
+
+// edit changes something, if it is there.
+func (h *history) edit() string {
+	name := fmt.Sprintf("d%d/f%d", h.Intn(3), h.Intn(3))
+	text := h.one(name, name, name, "crlf.txt", "plain.txt", "mixed.txt", "many.yaml", "many.yaml", "spaces.txt", "latin1.txt", "short.txt", "run.sh")
+	line, mark := 1+h.Intn(30), string('a'+rune(h.Intn(3)))
+	do := func(format string, args ...any) string {
+		return fmt.Sprintf(format, args...) + " 2>/dev/null || true\n"
+	}
+	switch h.Intn(20) {
+	case 0:
+		return do("echo %s >d%d/new%d", mark, h.Intn(3), h.Intn(4))
+	case 1:
+		return do("git rm -qf %s", text)
+	case 2:
+		return do("git mv %s d%d/g%d", name, h.Intn(3), h.Intn(3))
+	case 3:
+		return do("git mv d%d e%d", h.Intn(3), h.Intn(2))
+	case 4:
+		return do("git update-index --chmod=%sx %s && chmod %[1]sx %[2]s", h.one("+", "-"), text)
+	case 5:
+		return do("ln -sfn d%d/f%d link", h.Intn(3), h.Intn(3))
+	case 6:
+		return do("rm link && echo %s >link", mark)
+	case 7:
+		return do("printf '\\0\\1%s\\2' >some.bin", mark)
+	case 8:
+		return do("git update-index --cacheinfo 160000,%s,sub", strings.Repeat(h.one("2", "3"), 40))
+	case 9:
+		return do("test -e %s && sed -i 's/\\r$//' %[1]s", text)
+	case 10:
+		return do("test -e %s && sed -i 's/[^\\r]$/&\\r/' %[1]s", text)
+	case 11:
+		return do("echo '%s' >>.gitattributes", h.one("*.txt text", "*.txt -text", "*.yaml merge=union", "d0/* binary", "* text=auto"))
+	case 12, 13: // a block between blocks that are all alike
+		return do("test -e many.yaml && sed -i '%da\\- name: x\\n  image: %s\\n  replicas: 1\\n' many.yaml", 4*h.Intn(9), h.one("a", "b"))
+	case 14:
+		return do("test -e %s && sed -i '%d,%dd' %[1]s", text, line, line+h.Intn(4))
+	case 15:
+		return do("test -e %s && sed -i 's/ *$//' %[1]s", text)
+	default:
+		return do("test -e %s && sed -i '%ds/$/ %s/' %[1]s", text, line, mark)
 	}
 }
 
@@ -243,13 +369,13 @@ func TestPushLeased(t *testing.T) {
 
 	want("offer", Pushed, LeasedRef{ref, "", marker})
 	want("offer again, of another", Stale, LeasedRef{ref, "", two})
-	refs, err := g.FetchBatch(ctx, remote, "main", "")
+	refs, err := g.FetchBatch(ctx, remote, "main", "x", true)
 	if err != nil || refs["refs/heads/main"] != one || refs[ref] != marker || len(refs) != 2 {
 		t.Fatalf("fetched %v, %v", refs, err)
 	}
 	want("branch has moved", Stale, branch(two, two), LeasedRef{ref, marker, two})
 	want("batch ref has moved", Stale, branch(one, two), LeasedRef{ref, one, two})
-	if refs, _ = g.FetchBatch(ctx, remote, "main", ""); refs["refs/heads/main"] != one || refs[ref] != marker {
+	if refs, _ = g.FetchBatch(ctx, remote, "main", "x", true); refs["refs/heads/main"] != one || refs[ref] != marker {
 		t.Fatalf("a stale push has moved something: %v", refs)
 	}
 	hook := filepath.Join(remote, "hooks", "pre-receive")
@@ -274,7 +400,7 @@ func TestPushLeased(t *testing.T) {
 	want("delete", Pushed, LeasedRef{ref, two, ""})
 	want("delete again", Stale, LeasedRef{ref, two, ""})
 	want("delete what is not there", Pushed, LeasedRef{ref, "", ""})
-	if refs, err = g.FetchBatch(ctx, remote, "main", ""); err != nil || len(refs) != 1 || refs["refs/heads/main"] != two {
+	if refs, err = g.FetchBatch(ctx, remote, "main", "x", true); err != nil || len(refs) != 1 || refs["refs/heads/main"] != two {
 		t.Errorf("fetched %v, %v", refs, err)
 	}
 	must(t, Git{Path: g.Path, Globals: []string{"-C", remote}}, "config", "receive.advertiseAtomic", "false")

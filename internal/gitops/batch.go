@@ -72,6 +72,8 @@ type batch struct {
 	led    bool     // it was pushed by this one
 	riders []string // who went along, when led
 	old    []git.LeasedRef
+
+	landing lock.Landing // who has pushed it, as Redis knows
 }
 
 // allowedWords are the options of push that a batch knows to do the same.
@@ -117,8 +119,8 @@ func (p *pushing) aloneByConfig(argv []string) string {
 	switch {
 	case len(p.target.Branches) != 1 || !p.rebasable() || len(config.PushURLs(p.target.Remote)) != 1 || !p.f.Git.UsesCwdRepo():
 		return "it does not push the checked-out branch to one branch of one repository"
-	case len(config["remote."+p.target.Remote+".fetch"]) == 0:
-		return "the remote has no remote-tracking branches"
+	case config.Tracking(p.target.Remote, p.target.Branches[0]) == "":
+		return "the branch has no remote-tracking branch"
 	case on("commit.gpgsign"):
 		return "a rebase would sign the commits (commit.gpgSign)"
 	case on("push.gpgsign") || on("push.followtags") || on("push.recursesubmodules") || on("submodule.recurse") || on("push.autosetupremote"):
@@ -179,7 +181,10 @@ func (b *batch) aloneByClone(ctx context.Context) string {
 	return ""
 }
 
-func (b *batch) tracking() string { return "refs/remotes/" + b.p.target.Remote + "/" + b.branch }
+// tracking is the remote-tracking branch, "" for none.
+func (b *batch) tracking() string {
+	return b.p.f.GitConfig.Tracking(b.p.target.Remote, "refs/heads/"+b.branch)
+}
 
 // turn waits for the turn to push. errLanded says that a leader was faster, and has pushed for us.
 func (b *batch) turn(ctx context.Context, k lock.Key) (*lock.Lease, error) {
@@ -234,10 +239,26 @@ func (b *batch) offer(ctx context.Context) error {
 	if b.marker, err = b.git.Marker(ctx, b.tip, b.ref); err != nil {
 		return err
 	}
+	if err := b.remember(); err != nil {
+		return err
+	}
+	f.Notes.Debug("offering %s on %s", short(b.tip), b.ref)
 	b.tried = true
-	result, said := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
-	b.tried = result != git.Refused
-	if result == git.Refused && neverTakes(said) {
+	result, atomic, said := b.git.PushFirst(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
+	if !atomic { // no leader shall ever see it
+		b.pause(ctx, "the server has no atomic pushes")
+		if result != git.Refused {
+			b.drop(ctx, b.marker)
+		}
+	}
+	if !atomic || result == git.Refused {
+		b.tried = false
+		b.forget()
+	}
+	switch {
+	case !atomic:
+		return nil
+	case result == git.Refused && strings.Contains(said, "hidden ref"):
 		b.pause(ctx, "the server takes no batch refs: "+strings.TrimSpace(said))
 		return nil
 	}
@@ -316,7 +337,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 	}
 	offers = slices.DeleteFunc(offers, func(o lock.Offer) bool { return o.Token == b.asks.Token || !b.takes(o) })
 	for range leaderTries {
-		refs, err := b.git.FetchBatch(ctx, b.p.url, b.branch, "")
+		refs, err := b.git.FetchBatch(ctx, b.p.url, b.branch, b.name(), true)
 		if err != nil {
 			f.Notes.Debug("%v", err)
 			return false, nil
@@ -325,7 +346,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 		if refs[b.ref] != b.marker { // hidden or deleted; or a push without an answer has landed, by this leader or another
 			landed, err := b.readOutcome(ctx, refs)
 			if landed {
-				b.wake(ctx, offers, refs)
+				b.wake(ctx, offers, refs, nil)
 				return true, nil
 			}
 			if b.hidden = refs[b.ref] == ""; b.hidden {
@@ -346,10 +367,11 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 		switch result {
 		case git.Pushed:
 			b.own, b.tipNow, b.led = moves[1].New, moves[0].New, true
+			landed := map[string]bool{}
 			for _, m := range moves {
-				refs[m.Ref] = m.New
+				refs[m.Ref], landed[m.Ref] = m.New, true
 			}
-			b.wake(ctx, offers, refs)
+			b.wake(ctx, offers, refs, landed)
 			return true, nil
 		case git.Refused:
 			if refusesBatches(said) {
@@ -380,24 +402,44 @@ func (b *batch) replay(ctx context.Context, refs map[string]string, offers []loc
 		return nil, nil, err
 	}
 	defer r.Close()
-	if err := r.Add(ctx, b.base, b.tip); err != nil {
+	var offered []string
+	seen := map[string]bool{b.ref: true}
+	offers = slices.DeleteFunc(slices.Clone(offers), func(o lock.Offer) bool {
+		other := refs[o.Ref] != o.Marker || seen[o.Ref]
+		if seen[o.Ref] = true; !other {
+			offered = append(offered, o.Marker+"^")
+		}
+		return other
+	})
+	if len(offered) > 0 {
+		if offered, err = b.git.Tips(ctx, offered); err != nil {
+			return nil, nil, err
+		}
+	}
+	// The same commits may be offered by two clones. As with any push, they land for both.
+	all, number := []git.Range{{Base: b.base, Tip: b.tip}}, map[string]int{b.tip: 0}
+	for i, o := range offers {
+		if _, known := number[offered[i]]; !known {
+			number[offered[i]] = len(all)
+			all = append(all, git.Range{Base: o.Base, Tip: offered[i]})
+		}
+	}
+	tips, left, err := r.Add(ctx, all...)
+	if err = errors.Join(err, ctx.Err()); err != nil {
 		return nil, nil, err
 	}
-	moves = []git.LeasedRef{{Ref: "refs/heads/" + b.branch, Old: tip}, {Ref: b.ref, Old: b.marker, New: r.Tip}}
-	for _, o := range offers {
-		if refs[o.Ref] != o.Marker || slices.ContainsFunc(moves, func(m git.LeasedRef) bool { return m.Ref == o.Ref }) {
-			continue
-		}
-		if err := r.Add(ctx, o.Base, b.git.Tip(ctx, o.Marker+"^")); err != nil {
-			if ctx.Err() != nil {
-				return nil, nil, ctx.Err()
-			}
+	if left[0] != nil {
+		return nil, nil, left[0]
+	}
+	moves = []git.LeasedRef{{Ref: "refs/heads/" + b.branch, Old: tip, New: r.Tip}, {Ref: b.ref, Old: b.marker, New: tips[0]}}
+	for i, o := range offers {
+		n := number[offered[i]]
+		if err := left[n]; err != nil {
 			f.Notes.Debug("the commits of %s go in their own turn: %v", o.Who, err)
 			continue
 		}
-		moves, riders = append(moves, git.LeasedRef{Ref: o.Ref, Old: o.Marker, New: r.Tip}), append(riders, o.Who)
+		moves, riders = append(moves, git.LeasedRef{Ref: o.Ref, Old: o.Marker, New: tips[n]}), append(riders, o.Who)
 	}
-	moves[0].New = r.Tip
 	if !b.git.Contains(ctx, r.Tip, tip) {
 		return nil, nil, fmt.Errorf("%s would not be in the history of %s", short(tip), short(r.Tip))
 	}
@@ -405,13 +447,13 @@ func (b *batch) replay(ctx context.Context, refs map[string]string, offers []loc
 }
 
 // wake has those go on whose commits have landed, with this push or with that of a leader who was
-// killed before it could wake them.
-func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]string) {
+// killed before it could wake them. known are batch refs that this push has moved.
+func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]string, known map[string]bool) {
 	ctx = context.WithoutCancel(ctx)
 	tip := refs["refs/heads/"+b.branch]
 	var landed []lock.Token
 	for _, o := range offers {
-		if is := refs[o.Ref]; is != "" && is != o.Marker && b.git.Contains(ctx, tip, is) {
+		if is := refs[o.Ref]; is != "" && is != o.Marker && (known[o.Ref] || b.git.Contains(ctx, tip, is)) {
 			landed = append(landed, o.Token)
 		}
 	}
@@ -452,7 +494,7 @@ func (b *batch) readOutcome(ctx context.Context, refs map[string]string) (landed
 
 // outcome asks the remote what has become of the offer.
 func (b *batch) outcome(ctx context.Context) (landed bool, refs map[string]string, err error) {
-	refs, err = b.git.FetchBatch(ctx, b.p.url, b.branch, b.name())
+	refs, err = b.git.FetchBatch(ctx, b.p.url, b.branch, b.name(), false)
 	if err != nil {
 		return false, refs, err
 	}
@@ -474,7 +516,9 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 	ctx, cancel := context.WithTimeout(ctx, afterwards)
 	defer cancel()
 	if !b.made { // no leader knows of it
-		b.drop(ctx, b.marker)
+		if b.drop(ctx, b.marker) {
+			b.forget()
+		}
 		return false, nil
 	}
 	drop := git.LeasedRef{Ref: b.ref, Old: b.marker}
@@ -484,6 +528,7 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 			if b.hidden {
 				b.pause(ctx, "the server does not show batch refs")
 			}
+			b.forget()
 			return false, nil
 		}
 		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(said))
@@ -495,8 +540,10 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 			return true, nil
 		case !errors.As(err, &unsure):
 		case refs[b.ref] != "":
+			b.forget()
 			return false, err // it was moved to what is not in the branch
 		case gone:
+			b.forget()
 			// Nobody can push the commits any more. A deletion that got no answer has come
 			// through, or somebody else has deleted the ref: they have landed before only if the
 			// branch has their like.
@@ -505,7 +552,7 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 			}
 			return false, nil
 		}
-		if result == git.Refused && drop.New == "" { // a server that keeps all refs: what is offered is then no marker any more
+		if refusesDeletion(result, said) && drop.New == "" { // a server that keeps all refs: what is offered is then no marker any more
 			if drop.New, err = b.git.Marker(ctx, b.marker, b.ref); err != nil {
 				drop.New = ""
 			}
@@ -546,8 +593,10 @@ func (b *batch) finish(ctx context.Context) {
 	}
 	ctx = context.WithoutCancel(ctx)
 	f := b.p.f
-	landing := b.withdraw(ctx)
-	switch {
+	b.withdraw(ctx)
+	switch landing := b.landing; {
+	case b.decided == nil:
+		f.Notes.Say("pushed to %s already, as %s, by an earlier push of this clone that was killed", b.branch, short(b.own))
 	case b.led && len(b.riders) > 0:
 		f.Notes.Say("pushed to %s together with %s, in one push: %s", b.branch, others(len(b.riders)), some(b.riders))
 	case b.led:
@@ -569,14 +618,17 @@ func (b *batch) finish(ctx context.Context) {
 			f.Notes.Warn("the push has landed as %s, but the clone could not be moved to it: %v", short(b.own), err)
 		}
 	}
-	upstream := b.p.args.SetUpstream && b.p.repo.Head != ""
-	stdout, err := b.git.Track(ctx, b.p.target.Remote, b.branch, b.tipNow, upstream)
-	if err != nil {
-		f.Notes.Warn("the push has landed, but its remote-tracking branch could not be updated: %v", err)
+	if tracking := b.tracking(); tracking != "" {
+		upstream := b.p.args.SetUpstream && b.p.repo.Head != ""
+		stdout, err := b.git.Track(ctx, tracking, b.tipNow, upstream)
+		if err != nil {
+			f.Notes.Warn("the push has landed, but its remote-tracking branch could not be updated: %v", err)
+		}
+		if !b.p.args.Quiet {
+			fmt.Print(stdout)
+		}
 	}
-	if !b.p.args.Quiet {
-		fmt.Print(stdout)
-	}
+	b.forget() // before the ref is gone, which would tell
 	ctx, cancel := context.WithTimeout(ctx, afterwards)
 	defer cancel()
 	b.drop(ctx, b.own)
@@ -586,38 +638,46 @@ func (b *batch) finish(ctx context.Context) {
 }
 
 // withdraw has Redis forget the offer, which else expires there.
-func (b *batch) withdraw(ctx context.Context) lock.Landing {
+func (b *batch) withdraw(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, b.p.f.timing().Release)
 	defer cancel()
 	landing, err := b.p.f.Store.Withdraw(ctx, b.asks.Key, b.asks.Token)
 	if err != nil {
 		b.p.f.Notes.Debug("%v", err)
 	}
-	return landing
+	if landing.By != "" {
+		b.landing = landing
+	}
 }
 
 // drop deletes the own batch ref, on which nothing depends any more. A server that has some trouble
-// is asked again for a while: nobody else deletes it for a day.
-func (b *batch) drop(ctx context.Context, is string) {
+// is asked again for a while: nobody else deletes it for a day. It reports whether the ref is gone.
+func (b *batch) drop(ctx context.Context, is string) bool {
 	for pause := 100 * time.Millisecond; ; pause *= 2 {
 		result, said := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: is})
 		if result == git.Pushed || result == git.Stale && b.gone(ctx) {
-			return
+			return true
 		}
-		if result == git.Refused {
+		if refusesDeletion(result, said) {
 			b.pause(ctx, "the server does not allow deleting batch refs")
-			return
+			return false
 		}
 		if pause > dropPatience {
 			b.p.f.Notes.Debug("the batch ref was not deleted: %v: %s", result, strings.TrimSpace(said))
-			return
+			return false
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
+}
+
+// refusesDeletion reports whether a batch ref cannot be deleted, and not just now.
+func refusesDeletion(result git.PushResult, said string) bool {
+	const any = 128 // none of the exit codes with which a local hook may have said it
+	return result == git.Refused && !transient(said, any)
 }
 
 // gone makes sure that the own batch ref is not there, by a deletion of what is not there. A fetch
@@ -668,19 +728,12 @@ func (b *batch) pause(ctx context.Context, why string) {
 	_ = b.p.f.Store.PauseOffers(ctx, b.asks.Key, b.asks.Token, offersPause) // the next one finds out as well
 }
 
-// neverTakes reports whether the refusal of an offer would meet every other: that of a hook or a
-// policy may be about these very commits.
-func neverTakes(said string) bool {
-	return strings.Contains(said, "hidden ref") || strings.Contains(said, "does not support") && strings.Contains(said, "atomic")
-}
-
 // refusesBatches reports whether a refusal would meet every batch: of batch refs, and not of what
 // goes to the branch with them; or of commits that another than their committer pushes.
 func refusesBatches(said string) bool {
 	var batchRefs, branch bool
 	for line := range strings.Lines(said) {
-		lower := strings.ToLower(line)
-		if strings.HasPrefix(line, "remote:") && (strings.Contains(lower, "committer") || strings.Contains(lower, "author")) {
+		if strings.HasPrefix(line, "remote:") && personWords.MatchString(line) {
 			return true
 		}
 		if strings.Contains(line, "[remote rejected]") && !strings.Contains(line, "atomic") { // not for another's sake
@@ -690,6 +743,8 @@ func refusesBatches(said string) bool {
 	}
 	return batchRefs && !branch
 }
+
+var personWords = regexp.MustCompile(`(?i)\b(author|committer)s?\b`) // and no "authorized"
 
 var oidForm = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 

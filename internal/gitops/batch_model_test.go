@@ -14,10 +14,10 @@ import (
 type tip uint16
 
 const (
-	missing  tip = 0x7ffe // of a batch ref
-	marker   tip = 0x7fff
-	outsider     = 4 // the change of one who pushes without a lock
-	most         = 3 // pipelines
+	missing  tip = 0x7ffd // of a batch ref
+	marker   tip = 0x7ffe // of the first life of a pipeline; that of the second is one more
+	outsider     = 4      // the change of one who pushes without a lock
+	most         = 3      // pipelines
 )
 
 func (b tip) count(change uint8) (n int) {
@@ -82,13 +82,17 @@ const ( // what it said at the end
 
 type pipeline struct {
 	at, tries, claimed, told       uint8
+	lives                          uint8 // which of those that it has claimed are in their second life
 	made, lateOffer, gone, leaving bool
-	onto, own                      tip // fetched; own replayed tip of the last push
+	again                          bool // it was killed, and its clone pushes again: the second life
+	settles                        bool // and asks what has become of the first
+	onto, own                      tip  // fetched; own replayed tip of the last push
 }
 
 // request is a push that may arrive late.
 type request struct {
 	kind, owner, leased, moved uint8
+	lives                      uint8 // which of those leased are in their second life
 	from, to                   tip
 }
 
@@ -115,23 +119,38 @@ type world struct {
 type rules struct {
 	n, faults, tries                                                        uint8
 	noMarker, noSearch, noLease, noAtomic, noRevoke, missingLanded, forever bool // broken
+	noMemory                                                                bool // of a clone, that it has offered
+	retries                                                                 bool // a clone pushes again after a kill
 }
 
-func (m rules) offered(i int) tip {
+func (m rules) offered(i int, lives uint8) tip {
 	if m.noMarker {
 		return tip(0).plus(uint8(i + 1)) //nolint:gosec // small
 	}
-	return marker
+	return marker + tip(lives>>i&1)
+}
+
+// lives is which pipelines are in their second life.
+func (s world) lives() (lives uint8) {
+	for i := range s.p {
+		if s.p[i].again && !s.p[i].settles { // it asks after the first
+			lives |= 1 << i
+		}
+	}
+	return lives
 }
 
 func (m rules) apply(s world, r request) (world, bool) {
 	i := r.owner
 	switch r.kind {
 	case offer:
-		s.ref[i] = m.offered(int(i))
+		if before := s.p[i].again && !s.p[i].settles && r.lives>>i&1 == 0; before {
+			return s, true // a ref of another name, which nobody knows any more
+		}
+		s.ref[i] = m.offered(int(i), r.lives)
 		return s, true
 	case withdrawal:
-		if s.ref[i] != m.offered(int(i)) {
+		if s.ref[i] != m.offered(int(i), r.lives) {
 			return s, false
 		}
 		s.ref[i] = missing
@@ -144,7 +163,7 @@ func (m rules) apply(s world, r request) (world, bool) {
 	}
 	moves := r.moved
 	for j := range s.ref {
-		if r.leased>>j&1 == 1 && s.ref[j] != m.offered(j) {
+		if r.leased>>j&1 == 1 && s.ref[j] != m.offered(j, r.lives) {
 			if !m.noAtomic {
 				return s, false
 			}
@@ -185,10 +204,27 @@ func (m rules) remote(s world, r request, emit func(bool, world), then func(s *w
 		t := s
 		t.late = r
 		answer(true, t, "error")
-		t.p[r.owner] = pipeline{at: killed} // and nobody waits for it
 		t.faults++
-		emit(true, t)
+		m.kill(t, int(r.owner), emit) // and nobody waits for it
 	}
+}
+
+// kill ends a pipeline, for good or until its clone pushes again.
+func (m rules) kill(s world, i int, emit func(bool, world)) {
+	p := s.p[i]
+	s.p[i] = pipeline{at: killed, again: p.again && !p.settles}
+	emit(true, s)
+	if !m.retries || p.again || p.at >= atAlone { // from there on it is git's own push, which knows what is up to date
+		return
+	}
+	if s.lock == uint8(i+1) { //nolint:gosec // small
+		s.lock = most + 1 // of one who is dead
+	}
+	s.p[i] = pipeline{at: atStart, again: true, lateOffer: m.noMemory} // its ref stays, and that is not the point
+	if p.at > atStart && !m.noMemory {
+		s.p[i] = pipeline{at: atRevoke, again: true, settles: true, made: true, lateOffer: s.late.kind == offer && int(s.late.owner) == i}
+	}
+	emit(true, s)
 }
 
 // judge is what the remote shows of an offer.
@@ -197,7 +233,7 @@ func (m rules) judge(s world, i int) uint8 {
 	switch {
 	case is == missing && (m.missingLanded || s.branch.contains(p.own)):
 		return landed
-	case is == m.offered(i):
+	case is == m.offered(i, s.lives()):
 		return notLanded
 	case is != missing && s.branch.contains(is):
 		return landed
@@ -207,7 +243,7 @@ func (m rules) judge(s world, i int) uint8 {
 }
 
 func (m rules) end(s world, i int, told uint8) world {
-	s.p[i] = pipeline{at: ended, told: told, lateOffer: s.p[i].lateOffer}
+	s.p[i] = pipeline{at: ended, told: told, lateOffer: s.p[i].lateOffer, again: s.p[i].again && !s.p[i].settles}
 	s.offers &^= 1 << i
 	s.landed &^= 1 << i
 	if s.lock == uint8(i+1) { //nolint:gosec // small
@@ -219,7 +255,7 @@ func (m rules) end(s world, i int, told uint8) world {
 // success wakes those who have landed too, lets go of the turn and deletes the batch ref.
 func (m rules) success(s world, i int) world {
 	for j := range s.ref {
-		if s.p[i].claimed>>j&1 == 1 && s.ref[j] != missing && s.ref[j] != m.offered(j) && s.branch.contains(s.ref[j]) && s.p[j].at < ended {
+		if s.p[i].claimed>>j&1 == 1 && s.ref[j] != missing && s.ref[j] != m.offered(j, s.p[i].lives) && s.branch.contains(s.ref[j]) && s.p[j].at < ended {
 			s.landed |= 1 << j
 			s.offers &^= 1 << j
 		}
@@ -273,11 +309,15 @@ func (m rules) next(s world, emit func(fault bool, t world)) {
 			}
 			continue
 		}
-		fault(func(t *world) { t.p[i] = pipeline{at: killed} })
+		if s.faults < m.faults {
+			t := s
+			t.faults++
+			m.kill(t, i, emit)
+		}
 		if p.made {
 			fault(func(t *world) { t.landed |= 1 << i }) // Redis says what is not so
 		}
-		if p.at > atOffer && p.at < atRevoke {
+		if p.at > atOffer && p.at < atRevoke || p.settles && !p.leaving {
 			fault(func(t *world) { t.p[i].at, t.p[i].leaving = m.giveUp(p), true }) // Ctrl-C
 		}
 		m.step(s, i, emit)
@@ -298,7 +338,7 @@ func (m rules) step(s world, i int, emit func(bool, world)) {
 		t.p[i].at = at
 		emit(false, t)
 	}
-	request := func(kind uint8) request { return request{kind: kind, owner: change - 1} }
+	request := func(kind uint8) request { return request{kind: kind, owner: change - 1, lives: s.lives()} }
 	switch p.at {
 	case atStart:
 		if s.lock != 0 {
@@ -346,7 +386,7 @@ func (m rules) step(s world, i int, emit func(bool, world)) {
 		}
 	case atClaim:
 		if s.p[i].claimed = 0; s.lock == change {
-			s.p[i].claimed = s.offers &^ bit
+			s.p[i].claimed, s.p[i].lives = s.offers&^bit, s.lives()&^bit
 		}
 		to(atFetch)
 	case atFetch:
@@ -369,9 +409,10 @@ func (m rules) step(s world, i int, emit func(bool, world)) {
 		}
 		r := request(together)
 		r.from, r.to = p.onto, p.own
+		r.lives = p.lives | s.lives()&bit
 		for j := range int(m.n) {
 			c := uint8(j + 1) //nolint:gosec // small
-			if p.claimed>>j&1 == 1 && s.ref[j] == m.offered(j) && r.to.length() < 5 {
+			if p.claimed>>j&1 == 1 && s.ref[j] == m.offered(j, r.lives) && r.to.length() < 5 {
 				r.to = r.to.plus(c)
 			} else if j != i {
 				continue
@@ -454,8 +495,12 @@ func (m rules) revoked(s world, i int) world {
 	if p.leaving {
 		return m.end(s, i, notLanded)
 	}
+	if s.offers &^= 1 << i; p.settles {
+		*p = pipeline{at: atStart, again: true, lateOffer: p.lateOffer}
+		s.landed &^= 1 << i
+		return s
+	}
 	p.at, p.made, p.claimed, p.gone, p.tries = atAlone, false, 0, false, 0
-	s.offers &^= 1 << i
 	return s
 }
 
@@ -544,6 +589,8 @@ func TestBatchModel(t *testing.T) {
 	}{
 		"two":                        {two, ""},
 		"three":                      {rules{n: 3, faults: 2, tries: 1}, ""},
+		"a killed one pushes again":  {with(two, func(m *rules) { m.retries = true }), ""},
+		"and knows of no offer":      {with(two, func(m *rules) { m.retries, m.noMemory = true, true }), "landed twice"},
 		"without the marker":         {with(two, func(m *rules) { m.noMarker = true }), "told that it did not land"},
 		"without the search":         {with(two, func(m *rules) { m.noSearch = true }), "told that it did not land"},
 		"without a lease":            {with(two, func(m *rules) { m.noLease = true }), "told that it did not land"},

@@ -36,17 +36,9 @@ func (h *hold) broken() bool {
 // authorize makes sure of every lock, in order: ours is extended, any other is waited for.
 func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys []lock.Key) error {
 	for _, k := range keys {
-		one := &hold{}
-		e, _ := find(entries, k)
-		var err error
-		if one.entry, err = h.f.believed(ctx, h.dir, e); err != nil {
+		one, err := h.still(ctx, entries, k)
+		if err != nil {
 			return err
-		}
-		if one.lease, err = h.f.resume(ctx, h.dir, one.entry); err != nil {
-			return err
-		}
-		if one.lease != nil {
-			one.lease.Present = h.f.Session.Owner != nil && !one.entry.KeeperAlive()
 		}
 		if one.lease == nil {
 			one.lease, err = h.acquire(ctx, k)
@@ -70,6 +62,36 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 		h.add(ctx, &hold{lease: lease, taken: true, pushOnly: true})
 	}
 	return nil
+}
+
+// still is a lock as the clone has it; without a lease when it has not.
+func (h *holds) still(ctx context.Context, entries []workspace.Entry, k lock.Key) (*hold, error) {
+	one := &hold{}
+	e, _ := find(entries, k)
+	var err error
+	if one.entry, err = h.f.believed(ctx, h.dir, e); err != nil {
+		return nil, err
+	}
+	if one.lease, err = h.f.resume(ctx, h.dir, one.entry); err != nil {
+		return nil, err
+	}
+	if one.lease != nil {
+		one.lease.Present = h.f.Session.Owner != nil && !one.entry.KeeperAlive()
+	}
+	return one, nil
+}
+
+// resume takes up the locks that the clone still has. What it was about is done, so it waits for
+// none, and trouble is only told.
+func (h *holds) resume(ctx context.Context, entries []workspace.Entry, keys []lock.Key) {
+	for _, k := range keys {
+		one, err := h.still(ctx, entries, k)
+		if err != nil {
+			h.f.Notes.Warn("%v", err)
+		} else if one.lease != nil {
+			h.add(ctx, one)
+		}
+	}
 }
 
 // acquire waits for a lock. Once this push has a lock, Redis was there just now, and may restart.

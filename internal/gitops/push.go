@@ -58,6 +58,20 @@ func (f *Flows) Push(ctx context.Context, argv []string) (process.Exit, error) {
 	keys = append(keys, f.clonedElsewhere(target.Remote, entries, keys)...)
 
 	p := &pushing{f: f, git: f.Git, held: held, args: args, repo: repo, target: target, url: urls[0]}
+	landed, err := p.settle(ctx, urls)
+	var stopped *git.RebaseError
+	switch {
+	case errors.As(err, &stopped):
+		return p.notIntegrated(err)
+	case err != nil:
+		return process.Exit{}, err
+	case landed != nil:
+		held.resume(ctx, entries, keys)
+		landed.p.sight = f.newSight(held, repo, target.Remote, urls)
+		held.landed(ctx)
+		landed.finish(ctx)
+		return process.Exit{}, nil
+	}
 	held.batch = p.newBatch(argv)
 	err = held.authorize(ctx, entries, keys)
 	p.sight = f.newSight(held, repo, target.Remote, urls)

@@ -315,11 +315,10 @@ func (p *pushing) integrate(ctx context.Context) error {
 		return nil
 	}
 	branch := strings.TrimPrefix(p.target.Branches[0], "refs/heads/")
-	rebased, err := p.f.Git.FetchAndRebase(ctx, p.url, branch)
-	if rebased {
+	onto, err := p.f.Git.FetchAndRebase(ctx, p.url, branch)
+	if onto != "" {
 		p.rebased = true
-		tip := p.f.Git.Tip(ctx, "FETCH_HEAD")
-		p.f.Notes.Say("rebased onto %s, which somebody else pushed to %s", short(tip), branch)
+		p.f.Notes.Say("rebased onto %s, which somebody else pushed to %s", short(onto), branch)
 	}
 	if errors.Is(err, git.ErrNotFetched) && ctx.Err() == nil {
 		p.f.Notes.Debug("%v", err)
