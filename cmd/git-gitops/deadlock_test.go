@@ -202,10 +202,10 @@ func TestDeadlock_steps(t *testing.T) {
 		r := side.p.wait()
 		wantCode(t, r, 75)
 		wantText(t, r.ours(), "for the lock on "+side.wants+" and gave up", "in the same order",
-			"this workspace held the lock on "+side.has+" meanwhile (in "+w.path(side.dir)+")")
+			"this workspace held the lock on "+side.has+" during the wait (in "+w.path(side.dir)+")")
 	}
 	r := w.bash("one", `git gitops clone -q "$A" again`)
 	wantCode(t, r, 75)
-	wantText(t, r.ours(), "it is this workspace itself that holds it, in "+w.path("one/a"), "git gitops -C "+w.path("one/a")+" unlock")
+	wantText(t, r.ours(), "this workspace itself holds it, in "+w.path("one/a"), "git gitops -C "+w.path("one/a")+" unlock")
 	w.must(".", "rm -rf one two") // which ends all
 }

@@ -375,7 +375,7 @@ func TestPush_manyBranches(t *testing.T) {
 // run, a line of ours says which branch is where, and for what reason.
 func TestPush_leaseRefused(t *testing.T) {
 	t.Parallel()
-	const unseen, named = ", which this clone has not seen", ", and its --force-with-lease names another commit"
+	const unseen, named = ", which this clone has not seen", ", but its --force-with-lease names another commit"
 	for _, tc := range []struct {
 		name, words string
 		outsider    bool // pushes to main before

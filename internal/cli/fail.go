@@ -282,9 +282,9 @@ func holdingAdvice(e *gitops.HoldingError) (do []string) {
 	for _, l := range e.Locks {
 		switch {
 		case l.Own:
-			do = append(do, fmt.Sprintf("it is this workspace itself that holds it, in %s: push there, or git gitops -C %s unlock", l.Dir, l.Dir))
+			do = append(do, fmt.Sprintf("this workspace itself holds it, in %s: push there, or git gitops -C %s unlock", l.Dir, l.Dir))
 		case len(do) < 3:
-			do = append(do, fmt.Sprintf("this workspace held the lock on %s meanwhile (in %s); if that holder waits for it: take locks in the same order everywhere", l.Key, l.Dir))
+			do = append(do, fmt.Sprintf("this workspace held the lock on %s during the wait (in %s); if that holder waits for it: take locks in the same order everywhere", l.Key, l.Dir))
 		}
 	}
 	return do

@@ -27,7 +27,7 @@ func (e *UnseenError) Error() string {
 	for i, b := range e.Branches {
 		texts[i] = fmt.Sprintf("branch %s is at %s, which this clone has not seen", b.Branch, short(b.Tip))
 		if b.Named {
-			texts[i] = fmt.Sprintf("branch %s is at %s, and its --force-with-lease names another commit", b.Branch, short(b.Tip))
+			texts[i] = fmt.Sprintf("branch %s is at %s, but its --force-with-lease names another commit", b.Branch, short(b.Tip))
 		}
 		if b.Tip == "" {
 			texts[i] = fmt.Sprintf("branch %s does not exist any more", b.Branch)
