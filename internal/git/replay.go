@@ -122,8 +122,8 @@ func (r *Replay) Add(ctx context.Context, ranges ...Range) (tips []string, left 
 				}
 			}
 		}
-		// All at once, because most are as they should be. Those after one that is not may be so because
-		// of it.
+		// All at once, because most are as they should be. Those after one that is not may be so
+		// because of it.
 		bad, why, err := r.same(ctx, pairs)
 		if err != nil || why == nil {
 			return tips, left, err
