@@ -3,7 +3,6 @@ package gitops
 import (
 	"context"
 
-	"github.com/git-gitops/git-gitops/internal/gitargs"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
@@ -58,7 +57,7 @@ func (p *pushing) settle(ctx context.Context, urls []string) (landed *batch, err
 				case landed && p.rebasable() && o.Tip == p.repo.Tip:
 					return b, nil
 				case landed:
-					if err := p.goOn(ctx, b, u); err != nil {
+					if err := p.goOn(ctx, b); err != nil {
 						return nil, err
 					}
 				}
@@ -69,7 +68,7 @@ func (p *pushing) settle(ctx context.Context, urls []string) (landed *batch, err
 }
 
 // goOn is for a push of other commits than those of an earlier one, which has landed.
-func (p *pushing) goOn(ctx context.Context, b *batch, u gitargs.PushUpdate) error {
+func (p *pushing) goOn(ctx context.Context, b *batch) error {
 	switch {
 	case p.f.Git.Contains(ctx, p.repo.Tip, b.own): // they are rebased by now, or made afresh
 	case !p.f.Git.Contains(ctx, p.repo.Tip, b.tip): // they were given up here
