@@ -152,7 +152,7 @@ func TestIBM(t *testing.T) {
 	for _, tc := range []struct{ reader, password, formats string }{
 		{"jq", `Zq'7"\n$HOME & #é`, "env json tekton-secret"},
 		{"python3", `Zq'7"\n$HOME & #é`, "env json tekton-secret"},
-		{"jq", "Zq7-letters_and.digits", "env json tekton-secret github gitlab"},
+		{"jq", "Zq7-xkvWq_jzK.d4gw9", "env json tekton-secret github gitlab"},
 	} {
 		t.Run(tc.reader+" "+tc.formats, func(t *testing.T) {
 			t.Parallel()

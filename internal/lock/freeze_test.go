@@ -335,6 +335,15 @@ func newOlder(t *testing.T, c *redis.Client) *older {
 
 func (o *older) run(t *testing.T, name string, token lock.Token, more ...any) []any {
 	t.Helper()
+	reply, err := o.try(t, name, token, more...)
+	if err != nil {
+		t.Fatalf("%s of an older client: %v", name, err)
+	}
+	return reply
+}
+
+func (o *older) try(t *testing.T, name string, token lock.Token, more ...any) ([]any, error) {
+	t.Helper()
 	var keys []string
 	for _, kind := range []string{"lock", "meta", "queue", "fence", "events", "waiters", "ended", "alive"} {
 		keys = append(keys, rkey(kind))
@@ -342,20 +351,27 @@ func (o *older) run(t *testing.T, name string, token lock.Token, more ...any) []
 	args := append([]any{string(token), rkey("wake") + ":", lock.DefaultTiming().Claim.Milliseconds(), 1000, lock.DefaultTiming().Life.Milliseconds(), 0}, more...)
 	reply, err := o.scripts[name].Run(t.Context(), o.client, keys, args...).Result()
 	if err != nil {
-		t.Fatalf("%s of an older client: %v", name, err)
+		return nil, err
 	}
 	if n, ok := reply.(int64); ok {
-		return []any{n}
+		return []any{n}, nil
 	}
-	return reply.([]any)
+	return reply.([]any), nil
 }
 
 const olderRecord = `{"user":"old","host":"timer"}`
 
-// acquire reports whether it was granted.
+// acquire reports whether it was granted. The scripts of that time fail for a waiter that has lost
+// its position because it was silent: that ends its wait, as a reply of -1 does.
 func (o *older) acquire(t *testing.T, token lock.Token, ticket int64) (granted bool, reply []any) {
 	t.Helper()
-	reply = o.run(t, "acquire", token, 60000, ticket, olderRecord, 0, "", 0, "")
+	reply, err := o.try(t, "acquire", token, 60000, ticket, olderRecord, 0, "", 0, "")
+	if err != nil && strings.Contains(err.Error(), "arithmetic on a boolean value") {
+		return false, []any{int64(-1)}
+	}
+	if err != nil {
+		t.Fatalf("acquire of an older client: %v", err)
+	}
 	return reply[0] == int64(1), reply
 }
 
@@ -523,7 +539,7 @@ func TestFreeze_noGrant(t *testing.T) {
 						c.Try = w
 					}
 					told = "a join or takeover"
-				case what < 83 && !mixed:
+				case what < 83 && (!mixed || begun == "0"): // a frozen lock that expires is free for older clients
 					client.Del(ctx, rkey("lock"))
 					told = "an expiry"
 				case what < 86:
