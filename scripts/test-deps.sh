@@ -27,6 +27,7 @@ have openssl || need openssl
 have shasum || need perl
 have shellcheck || need shellcheck
 have git-lfs || need git-lfs
+have pre-commit || need pre-commit # managers of hooks
 # What runs scripts in which each line is a shell of its own.
 have ruby || need ruby
 have ansible-playbook || need ansible-core
@@ -53,6 +54,8 @@ if have npm; then
 	have just || packages="$packages rust-just"
 	have pnpm || packages="$packages pnpm" # package managers that clone under the shim
 	have yarn || packages="$packages yarn"
+	have husky || packages="$packages husky" # managers of hooks
+	have lefthook || packages="$packages lefthook"
 fi
 [ -n "$missing$packages" ] || exit 0
 

@@ -59,6 +59,41 @@ func TestHook_managersTold(t *testing.T) {
 	wantText(t, r.stderr, "pre-commit and lefthook refuse to install hooks")
 }
 
+// TestHook_managers: the real hook managers, before our hook and after it. A push runs the manager's
+// own hook and takes the lock, in the way that install and doctor name.
+func TestHook_managers(t *testing.T) {
+	const (
+		preCommit = `printf 'repos: [{repo: local, hooks: [{id: own, name: own, language: system, entry: touch ../own, always_run: true, stages: [push]}]}]\n' >.pre-commit-config.yaml; git add .; `
+		lefthook  = `printf 'pre-push:\n  commands:\n    own: {run: touch ../own}\n' >lefthook.yml; git add .; `
+		runsIt    = `printf '    gitops:\n      use_stdin: true\n      run: git-gitops pre-push lefthook {0}\n' >>lefthook.yml; `
+		husky     = `husky; printf 'touch ../own\n' >.husky/pre-push; git add .; `
+		advised   = `sed -n 's/.*add to .*pre-push: //p' ../err >>.husky/pre-push; `
+		both      = `edit one; git push -q; freed; [ -e ../own ]; rm ../own; git gitops doctor >../doctor || :; grep "^ok *hook" ../doctor`
+	)
+	for _, tt := range []struct{ name, needs, script string }{
+		{"pre-commit, then ours", "pre-commit", preCommit + `pre-commit install -t pre-push; ! git gitops install 2>../err; cat ../err >&2
+			eval "$(sed -n 's/.*pre-push.legacy: //p' ../err)"; ` + both},
+		{"ours, then pre-commit", "pre-commit", preCommit + "git gitops install; pre-commit install -t pre-push; " + both},
+		{"lefthook, then ours", "lefthook", lefthook + `lefthook install; ! git gitops install 2>../err; grep "add to lefthook.yml" ../err
+			` + runsIt + `lefthook install; ` + both},
+		{"ours, then lefthook", "lefthook", lefthook + `git gitops install 2>../err; grep "warning: lefthook .* add to lefthook.yml" ../err
+			lefthook install; ! git gitops doctor >../doctor; grep "lefthook has moved the git-gitops hook to" ../doctor
+			git gitops uninstall; ` + runsIt + both},
+		{"husky, then ours", "husky", husky + `! git gitops install 2>../err; cat ../err >&2; ` + advised + `cat .husky/pre-push >&2; ` + both},
+		{"ours, then husky", "husky", `git gitops install; ` + husky + `! git gitops doctor >../doctor; grep "but git looks for hooks in" ../doctor
+			! git gitops install 2>../err; ` + advised + both},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := exec.LookPath(tt.needs); err != nil {
+				t.Skip(tt.needs + " is not installed")
+			}
+			w := hookWorld(t)
+			w.ok(`git clone -q "$1" work; cd work; ` + tt.script)
+			w.wantSeen("@main}")
+		})
+	}
+}
+
 // TestHook_pushToCheckout: a repository into whose work tree others push works behind our
 // core.hooksPath as without it: with a hook of its own, and with what git does when there is none.
 func TestHook_pushToCheckout(t *testing.T) {
