@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -29,17 +28,10 @@ import (
 // a busy machine does not let run for some seconds.
 const leaseTTL = 15 * time.Second
 
-var unheard = make(chan os.Signal, 1)
-
 // newLifeWorld is a world in which a lock belongs to the script that took it. All that runs in it
 // must be able to end by itself: what keeps a lock is told of by a failure.
 func newLifeWorld(t *testing.T) *world {
 	t.Helper()
-	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
-		if signal.Ignored(sig) { // our caller may have us ignore it (nohup, a background job), but not our scripts
-			signal.Notify(unheard, sig)
-		}
-	}
 	w := newWorld(t)
 	w = w.with(
 		"GITOPS_LOCK_SESSION",

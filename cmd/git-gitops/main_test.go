@@ -5,6 +5,9 @@ package main
 import (
 	"flag"
 	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -20,9 +23,22 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
+	if strings.HasSuffix(os.Args[0], ".test") { // and not what its scripts run
+		heedSignals()
+	}
 	testscript.Main(m, map[string]func(){
 		"git-gitops": func() { os.Exit(cli.Main(os.Args)) },
 	})
+}
+
+// heedSignals has the scripts of the tests get the signals that our caller may have us ignore: nohup,
+// or a job in the background. Before all tests, because some compare what is ignored.
+func heedSignals() {
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 }
 
 // raceSettings spares every process that is built with -race the second for which it would wait at
