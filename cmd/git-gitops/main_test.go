@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// heedSignals has the scripts of the tests get the signals that our caller may have us ignore: nohup,
-// or a job in the background. Before all tests, because some compare what is ignored.
+// heedSignals has the scripts of the tests get the signals that our caller may have us ignore:
+// nohup, or a job in the background. Before all tests, because some compare what is ignored.
 func heedSignals() {
 	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {

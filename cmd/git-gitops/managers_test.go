@@ -59,8 +59,8 @@ func TestHook_managersTold(t *testing.T) {
 	wantText(t, r.stderr, "pre-commit and lefthook refuse to install hooks")
 }
 
-// TestHook_managers: the real hook managers, before our hook and after it. A push runs the manager's
-// own hook and takes the lock, in the way that install and doctor name.
+// TestHook_managers: the real hook managers, before our hook and after it. A push runs the
+// manager's own hook and takes the lock, in the way that install and doctor name.
 func TestHook_managers(t *testing.T) {
 	const (
 		preCommit = `printf 'repos: [{repo: local, hooks: [{id: own, name: own, language: system, entry: touch ../own, always_run: true, stages: [push]}]}]\n' >.pre-commit-config.yaml; git add .; `

@@ -213,11 +213,12 @@ func (all *Topology) Addrs() []string {
 	return addrs
 }
 
-// Primary is the server that keeps a key, by its own word and that of the sentinels or most of the
-// Cluster; nil while there is none, or two.
+// Primary is the server that keeps a key, by its own word and that of all sentinels that answer, or
+// of most of the Cluster; nil while there is none, or two. A client may ask any of the sentinels,
+// and fails when that one still names a server that is dead.
 func (all *Topology) Primary(key string) *Server {
 	ctx := context.Background()
-	votes := map[string]int{}
+	votes, answers := map[string]int{}, 0
 	var found []*Server
 	for _, s := range slices.Concat(all.Servers, all.Sentinels) {
 		_ = s.with(func(c *redis.Client) error {
@@ -227,6 +228,7 @@ func (all *Topology) Primary(key string) *Server {
 			case role[0] == "sentinel":
 				words, _ := c.Do(ctx, "sentinel", "get-master-addr-by-name", MasterName).StringSlice()
 				votes[strings.Join(words, ":")]++
+				answers++
 				return nil
 			case role[0] == "master":
 				found = append(found, s)
@@ -238,7 +240,7 @@ func (all *Topology) Primary(key string) *Server {
 		})
 	}
 	found = slices.DeleteFunc(found, func(s *Server) bool { return votes[s.Addr()] == 0 && len(all.Sentinels) == 0 })
-	if len(found) != 1 || votes[found[0].Addr()] < 2 {
+	if len(found) != 1 || votes[found[0].Addr()] < max(2, answers) {
 		return nil
 	}
 	return found[0]
