@@ -190,11 +190,13 @@ func (m *monitor) grant(id, token string) {
 	}
 	m.left.token = ""
 	switch {
+	case m.held[token]:
+		// Its own lock, which had expired, was lost with Redis' data, or was not granted yet in the
+		// older data that Redis has come back with.
+		m.reasserted++
+		return
 	case waited:
 		m.waited++
-	case m.held[token]:
-		m.reasserted++ // its own lock, which had expired or was lost with Redis' data
-		return
 	}
 	m.held[token] = true
 	for other, t := range waiting {
