@@ -198,8 +198,7 @@ func (c *command) ask(ctx context.Context, rules fence.Rules, settings gitargs.S
 	return rules.Check(ctx, store, updates)
 }
 
-// refusal is what a client sees. The fixed word at the end is for a client of
-// ours.
+// refusal is what a client sees. git-gitops reads the fixed word at the end.
 func refusal(r *fence.Refused) term.Message {
 	m := term.Message{Do: []string{"push with git gitops, or under git gitops run"}}
 	switch {

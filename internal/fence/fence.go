@@ -78,10 +78,6 @@ func (r Rules) Folders() []string {
 // Alias says in which way a ref is another name of a protected branch; "" when it is none. A push
 // to it would change that branch, under another lock.
 func (r Rules) Alias(ref string) string {
-	var folded Rules
-	for _, pattern := range r.Protect {
-		folded.Protect = append(folded.Protect, strings.ToLower(pattern))
-	}
 	target := r.Symbolic[ref]
 	inner := strings.LastIndex(ref, "/"+heads)
 	switch {
@@ -89,10 +85,19 @@ func (r Rules) Alias(ref string) string {
 		return ref + " is a symbolic ref to " + target
 	case strings.HasPrefix(ref, "refs/namespaces/") && inner >= 0 && r.Names(ref[inner+1:]):
 		return ref + " is a branch of a namespace"
-	case r.IgnoreCase && !r.Names(ref) && folded.Names(strings.ToLower(ref)):
+	case r.IgnoreCase && !r.Names(ref) && r.folded().Names(strings.ToLower(ref)):
 		return "this repository ignores case (core.ignoreCase)"
 	}
 	return ""
+}
+
+// folded has the patterns in small letters.
+func (r Rules) folded() Rules {
+	var all Rules
+	for _, pattern := range r.Protect {
+		all.Protect = append(all.Protect, strings.ToLower(pattern))
+	}
+	return all
 }
 
 // Exempts is the rule by which whoever pushes is exempt, by the environment that the server gives

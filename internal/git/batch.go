@@ -249,7 +249,7 @@ func leasedResult(out, stderr string) PushResult {
 	}
 	switch {
 	case result != Unknown:
-	case strings.Contains(stderr, deletedWords):
+	case strings.Contains(stderr, NoSuchRef):
 		return Stale
 	case strings.Contains(stderr, noAtomic):
 		return Refused
@@ -257,8 +257,8 @@ func leasedResult(out, stderr string) PushResult {
 	return result
 }
 
-// deletedWords is what git says of a ref that it shall delete and that is not there.
-const deletedWords = "remote ref does not exist"
+// NoSuchRef is what git says of a ref to delete that does not exist.
+const NoSuchRef = "remote ref does not exist"
 
 // Untouched reports whether nothing is edited, staged or half done in the work tree. Files that git
 // does not know do not count.

@@ -487,14 +487,6 @@ func lines(out string) []string {
 	return strings.Split(out, "\n")
 }
 
-// cutLast is strings.Cut at the last place.
-func cutLast(s, sep string) (before, after string, ok bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
-}
-
 // WorkTree is the top of the work tree here, "" when there is none.
 func (g Git) WorkTree(ctx context.Context) string {
 	out, err := g.Output(ctx, "rev-parse", "--show-toplevel")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -45,8 +44,9 @@ type Range struct{ Base, Tip string }
 // NewReplay begins a replay onto a commit. Close it when done.
 func (g Git) NewReplay(ctx context.Context, onto string) (*Replay, error) {
 	out, err := g.Output(ctx, "rev-parse", "--absolute-git-dir", onto+"^{tree}")
-	gitDir, tree, ok := cutLast(strings.TrimSuffix(out, "\n"), "\n")
-	if err != nil || !ok {
+	answer := strings.TrimSuffix(out, "\n")
+	end := strings.LastIndexByte(answer, '\n')
+	if err != nil || end < 0 {
 		return nil, errors.Join(err, errors.New("replay: no such repository"))
 	}
 	dir, err := os.MkdirTemp("", "gitops-replay-")
@@ -54,11 +54,11 @@ func (g Git) NewReplay(ctx context.Context, onto string) (*Replay, error) {
 		return nil, fmt.Errorf("replay: %w", err)
 	}
 	work := filepath.Join(dir, "work")
-	r := &Replay{Tip: onto, dir: dir, onto: onto, tree: tree}
+	r := &Replay{Tip: onto, dir: dir, onto: onto, tree: answer[end+1:]}
 	// With an empty work tree, attributes are read from the index, and the user's folder (of which
 	// apply would take the part below it only) does not matter.
 	r.git = g.In(work).With(
-		"GIT_DIR="+gitDir, "GIT_WORK_TREE="+work,
+		"GIT_DIR="+answer[:end], "GIT_WORK_TREE="+work,
 		"GIT_INDEX_FILE="+filepath.Join(dir, "index"), "LC_ALL=C")
 	r.git.Globals = append(r.git.Globals, "-c", "core.fsmonitor=false", "-c", "core.splitIndex=false")
 	err = os.Mkdir(work, 0o700)
@@ -225,6 +225,26 @@ type treePair struct {
 	oldFrom, oldTo, newFrom, newTo string // trees
 }
 
+// differs says in which way the replayed commit does something else than the original; nil if it
+// does the same.
+func (p treePair) differs(was, is map[string]change) error {
+	if len(is) < len(was) {
+		return &LeftOutError{p.commit, "would become empty or smaller"}
+	}
+	for name, c := range was {
+		switch {
+		case strings.EqualFold(path.Base(name), attributesFile):
+			return &LeftOutError{p.commit, "changes attributes"}
+		case !c.keptBy(is[name]):
+			return &LeftOutError{p.commit, "would change " + name + " differently"}
+		}
+	}
+	if len(is) != len(was) {
+		return &LeftOutError{p.commit, "would change other files"}
+	}
+	return nil
+}
+
 // same makes sure that every replayed commit does what the original does, and what a rebase would
 // have it do. It returns the first range of which one does not, and why.
 func (r *Replay) same(ctx context.Context, pairs []treePair) (bad int, why, err error) {
@@ -246,23 +266,13 @@ func (r *Replay) same(ctx context.Context, pairs []treePair) (bad int, why, err 
 	var moved []folder
 	for _, p := range pairs {
 		was, is := changes[p.oldFrom+" "+p.oldTo], changes[p.newFrom+" "+p.newTo]
-		if len(is) < len(was) {
-			why = &LeftOutError{p.commit, "would become empty or smaller"}
-		}
+		merged := false
 		for name, c := range was {
-			if strings.EqualFold(path.Base(name), attributesFile) && why == nil {
-				why = &LeftOutError{p.commit, "changes attributes"}
-			}
-			if !c.keptBy(is[name]) && why == nil {
-				why = &LeftOutError{p.commit, "would change " + name + " differently"}
-			}
 			moved = append(moved, c.folders(p, name)...)
+			merged = merged || is[name].oldOID != c.oldOID
 		}
-		if len(is) != len(was) && why == nil {
-			why = &LeftOutError{p.commit, "would change other files"}
-		}
-		merged := func(name string) bool { return is[name].oldOID != was[name].oldOID }
-		if why == nil && slices.ContainsFunc(slices.Collect(maps.Keys(was)), merged) {
+		why = p.differs(was, is)
+		if why == nil && merged {
 			if why, err = r.likeRebase(ctx, p); err != nil {
 				return 0, nil, err
 			}

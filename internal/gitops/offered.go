@@ -30,36 +30,34 @@ func (b *batch) forget() {
 // have pushed their commits, before those are pushed again. It returns the one whose commits are
 // those of this push, if they have landed: there is nothing left to push.
 func (p *pushing) settle(ctx context.Context, urls []string) (landed *batch, err error) {
+	branches := shortNames(p.target.Branches)
 	for _, url := range urls {
 		repo, err := p.f.identity(url)
 		if err != nil {
 			return nil, err
 		}
-		for _, u := range p.target.Updates {
-			branch := shortNames([]string{u.Ref})[0]
-			offers, err := p.held.dir.Abandoned(repo, branch)
-			if err != nil {
-				return nil, err
+		offers, err := p.held.dir.Abandoned(repo, branches)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range offers {
+			at := *p
+			at.url = url
+			b := &batch{
+				p: &at, git: p.f.Git, branch: o.Branch, tip: o.Tip, base: o.Base, ref: o.Ref, marker: o.Marker,
+				asks:  lock.Request{Key: o.Key, Token: o.Token, Record: p.f.record(o.Key, "push")},
+				tried: true, made: true,
 			}
-			for _, o := range offers {
-				at := *p
-				at.url = url
-				b := &batch{
-					p: &at, git: p.f.Git, branch: branch, tip: o.Tip, base: o.Base, ref: o.Ref, marker: o.Marker,
-					asks:  lock.Request{Key: o.Key, Token: o.Token, Record: p.f.record(o.Key, "push")},
-					tried: true, made: true,
-				}
-				landed, err := b.revoke(ctx)
-				p.f.Git.DropFetched(ctx, b.name()) // by the one that was killed
-				switch {
-				case err != nil:
+			landed, err := b.revoke(ctx)
+			p.f.Git.DropFetched(ctx, b.name()) // by the one that was killed
+			switch {
+			case err != nil:
+				return nil, err
+			case landed && p.rebasable() && o.Tip == p.repo.Tip:
+				return b, nil
+			case landed:
+				if err := p.goOn(ctx, b); err != nil {
 					return nil, err
-				case landed && p.rebasable() && o.Tip == p.repo.Tip:
-					return b, nil
-				case landed:
-					if err := p.goOn(ctx, b); err != nil {
-						return nil, err
-					}
 				}
 			}
 		}
@@ -70,7 +68,7 @@ func (p *pushing) settle(ctx context.Context, urls []string) (landed *batch, err
 // goOn is for a push of other commits than those of an earlier one, which has landed.
 func (p *pushing) goOn(ctx context.Context, b *batch) error {
 	switch {
-	case p.f.Git.Contains(ctx, p.repo.Tip, b.own): // they are rebased by now, or made afresh
+	case p.f.Git.Contains(ctx, p.repo.Tip, b.own): // they are rebased by now, or made again
 	case !p.f.Git.Contains(ctx, p.repo.Tip, b.tip): // they were given up here
 		p.f.Notes.Say("an earlier push of this clone has landed in %s, as %s, although it was killed", b.branch, short(b.own))
 	case p.rebasable():
@@ -79,7 +77,7 @@ func (p *pushing) goOn(ctx context.Context, b *batch) error {
 		}
 		p.rebased, p.repo.Tip = true, p.f.Git.Tip(ctx, "HEAD")
 		p.f.Notes.Say("an earlier push of this clone has landed in %s, as %s, although it was killed; rebased the rest onto it", b.branch, short(b.own))
-	default: // git decides about this push, and the next one shall know
+	default: // git decides about this push, and the next push asks again
 		p.f.Notes.Say("an earlier push of this clone has landed in %s, as %s, although it was killed", b.branch, short(b.own))
 		return nil
 	}

@@ -179,7 +179,7 @@ func (p *pushing) diagnose(ctx context.Context, argv []string, exit process.Exit
 	p.refused = refs
 	refused := func(r git.RefStatus) bool { return r.Flag == '!' && slices.Contains(p.target.Branches, r.Ref) }
 	switch {
-	case len(refs) == 0 && len(p.args.Refspecs) == 1 && alreadyDeleted(err) && stderr != "" && !strings.Contains(stderr, deletedWords):
+	case len(refs) == 0 && len(p.args.Refspecs) == 1 && alreadyDeleted(err) && stderr != "" && !strings.Contains(stderr, git.NoSuchRef):
 		return pushLanded
 	case len(refs) == 0 && transient(stderr, exit.Code):
 		return pushRefusedForNow
@@ -199,13 +199,11 @@ func (p *pushing) diagnose(ctx context.Context, argv []string, exit process.Exit
 	}
 }
 
-// deletedWords is what git says of a branch that it shall delete and that is not there. After a
-// push of nothing else that did not say so, it means that the push has deleted it.
-const deletedWords = "remote ref does not exist"
-
+// alreadyDeleted reports whether git says that a branch to delete does not exist. After a push of
+// nothing else that did not say so, it means that the push has deleted it.
 func alreadyDeleted(err error) bool {
 	var gitErr *git.Error
-	return errors.As(err, &gitErr) && strings.Contains(gitErr.Stderr, deletedWords)
+	return errors.As(err, &gitErr) && strings.Contains(gitErr.Stderr, git.NoSuchRef)
 }
 
 // transientWords are in refusals that may not be repeated: a ref that another process had locked, a

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -55,8 +56,8 @@ func (d Dir) SaveOffered(o Offered) error {
 	return d.replace(file, data)
 }
 
-// Abandoned are the pushes to a branch of a repository that have ended without forgetting theirs.
-func (d Dir) Abandoned(repo, branch string) ([]Offered, error) {
+// Abandoned are the pushes to branches of a repository that have ended without forgetting theirs.
+func (d Dir) Abandoned(repo string, branches []string) ([]Offered, error) {
 	folder := filepath.Dir(d.offeredFile(""))
 	files, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,7 +80,7 @@ func (d Dir) Abandoned(repo, branch string) ([]Offered, error) {
 			return nil, err
 		case !found:
 			return nil, &StateError{Path: file, Problem: Damaged, Err: errors.New("it is empty")}
-		case o.Repo == repo && o.Branch == branch && !o.alive():
+		case o.Repo == repo && slices.Contains(branches, o.Branch) && !o.alive():
 			all = append(all, o)
 		}
 	}

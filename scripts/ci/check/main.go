@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,9 +121,7 @@ func (s source) read() (map[string]any, error) {
 			place = inner
 		}
 	}
-	for name, value := range object {
-		place[name] = value
-	}
+	maps.Copy(place, object)
 	return whole, nil
 }
 
