@@ -258,7 +258,7 @@ func TestAhead_late(t *testing.T) {
 }
 
 // TestAhead_terminal: a clone that is made ahead has no terminal to ask for a password, and the one
-// that is made afresh has.
+// that is made again has.
 func TestAhead_terminal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -52,6 +52,16 @@ func (w *world) push(i int) *process {
 	return w.with(fmt.Sprint("GITOPS_LOCK_NAME=svc", i)).start(fmt.Sprint("work", i), "bash", "-c", push+" -u origin main; exit $?")
 }
 
+// landAll waits for pushes, all of which must succeed.
+func landAll(t *testing.T, all []*process) {
+	t.Helper()
+	for i, p := range all {
+		if r := p.wait(); r.code != 0 {
+			t.Errorf("pipeline %d: %s", i, r)
+		}
+	}
+}
+
 // withShim is a world in which git is a link to us, and $REAL the real one.
 func withShim(w *world) *world {
 	w.t.Helper()
@@ -331,7 +341,7 @@ func TestBatch_followers(t *testing.T) {
 	}
 }
 
-// TestBatch_lostAnswer: a push whose answer is lost has landed once, and everybody is told so.
+// TestBatch_lostAnswer: a push whose answer is lost has landed once, and everybody reports so.
 func TestBatch_lostAnswer(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ when, before, do string }{
@@ -354,11 +364,7 @@ func TestBatch_lostAnswer(t *testing.T) {
 			all, free := w.pushes(5)
 			w.until("all wait", func() bool { return w.queued() == 5 && w.offers() >= 4 })
 			free()
-			for i, p := range all {
-				if r := p.wait(); r.code != 0 {
-					t.Errorf("pipeline %d: %s", i, r)
-				}
-			}
+			landAll(t, all)
 			w.wantOnce(5)
 		})
 	}
@@ -438,11 +444,7 @@ func TestBatch_outsider(t *testing.T) {
 	all, free := w.pushes(5)
 	w.until("all have offered", func() bool { return w.offers() == 5 })
 	free()
-	for i, p := range all {
-		if r := p.wait(); r.code != 0 {
-			t.Errorf("pipeline %d: %s", i, r)
-		}
-	}
+	landAll(t, all)
 	w.wantOnce(5)
 	wantText(t, w.must(bare, "git log --format=%s main"), "outside")
 }
@@ -489,7 +491,7 @@ func TestBatch_secret(t *testing.T) {
 }
 
 // TestBatch_deletedRefs: when an administrator deletes the batch refs, nothing is lost, nothing
-// lands twice, and nobody is told that it landed when it did not.
+// lands twice, and nobody reports that it landed when it did not.
 func TestBatch_deletedRefs(t *testing.T) {
 	t.Parallel()
 	const deleteAll = `git -C DIR/srv/org/repo.git for-each-ref --format='delete %(refname)' refs/gitops | git -C DIR/srv/org/repo.git update-ref --stdin`
@@ -501,11 +503,7 @@ func TestBatch_deletedRefs(t *testing.T) {
 		w.until("all have offered", func() bool { return w.offers() == 4 })
 		w.must(".", strings.ReplaceAll(deleteAll, "DIR", w.dir))
 		free()
-		for i, p := range all {
-			if r := p.wait(); r.code != 0 {
-				t.Errorf("pipeline %d: %s", i, r)
-			}
-		}
+		landAll(t, all)
 		w.wantOnce(4)
 		if w.paused() {
 			t.Error("nobody offers any more, as if the server hid the refs")
@@ -768,11 +766,7 @@ func TestBatch_retriedAtOnce(t *testing.T) {
 		return w.offers() == 3 && strings.Contains(w.must(bare, "git for-each-ref refs/gitops | wc -l"), "3") && w.queued() >= 3
 	})
 	free()
-	for i, p := range all {
-		if r := p.wait(); r.code != 0 {
-			t.Errorf("pipeline %d: %s", i, r)
-		}
-	}
+	landAll(t, all)
 	w.wantOnce(3)
 }
 
@@ -821,7 +815,7 @@ func TestBatch_sameCommit(t *testing.T) {
 }
 
 // TestBatch_olderRedis: Redis comes back with older data in the middle of a batch. Nothing is lost,
-// nothing lands twice, and each is told what is so.
+// nothing lands twice, and each reports what is true.
 func TestBatch_olderRedis(t *testing.T) {
 	t.Parallel()
 	const n = 5

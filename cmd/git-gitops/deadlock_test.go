@@ -140,7 +140,7 @@ func TestDeadlock_none(t *testing.T) {
 	}
 }
 
-// TestDeadlock_blind: where no folder can be had for it, it is said that no circle will be found.
+// TestDeadlock_blind: where there is no folder for it, a message says that no circle will be found.
 // All else works.
 func TestDeadlock_blind(t *testing.T) {
 	t.Parallel()

@@ -22,6 +22,14 @@ var fenceServers = map[string]func(*world) (served *world, url string){
 	"ssh": func(w *world) (*world, string) { return overSSH(w), "git@127.0.0.1:org/repo.git" },
 }
 
+// fenced is a world whose server guards main, the URL of its repository, and what main is there.
+func fenced(t *testing.T, over func(*world) (*world, string)) (w *world, url string, tip func() string) {
+	t.Helper()
+	w, url = over(newField(t).with("GITOPS_LOCK_SESSION=workspace"))
+	w.must(bare, `git gitops install --server && git config --add gitops.protect main && git config gitops.lockRepo "$1"`, w.env["HOST"]+"/org/repo")
+	return w, url, func() string { return w.must(bare, "git rev-parse main") }
+}
+
 // TestFence_network: over ssh and HTTP the server decides as over a path. It knows the repository
 // by gitops.lockRepo.
 func TestFence_network(t *testing.T) {
@@ -29,9 +37,7 @@ func TestFence_network(t *testing.T) {
 	for name, over := range fenceServers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, url := over(newField(t).with("GITOPS_LOCK_SESSION=workspace"))
-			w.must(bare, `git gitops install --server && git config --add gitops.protect main && git config gitops.lockRepo "$1"`, w.env["HOST"]+"/org/repo")
-			tip := func() string { return w.must(bare, "git rev-parse main") }
+			w, url, tip := fenced(t, over)
 			before := tip()
 			w.must(".", `git clone -q "$1" plain && cd plain && git commit -q --allow-empty -m plain`, url)
 			for _, push := range []string{"git push", "git push --no-verify", "git push -f origin HEAD:main", "git push origin :main", "git push -o ci.skip || git push"} {
@@ -71,9 +77,7 @@ func TestFence_declared(t *testing.T) {
 	for name, over := range fenceServers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, url := over(newField(t).with("GITOPS_LOCK_SESSION=workspace"))
-			w.must(bare, `git gitops install --server && git config --add gitops.protect main && git config gitops.lockRepo "$1"`, w.env["HOST"]+"/org/repo")
-			tip := func() string { return w.must(bare, "git rev-parse main") }
+			w, url, tip := fenced(t, over)
 			before := tip()
 			refused := func(dir, push, word string) {
 				t.Helper()

@@ -372,7 +372,7 @@ func TestPush_manyBranches(t *testing.T) {
 }
 
 // TestPush_leaseRefused: whatever lease it is by which git refuses a push, and however the push is
-// run, a line of ours says which branch is where, and for what reason.
+// run, our line says which branch is where, and for what reason.
 func TestPush_leaseRefused(t *testing.T) {
 	t.Parallel()
 	const unseen, named = ", which this clone has not seen", ", but its --force-with-lease names another commit"

@@ -10,7 +10,7 @@ import (
 )
 
 // TestKeep: a sidecar keeps the locks of clones in its folders, also of those that come later, and
-// its end frees them: at once when it is told to go, and within seconds when it is killed.
+// its end frees them: at once when it gets TERM, and within seconds when it is killed.
 func TestKeep(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]syscall.Signal{"told": syscall.SIGTERM, "killed": syscall.SIGKILL} {

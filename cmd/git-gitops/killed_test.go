@@ -31,7 +31,7 @@ func (w *world) running() (all []string) {
 	return all
 }
 
-// TestKilled: whoever kills the process that it has started wants it to be over. No git of ours
+// TestKilled: whoever kills the process that it has started wants it to be over. None of our gits
 // goes on, and what had not landed does not land. The blocks are of every kind that git waits for.
 func TestKilled(t *testing.T) {
 	t.Parallel()

@@ -29,7 +29,7 @@ import (
 const leaseTTL = 15 * time.Second
 
 // newLifeWorld is a world in which a lock belongs to the script that took it. All that runs in it
-// must be able to end by itself: what keeps a lock is told of by a failure.
+// must be able to end by itself: a failure names what keeps a lock.
 func newLifeWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
@@ -473,7 +473,7 @@ func TestLifetime_ends(t *testing.T) {
 }
 
 // TestLifetime_maxHold is field notes (d) 4: no lock is renewed for ever, even if its session
-// lives. What happened is told by the next push.
+// lives. The next push says what happened.
 func TestLifetime_maxHold(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_LOCK_MAX_HOLD=" + leaseTTL.String())
@@ -811,7 +811,7 @@ func TestDeadlock_over(t *testing.T) {
 }
 
 // TestLost: a lock that somebody else took is lost. The keeper notes it, the next push says it, and
-// the script is told if it asked for that.
+// the script gets TERM if it asked for that.
 func TestLost(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)

@@ -265,7 +265,7 @@ func presenceRestarts(t *testing.T, dice *rand.Rand) {
 func linger(dice *rand.Rand) { time.Sleep(time.Duration(dice.Int64N(int64(8 * time.Second)))) }
 
 // presenceFailovers kills, stops or asks the primary of all locks again and again. One that was
-// stopped goes on as the primary that it was, until it is told of the new one.
+// stopped goes on as the primary that it was, until it learns of the new one.
 func presenceFailovers(t *testing.T, dice *rand.Rand, start func(testing.TB) (*redistest.Topology, redisstore.Options)) {
 	all, o := start(t)
 	l := live(t, o)

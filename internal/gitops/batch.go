@@ -245,7 +245,7 @@ func (b *batch) offer(ctx context.Context) error {
 	f.Notes.Debug("offering %s on %s", short(b.tip), b.ref)
 	b.tried = true
 	result, atomic, said := b.git.PushFirst(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
-	if !atomic { // no leader shall ever see it
+	if !atomic { // no leader may see it
 		b.pause(ctx, "the server has no atomic pushes")
 		if result != git.Refused {
 			b.drop(ctx, b.marker)

@@ -8,8 +8,8 @@ import (
 )
 
 // WriteProgram writes a file that is run next. While it is open, no other test starts a process:
-// until that one is what it shall be, it would have the file open too, and the system does not run
-// what is open for writing (ETXTBSY).
+// until that one has begun its program, it would have the file open too, and the system does not
+// run what is open for writing (ETXTBSY).
 func WriteProgram(path, content string) error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

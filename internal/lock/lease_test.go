@@ -196,8 +196,8 @@ func TestLease_Keep_survivesOutage(t *testing.T) {
 	}
 }
 
-// The loss is told when the lease ends to our own knowledge and not before, whether Redis refuses
-// or hangs.
+// The loss is reported when the lease ends to our own knowledge and not before, whether Redis
+// refuses or hangs.
 func TestLease_Keep_lostInOutage(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"cut", "hangs"} {

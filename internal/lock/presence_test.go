@@ -357,10 +357,7 @@ func TestPresence_moved(t *testing.T) {
 	r := patient(false)
 	look := func(want lock.Presence) {
 		t.Helper()
-		a, err := store.TryAcquire(t.Context(), lock.Try{Request: r})
-		if err != nil || a.Granted || a.Holder.Presence != want {
-			t.Fatalf("%+v, %v, want %d", a, err, want)
-		}
+		wantPresence(t, store, r, want)
 	}
 	age := func(by time.Duration) {
 		t.Helper()
@@ -532,6 +529,15 @@ func TestPresence_firstLease(t *testing.T) {
 	release(t, store, next, lock.Freed)
 }
 
+// wantPresence wants a waiter to see that about the holder, who keeps the lock.
+func wantPresence(t *testing.T, store lock.Store, r lock.Request, want lock.Presence) {
+	t.Helper()
+	a, err := store.TryAcquire(t.Context(), lock.Try{Request: r})
+	if err != nil || a.Granted || a.Holder.Presence != want {
+		t.Fatalf("%+v, %v, want %d", a, err, want)
+	}
+}
+
 // One that joins and is killed before it has shown itself keeps nobody from judging the lock when a
 // renewal is overdue. One that lives, and cannot show itself, does.
 func TestPresence_joinerKilled(t *testing.T) {
@@ -546,10 +552,7 @@ func TestPresence_joinerKilled(t *testing.T) {
 	unsubscribed(t, client, h.lease)
 	look := func(want lock.Presence) {
 		t.Helper()
-		a, err := store.TryAcquire(t.Context(), lock.Try{Request: patient(false)})
-		if err != nil || a.Granted || a.Holder.Presence != want {
-			t.Errorf("%+v, %v, want %d", a, err, want)
-		}
+		wantPresence(t, store, patient(false), want)
 	}
 	look(lock.PresenceUnknown)
 	overdue(t, client)

@@ -121,7 +121,7 @@ func Open(o Options) *Store {
 		MaxRetries:            -1,
 		DialerRetries:         1,
 		DialTimeout:           dialTimeout + shakeTimeout + dialSlack,
-		ReadTimeout:           2 * lock.DefaultTiming().Heartbeat, // of what the client asks by itself: all of ours have deadlines, and sooner ones
+		ReadTimeout:           2 * lock.DefaultTiming().Heartbeat, // of what the client asks by itself: our own commands have earlier deadlines
 		ContextTimeoutEnabled: true,
 		PoolSize:              2,  // one that blocks in a wait, one that gives the wait up
 		PipelinePoolSize:      -1, // no others for pipelines
@@ -167,8 +167,8 @@ func (s *Store) Close() error {
 }
 
 // Connect begins to connect, so that this is done when the store is first used, and says nothing
-// when it fails: that is told then. Where the servers are to be asked for the right one first, it
-// does nothing.
+// when it fails: the error comes then. Where the servers are to be asked for the right one first,
+// it does nothing.
 func (s *Store) Connect() {
 	if c, ok := s.client.(*redis.Client); ok && c.Options().Addr != "FailoverClient" {
 		s.dialer.begin(c.Options().Network, c.Options().Addr)
