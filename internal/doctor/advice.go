@@ -13,7 +13,7 @@ import (
 func StateAdvice(e *workspace.StateError) []string {
 	switch {
 	case e.Problem == workspace.Missing:
-		return []string{"set HOME or XDG_STATE_HOME; or lock inside of a clone"}
+		return []string{"set HOME or XDG_STATE_HOME; or work in a clone"}
 	case e.Problem == workspace.Foreign:
 		return []string{"upgrade this git-gitops (git gitops upgrade); or, if nobody needs its lock, remove that file"}
 	case e.Problem == workspace.Damaged:
@@ -24,7 +24,7 @@ func StateAdvice(e *workspace.StateError) []string {
 	case errors.Is(e, syscall.EROFS):
 		return []string{"work in a clone on a disk that can be written"}
 	case errors.Is(e, syscall.ENOSPC), errors.Is(e, syscall.EDQUOT):
-		return []string{"make room on that disk"}
+		return []string{"free space on that disk"}
 	default:
 		return []string{"see what is there: ls -ld " + e.Path}
 	}

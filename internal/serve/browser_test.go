@@ -368,7 +368,7 @@ func TestBrowser_outage(t *testing.T) {
 	b.until("the lock", `document.querySelector(".lock .holder")?.textContent.includes("alice@runner")`)
 	b.eval(`window.loaded = "once"; 0`)
 	s.redis.Kill()
-	b.until("the outage", `document.querySelector(".down")?.textContent.startsWith("Redis cannot be reached since") && document.querySelector(".lock") !== null`)
+	b.until("the outage", `document.querySelector(".down")?.textContent.startsWith("Redis has been unreachable since") && document.querySelector(".lock") !== null`)
 	if err := s.redis.Resume(); err != nil {
 		t.Fatal(err)
 	}

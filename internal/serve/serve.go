@@ -249,7 +249,7 @@ func (s *Server) summary(snap *snapshot, now time.Time) (part, error) {
 // empty is what a list without locks says.
 func (s *snapshot) empty() string {
 	if s.at.IsZero() {
-		return "Nothing is known yet."
+		return "No data yet."
 	}
 	return "No lock is held, and nobody waits."
 }
@@ -462,11 +462,11 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, code int, snap *sn
 }
 
 var notices = map[string]string{
-	"broken": "The lock is broken. Its owner's next push fails and says who did it.",
+	"broken": "The lock is broken. The next push of its former holder fails and says who broke it.",
 	"over":   "That hold has ended already: nothing was broken.",
 	"frozen": "The lock is frozen: nobody gets it until then.",
 	"thawed": "The lock is thawed.",
-	"failed": "Redis did not answer: look whether anything was done.",
+	"failed": "Redis did not answer: check whether anything was done.",
 }
 
 func (s *Server) write(w http.ResponseWriter, code int, name string, data any) {

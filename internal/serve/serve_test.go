@@ -545,7 +545,7 @@ func TestOutage(t *testing.T) {
 	s.hold(key("main"), record("alice"))
 	s.until("/", "alice@runner")
 	s.redis.Kill()
-	s.until("/", "Redis cannot be reached since", "alice@runner")
+	s.until("/", "Redis has been unreachable since", "alice@runner")
 	if code, _, _ := s.get("/api/v1/locks"); code != http.StatusServiceUnavailable {
 		t.Errorf("the locks of a Redis that is gone: %d", code)
 	}
