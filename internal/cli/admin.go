@@ -123,7 +123,7 @@ Set the address of Redis: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 			},
 			{
 				Name:      "keep",
-				Usage:     "keep the locks of all clones in some folders until this command ends, as a sidecar",
+				Usage:     "renew the locks of all clones in the folders DIR until this command ends, then release them",
 				ArgsUsage: "DIR…",
 				Action: func(u *ucli.Context) error {
 					if !u.Args().Present() {
@@ -156,11 +156,24 @@ Set the address of Redis: REDIS_HOST and REDIS_PORT, or REDIS_URL.`,
 	app.Commands = append(app.Commands, c.doctorCommand(out), c.migrateCommand(out), c.upgradeCommand(out), completionCommand())
 	for _, cmd := range app.Commands {
 		cmd.HideHelpCommand = true
+		withoutDefaults(cmd)
 		cmd.OnUsageError = func(u *ucli.Context, err error, _ bool) error {
 			return &usageError{verb: u.Command.Name, err: err}
 		}
 	}
 	return app
+}
+
+// withoutDefaults keeps "(default: false)" out of the help.
+func withoutDefaults(cmd *ucli.Command) {
+	for _, f := range cmd.Flags {
+		if b, ok := f.(*ucli.BoolFlag); ok {
+			b.DisableDefaultText = true
+		}
+	}
+	for _, sub := range cmd.Subcommands {
+		withoutDefaults(sub)
+	}
 }
 
 // verb is what one of our verbs does.

@@ -38,7 +38,7 @@ type eventJSON struct {
 }
 
 func (c *command) eventCommands(out *term.Printer) []*ucli.Command {
-	since := &ucli.DurationFlag{Name: "since", Value: time.Hour, Usage: "how far to look back, such as `1h` or 30m"}
+	since := &ucli.DurationFlag{Name: "since", Value: time.Hour, DefaultText: "1h", Usage: "how far to look back, such as `1h` or 30m"}
 	one := func(name string, do verb) ucli.ActionFunc {
 		return func(u *ucli.Context) error {
 			if u.NArg() > 1 {

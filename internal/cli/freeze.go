@@ -63,7 +63,7 @@ func (c *command) freezeCommands(out *term.Printer, repo, branch ucli.Flag) []*u
 			UsageText: "git gitops freeze [--repo URL] [--branch BRANCH | --all] (--for DURATION | --until TIME) [--reason TEXT]",
 			Flags: []ucli.Flag{
 				repo, branch, all,
-				&ucli.DurationFlag{Name: "for", Usage: "how long, such as `2h` or 90m"},
+				&ucli.DurationFlag{Name: "for", Usage: "how long, such as `2h` or 90m", DefaultText: "none"},
 				&ucli.StringFlag{Name: "until", Usage: "until a `TIME` of today, such as 17:30, or one with date and zone, such as 2026-01-31T17:30Z or 2026-01-31T17:30+02:00"},
 				&ucli.StringFlag{Name: "reason", Usage: "`TEXT` that waiters see"},
 			},

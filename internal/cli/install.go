@@ -23,7 +23,7 @@ func (c *command) installCommands(out *term.Printer) []*ucli.Command {
 		&ucli.BoolFlag{Name: "global", Usage: "every repository of this user, through core.hooksPath"},
 		&ucli.StringFlag{Name: "template", Usage: "the hooks of a template `DIR` for new repositories"},
 		&ucli.StringFlag{Name: "shim", Usage: "a link named git in `DIR`, and print the line that puts it first on PATH"},
-		&ucli.BoolFlag{Name: "server", Usage: "the pre-receive hook of a bare repository: the folder named after the flags, or the one here"},
+		&ucli.BoolFlag{Name: "server", Usage: "the pre-receive hook of the bare repository DIR, or of the one here"},
 		&ucli.StringFlag{Name: "hooks-path", Usage: "with --server: the `DIR` where this server looks for hooks, such as custom_hooks"},
 	}
 	return []*ucli.Command{
