@@ -128,7 +128,8 @@ func twice(t *testing.T, do func(string) (bool, error), dir string) {
 	}
 }
 
-// TestInstall_upgrade: a hook of another version of ours is replaced, and what it chains to stays.
+// TestInstall_upgrade: the hook of another version of git-gitops is replaced, and keeps
+// the hook that it chains to.
 func TestInstall_upgrade(t *testing.T) {
 	dir := t.TempDir()
 	place{content: "#!/bin/sh\nexit 7\n", mode: 0o755}.make(t, dir)

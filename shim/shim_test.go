@@ -1,8 +1,6 @@
 package shim
 
 import (
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -14,11 +12,8 @@ import (
 // prints.
 func git(t testing.TB, args ...string) string {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.Command("git", args...) //nolint:gosec // a test's own words
-	cmd.Dir = dir
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") })
-	cmd.Env = append(append(cmd.Env, gittest.Env()...), "HOME="+dir, "GIT_CEILING_DIRECTORIES="+dir, "GIT_PAGER=cat")
+	cmd := gittest.Git(t.TempDir(), args...)
+	cmd.Env = append(cmd.Env, "GIT_PAGER=cat")
 	out, _ := cmd.CombinedOutput() //nolint:errcheck // failing is one of the answers
 	return string(out)
 }

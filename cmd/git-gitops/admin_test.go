@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestPlainNeighbour: a script that locks with SET NX EX and ours respect each other over
+// TestPlainNeighbour: a script that locks with SET NX EX and git-gitops exclude each other through
 // GITOPS_LOCK_KEY.
 func TestPlainNeighbour(t *testing.T) {
 	t.Parallel()
@@ -52,7 +52,7 @@ func TestPlainNeighbour(t *testing.T) {
 	wantText(t, r.ours(), "unknown holder")
 }
 
-// TestPlainNeighbour_expires: the lock of a stranger who died is ours when it expires.
+// TestPlainNeighbour_expires: the lock of a foreign script that died is free when it expires.
 func TestPlainNeighbour_expires(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -120,7 +120,8 @@ func TestConfiguration_wrong(t *testing.T) {
 	w.with("GITOPS_USE_REDIS_LOCKING=true").must("work", "git gitops push -q")
 }
 
-// TestConfiguration_fromGit: git config works as the environment does, which comes first.
+// TestConfiguration_fromGit: settings in git config work as those in the environment, which come
+// first.
 func TestConfiguration_fromGit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -190,7 +191,8 @@ func TestLock_byHand(t *testing.T) {
 	wantCode(t, w.with("REDIS_PORT=1").bash("work", "git gitops locks"), 69)
 }
 
-// TestHelp: --version is git's line and then ours; help names our verbs; neither needs Redis.
+// TestHelp: --version prints git's line and then one of git-gitops; help lists the commands;
+// neither needs Redis.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("REDIS_HOST", "REDIS_PORT")

@@ -21,8 +21,8 @@ func (w *world) cloneWaits(words string) *process {
 	return p
 }
 
-// TestAhead: a clone that had to wait is, when its turn has come, what a fresh clone is, and says
-// what that says.
+// TestAhead: a clone that had to wait is, when its turn has come, like a fresh clone, and prints
+// the same.
 func TestAhead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -69,7 +69,7 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// TestAhead_fails: a clone that could not be made before its turn is made in it.
+// TestAhead_fails: a clone that cannot be made while it waits is made when its turn has come.
 func TestAhead_fails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -93,7 +93,8 @@ func TestAhead_fails(t *testing.T) {
 	}
 }
 
-// TestAhead_abandoned: of a turn that did not come nothing is left, whenever the wait ends.
+// TestAhead_abandoned: a clone that does not get its turn leaves nothing behind, whenever the wait
+// ends.
 func TestAhead_abandoned(t *testing.T) {
 	t.Parallel()
 	// waiting is a world in which somebody holds the lock, with a stand-in for ssh that takes its
@@ -161,8 +162,8 @@ func TestAhead_abandoned(t *testing.T) {
 	})
 }
 
-// TestAhead_theirs: what somebody else has put where the clone goes, before it was begun or after,
-// is left alone.
+// TestAhead_theirs: files of others where the clone goes are left alone, whether they came before
+// it began or after.
 func TestAhead_theirs(t *testing.T) {
 	t.Parallel()
 	git, err := exec.LookPath("git")
@@ -217,8 +218,8 @@ func TestAhead_theirs(t *testing.T) {
 	}
 }
 
-// TestAhead_link: a target is beside the folder where we are, and not beside the link by which we
-// came.
+// TestAhead_link: a relative target belongs to the real working folder, and not to the link through
+// which we came.
 func TestAhead_link(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

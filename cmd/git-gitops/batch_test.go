@@ -147,7 +147,7 @@ func TestBatch(t *testing.T) {
 			t.Parallel()
 			w, url := over(batching(t))
 			n := 30
-			if name != "path" && name != "https" { // like the others, and processes are dear
+			if name != "path" { // like the others, and processes are dear
 				n = 10
 			}
 			allTogether(t, w, url, n)
@@ -207,7 +207,8 @@ func TestBatch_alone(t *testing.T) {
 	w.wantOnce(1)
 }
 
-// TestBatch_conflicts: who cannot go along goes in a turn of its own, and only that one fails.
+// TestBatch_conflicts: a push that cannot join the batch goes in its own turn, and only that push
+// fails.
 func TestBatch_conflicts(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -434,7 +435,7 @@ func TestBatch_servers(t *testing.T) {
 	}
 }
 
-// TestBatch_outsider: somebody who pushes in between, without any lock, costs a try.
+// TestBatch_outsider: somebody who pushes in between, without any lock, costs one more try.
 func TestBatch_outsider(t *testing.T) {
 	t.Parallel()
 	w := batching(t)
@@ -463,8 +464,8 @@ func TestPush_narrowRequests(t *testing.T) {
 	wantText(t, w.read("trace"), "fetch --quiet")
 }
 
-// TestBatch_secret: nobody takes along what is signed with another secret, and none is printed or
-// stored.
+// TestBatch_secret: nobody pushes commits that are signed with another secret, and no secret is
+// printed or stored.
 func TestBatch_secret(t *testing.T) {
 	t.Parallel()
 	w := batching(t)
@@ -535,8 +536,7 @@ func TestBatch_deletedRefs(t *testing.T) {
 	})
 }
 
-// TestBatch_aloneBecause: what a batch cannot do as git does goes in a turn of its own, and does
-// it.
+// TestBatch_aloneBecause: what a batch cannot do as git does it goes in its own turn, and is done.
 func TestBatch_aloneBecause(t *testing.T) {
 	t.Parallel()
 	const hook = `printf '#!/bin/sh\necho ran-NAME >&2\n' >.git/hooks/NAME && chmod +x .git/hooks/NAME`
@@ -623,7 +623,7 @@ func TestBatch_seen(t *testing.T) {
 	}
 }
 
-// TestBatch_fence: a server that lets in only what is declared lets a batch in.
+// TestBatch_fence: a server that accepts only declared pushes accepts a batch.
 func TestBatch_fence(t *testing.T) {
 	t.Parallel()
 	w := batching(t)
@@ -750,8 +750,8 @@ func TestBatch_retried(t *testing.T) {
 	}
 }
 
-// TestBatch_retriedAtOnce: who pushes again while its killed push is still in line has its commits
-// land once.
+// TestBatch_retriedAtOnce: a push that is run again while its killed predecessor is still in line
+// lands its commits once.
 func TestBatch_retriedAtOnce(t *testing.T) {
 	t.Parallel()
 	w := batching(t).with("GITOPS_LOCK_TTL=5")

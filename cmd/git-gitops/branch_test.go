@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestClone_questionFails: the question which branch is the default one fails, and the clone after
-// it works. It has its lock all the same.
+// TestClone_questionFails: git cannot say which branch is the default one, but can clone: the clone
+// has its lock all the same.
 func TestClone_questionFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -126,7 +126,7 @@ func TestClone_unborn(t *testing.T) {
 	}
 }
 
-// TestClone_racingToTheFirst: pipelines that begin a branch come one after the other.
+// TestClone_racingToTheFirst: pipelines that create a branch take turns.
 func TestClone_racingToTheFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -167,8 +167,7 @@ func TestClone_detachedHead(t *testing.T) {
 	}
 }
 
-// TestTooOldGit: a git that lacks what a lock depends on is refused where a lock is wanted, and
-// only there.
+// TestTooOldGit: a git that is too old for locks is refused where a lock is wanted, and only there.
 func TestTooOldGit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

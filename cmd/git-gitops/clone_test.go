@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestClone_spellings: however a clone is said, it ends with the lock of the branch that is checked
-// out.
+// TestClone_spellings: however a clone is written, it ends with the lock of the branch that is
+// checked out.
 func TestClone_spellings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

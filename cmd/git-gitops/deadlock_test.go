@@ -31,7 +31,7 @@ func (w *world) wantCircle(said string, codes ...string) {
 		w.t.Errorf("exit codes %q: %s", text, said)
 	}
 	if strings.Count(said, "gitops: error: deadlock") != 1 || strings.Contains(said, "gave up") {
-		w.t.Errorf("it is not told once: %s", said)
+		w.t.Errorf("it is not said once: %s", said)
 	}
 	wantText(w.t, said, w.path("remote")+"@main", w.path("../b/remote")+"@main", "which this script holds")
 }
@@ -83,8 +83,8 @@ func TestDeadlock_jobs(t *testing.T) {
 	}
 }
 
-// TestDeadlock_handedOver: a circle that a hand-over closes: who is waited for is not who had the
-// lock when the wait began.
+// TestDeadlock_handedOver: a hand-over closes the circle: the holder that is waited for is not the
+// one of when the wait began.
 func TestDeadlock_handedOver(t *testing.T) {
 	t.Parallel()
 	w := pair(t)
@@ -140,8 +140,8 @@ func TestDeadlock_none(t *testing.T) {
 	}
 }
 
-// TestDeadlock_blind: where there is no folder for it, a message says that no circle will be found.
-// All else works.
+// TestDeadlock_blind: without a folder for the records of waits, a message says that no circle will
+// be found. All else works.
 func TestDeadlock_blind(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("HOME=/proc", "TMPDIR=/proc")
@@ -168,7 +168,7 @@ func TestSelfWait_more(t *testing.T) {
 		{"an ended part, workspace", "GITOPS_LOCK_SESSION=workspace", "( " + lineClone + `; : ); git gitops clone -q "$REMOTE" b`},
 		{"an ended part, run, workspace", "GITOPS_LOCK_SESSION=workspace", "( " + lineClone + `; : ); ` + run},
 		{"lock by hand, workspace", "GITOPS_LOCK_SESSION=workspace", `git clone -q "$REMOTE" work; git -C work gitops lock; git gitops clone -q "$REMOTE" b`},
-		{"a push without a clone of ours, workspace", "GITOPS_LOCK_SESSION=workspace", lineClone + `; git clone -q "$REMOTE" b; git -C b commit -q --allow-empty -m b; git gitops -C b push -q`},
+		{"a push from a clone by plain git, workspace", "GITOPS_LOCK_SESSION=workspace", lineClone + `; git clone -q "$REMOTE" b; git -C b commit -q --allow-empty -m b; git gitops -C b push -q`},
 		{"a hook, workspace", "GITOPS_LOCK_SESSION=workspace", lineClone + `; git clone -q "$REMOTE" b; git -C b gitops install; git -C b commit -q --allow-empty -m b; git -C b push -q`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

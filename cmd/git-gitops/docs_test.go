@@ -489,7 +489,7 @@ func TestDocs_troubleshooting(t *testing.T) {
 	}
 }
 
-// TestDocs_samples: what a page shows as our line on stderr has the words of one of our messages.
+// TestDocs_samples: a line that a page shows as one of git-gitops is like a message in the code.
 func TestDocs_samples(t *testing.T) {
 	t.Parallel()
 	all := literals(t)
@@ -511,7 +511,7 @@ func TestDocs_samples(t *testing.T) {
 					}
 					return found > 2
 				}) {
-					t.Errorf("%s:%d: no message of ours is like %q", p.name, b.line, line)
+					t.Errorf("%s:%d: git-gitops has no message like %q", p.name, b.line, line)
 				}
 			}
 		}

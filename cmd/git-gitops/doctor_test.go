@@ -146,8 +146,8 @@ func TestDoctor_clone(t *testing.T) {
 	w.doctor("work").want(t, "repository", "ok", "no remote")
 }
 
-// TestDoctor_orphan: where nobody's end would end a lock, doctor does not promise that it is held
-// for long.
+// TestDoctor_orphan: doctor does not promise that a lock is held for long when no process is there
+// whose end would free it.
 func TestDoctor_orphan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_LOCK_SESSION")
@@ -157,7 +157,8 @@ func TestDoctor_orphan(t *testing.T) {
 	c.want(t, "session", "warn", "GITOPS_LOCK_TTL", "GITOPS_LOCK_SESSION")
 }
 
-// TestDoctor_brokenConfiguration: the settings fail, and the rest is looked at all the same.
+// TestDoctor_brokenConfiguration: wrong settings do not keep doctor from looking at everything
+// else.
 func TestDoctor_brokenConfiguration(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t"

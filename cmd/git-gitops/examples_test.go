@@ -34,8 +34,8 @@ func newExamples(t *testing.T, reach func(*world) *world, instances ...string) *
 	return w.with("EXAMPLES="+examples, "GITHUB_PAT="+pat, "KEY=key", "SECRETS="+w.path("secrets"), "RETRY_DELAY=0", "GITOPS_USE_REDIS_LOCKING=true", "GITOPS_LOCK_TIMEOUT=300")
 }
 
-// TestExamples_after: what stands in after is what migrate --write makes of before, less lines that
-// a person took out: among them every one that migrate pointed at.
+// TestExamples_after: the scripts in after are those in before as migrate --write changes them,
+// less lines that a person took out: among them every line that migrate pointed at.
 func TestExamples_after(t *testing.T) {
 	t.Parallel()
 	w := newExamples(t, overPaths)

@@ -12,8 +12,7 @@ import (
 	"testing"
 )
 
-// TestExports: a function that a package exports, another package calls. The rest is unexported, or
-// gone.
+// TestExports: every exported function is used by another package.
 func TestExports(t *testing.T) {
 	t.Parallel()
 	const module = "github.com/git-gitops/git-gitops/"

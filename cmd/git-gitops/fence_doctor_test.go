@@ -77,7 +77,7 @@ func TestDoctor_fence(t *testing.T) {
 	}
 }
 
-// TestFence_hooksFolder: in a folder all of whose hooks run, ours is one beside the others.
+// TestFence_hooksFolder: in a folder all of whose hooks run, the hook of git-gitops is one more.
 func TestFence_hooksFolder(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestFence_faces: each way to push under the lock declares what it pushes, whatever that is. The
-// server has asked before, so that nothing needs a second try.
+// TestFence_faces: each way to push under the lock declares what it pushes. The server has asked
+// before, so nothing needs a second try.
 func TestFence_faces(t *testing.T) {
 	t.Parallel()
 	faces := map[string]struct{ before, push string }{ // push has the branch and the words of the push
@@ -76,8 +76,8 @@ func TestFence_faces(t *testing.T) {
 	}
 }
 
-// TestFence_unknown: who does not know yet that the server asks lands as well, by a second try, and
-// wherever there can be none, at once.
+// TestFence_unknown: a client that does not know yet that the server asks lands by a second try, or
+// at once where there can be none.
 func TestFence_unknown(t *testing.T) {
 	t.Parallel()
 	for name, push := range map[string]string{
@@ -102,14 +102,13 @@ func TestFence_unknown(t *testing.T) {
 	}
 }
 
-// TestFence_run: below run, plain git is ours only where it pushes to the branch that is locked
-// there.
+// TestFence_run: under run, plain git is guarded only where it pushes to the branch that is locked.
 func TestFence_run(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)
 	w.seed("other.git")
 	w.must(".", "git clone -q remote.git work && git clone -q other.git beside && git -C beside commit -q --allow-empty -m x")
-	w.must(".", "git -C beside gitops lock") // a push of ours would wait for it
+	w.must(".", "git -C beside gitops lock") // git gitops push would wait for it
 	w.write("deploy", `#!/bin/bash
 set -e
 git clone -q ../other.git again

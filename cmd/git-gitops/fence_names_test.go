@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestFence_names: a protected branch is protected under whatever name a push may reach it by.
+// TestFence_names: a protected branch is protected under every name by which a push may reach it.
 func TestFence_names(t *testing.T) {
 	t.Parallel()
 	const another = "is another name of a protected branch"
@@ -115,7 +115,7 @@ func TestFence_names(t *testing.T) {
 	}
 }
 
-// TestFence_oddNames: names that a client of its own may send, and git itself refuses.
+// TestFence_oddNames: names that only a hand-made client can send, and that git itself refuses.
 func TestFence_oddNames(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)

@@ -70,8 +70,8 @@ func TestFence_network(t *testing.T) {
 	}
 }
 
-// TestFence_declared: while a holder's push is on its way, nothing but exactly that push is let in;
-// and nothing when its lock has ended.
+// TestFence_declared: while a holder's push is under way, exactly that push is let in, and nothing
+// when its lock has ended.
 func TestFence_declared(t *testing.T) {
 	t.Parallel()
 	for name, over := range fenceServers {
@@ -142,8 +142,8 @@ func TestFence_atOnce(t *testing.T) {
 	}
 }
 
-// TestFence_paused: a holder that is paused in its push, for longer than its lock lasts, is refused
-// when it wakes, unless nothing has happened meanwhile.
+// TestFence_paused: a holder that pauses in its push for longer than its lock lasts is refused when
+// it goes on, unless nothing has happened in between.
 func TestFence_paused(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -195,8 +195,7 @@ func TestFence_paused(t *testing.T) {
 	}
 }
 
-// TestFence_dataLoss: whatever becomes of the data of Redis, the next try of the rightful holder
-// lands.
+// TestFence_dataLoss: whatever Redis loses, the next try of the rightful holder lands.
 func TestFence_dataLoss(t *testing.T) {
 	t.Parallel()
 	const early, holds = "git gitops clone -q remote.git early", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a"

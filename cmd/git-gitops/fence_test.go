@@ -61,8 +61,8 @@ func TestFence(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestFence_lost: who lost the lock is refused, also with plain git, and the one who has it now
-// lands.
+// TestFence_lost: a client that lost the lock is refused, also with plain git, and the one that has
+// it now lands.
 func TestFence_lost(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)
@@ -80,8 +80,8 @@ func TestFence_lost(t *testing.T) {
 	}
 }
 
-// TestFence_redis: a Redis that lost its data does not refuse the holder for ever; one that is gone
-// refuses everybody, unless the server says otherwise.
+// TestFence_redis: a Redis that lost its data does not refuse the holder for ever. Without Redis
+// everybody is refused, unless the server is set to let them in.
 func TestFence_redis(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)
@@ -105,8 +105,8 @@ func TestFence_redis(t *testing.T) {
 	wantText(t, w.read("remote.git/gitops-fence.log"), "allowed without a check")
 }
 
-// TestFence_lostWithTheData: a lock that went with the data of Redis opens the branch to nobody,
-// not even to who had it, before it is taken again.
+// TestFence_lostWithTheData: when Redis has lost a lock, the branch is open to nobody, not even to
+// its last holder, until the lock is taken again.
 func TestFence_lostWithTheData(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)
@@ -140,7 +140,7 @@ func TestFence_lostWithTheData(t *testing.T) {
 	wantCode(t, w.bash("a", "git gitops push -q"), 73)
 }
 
-// TestFence_exempt: whom the server names is not asked for a lock.
+// TestFence_exempt: users that the server exempts need no lock.
 func TestFence_exempt(t *testing.T) {
 	t.Parallel()
 	w := fenceWorld(t)

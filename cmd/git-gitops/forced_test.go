@@ -88,7 +88,7 @@ func deletes(form string) bool {
 }
 
 // TestPush_forced: however it is written, a forced push overwrites what this clone has seen, and
-// nothing else (d 17).
+// nothing else.
 func TestPush_forced(t *testing.T) {
 	t.Parallel()
 	const groups = 4
@@ -152,7 +152,7 @@ func TestPush_forced(t *testing.T) {
 }
 
 // TestPush_forcedLost: no spelling of a forced push overwrites what another has pushed under the
-// lock that this clone has lost, whether it was fetched or not; naming it does.
+// lock that this clone has lost, fetched or not. Naming the commit does.
 func TestPush_forcedLost(t *testing.T) {
 	t.Parallel()
 	for _, fetched := range []string{"", "git fetch -q"} {
@@ -312,7 +312,7 @@ func forcedRow(t *testing.T, name, prepare, since, want string, forms ...string)
 	})
 }
 
-// TestPush_forcedEach: of several branches each is decided by what this clone has seen of it.
+// TestPush_forcedEach: each of several branches is decided by what this clone has seen of it.
 func TestPush_forcedEach(t *testing.T) {
 	t.Parallel()
 	for _, form := range []string{"-f --all", "origin '+refs/heads/*:refs/heads/*'", "push.default=matching|-f", "-f origin main dev mine", "origin +main +dev +mine", "--mirror", "--force-with-lease -f --all"} {
@@ -348,9 +348,8 @@ func TestPush_forcedEach(t *testing.T) {
 	}
 }
 
-// TestPush_manyBranches: a push of many branches, forced or not, asks git no more questions than
-// one of a few: neither of branches that stay as they are, nor of those that were pushed by us,
-// then by git, and are alike.
+// TestPush_manyBranches: a push of many branches, forced or not, asks git no more questions than a
+// push of a few.
 func TestPush_manyBranches(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -371,8 +370,8 @@ func TestPush_manyBranches(t *testing.T) {
 	}
 }
 
-// TestPush_leaseRefused: whatever lease it is by which git refuses a push, and however the push is
-// run, our line says which branch is where, and for what reason.
+// TestPush_leaseRefused: whatever lease makes git refuse a push, and however it is run, the message
+// says where each branch is, and why.
 func TestPush_leaseRefused(t *testing.T) {
 	t.Parallel()
 	const unseen, named = ", which this clone has not seen", ", but its --force-with-lease names another commit"

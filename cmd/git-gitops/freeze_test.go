@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestFreeze: while a branch is frozen its holder goes on and nobody else gets it; they are told by
-// whom, until when and why, and a thaw hands it to the first in line.
+// TestFreeze: while a branch is frozen its holder goes on and nobody else gets it. Messages say
+// who froze it, until when and why. A thaw hands it to the first in line.
 func TestFreeze(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t)
@@ -54,7 +54,7 @@ func TestFreeze(t *testing.T) {
 	wantText(t, r.stderr, "was not frozen")
 }
 
-// TestFreeze_ends: a freeze ends by itself, and who waits has the lock then.
+// TestFreeze_ends: a freeze ends by itself, and the next in line gets the lock.
 func TestFreeze_ends(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t)
@@ -70,8 +70,8 @@ func TestFreeze_ends(t *testing.T) {
 	}
 }
 
-// TestFreeze_all: every branch of a repository, those too that are locked for the first time, and
-// narrower locks; another repository is not concerned.
+// TestFreeze_all: every branch of a repository is frozen, also those that are locked for the first
+// time, and lock names. Other repositories are not.
 func TestFreeze_all(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t, "GITOPS_LOCK_TIMEOUT=0")
@@ -101,7 +101,7 @@ func TestFreeze_all(t *testing.T) {
 	lock(w, remote, "fresh", 0)
 }
 
-// TestFreeze_redisRestarts: a freeze is there again with Redis' data, as locks are.
+// TestFreeze_redisRestarts: a freeze survives a restart of Redis with its data, as locks do.
 func TestFreeze_redisRestarts(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t, "GITOPS_LOCK_TIMEOUT=0")
@@ -117,7 +117,7 @@ func TestFreeze_redisRestarts(t *testing.T) {
 	wantCode(t, w.bash(".", `git gitops run --repo "$REMOTE" --branch main -- true`), 75)
 }
 
-// TestFreeze_usage: what cannot be meant is refused, and freezes nothing.
+// TestFreeze_usage: a wrong freeze is refused, and freezes nothing.
 func TestFreeze_usage(t *testing.T) {
 	t.Parallel()
 	w, _ := branchWorld(t, "TZ=UTC")

@@ -218,7 +218,7 @@ func TestPipelines_lockNames(t *testing.T) {
 }
 
 // TestClone_keepsTheTokenToItself: the token of the URL is neither in Redis, nor in what a clone
-// remembers, nor in our lines.
+// remembers, nor in a message.
 func TestClone_keepsTheTokenToItself(t *testing.T) {
 	t.Parallel()
 	w := overHTTPS(newField(t)).with("GITOPS_LOCK_SESSION=workspace")

@@ -72,7 +72,7 @@ func newWorld(t *testing.T) *world {
 		"REDIS_HOST":          server.Host,
 		"REDIS_PORT":          server.Port,
 		"LC_ALL":              "C",
-		"GORACE":              raceSettings,
+		"GORACE":              gittest.RaceSettings,
 	}}
 	w.write("home/.profile", "")
 	w.write("gitconfig", "[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n[advice]\n\tdetachedHead = false\n")
@@ -291,8 +291,16 @@ func (w *world) must(dir, script string, args ...string) string {
 // seed makes a bare repository with one commit on main, in which the file counter says 0.
 func (w *world) seed(bare string) string {
 	w.t.Helper()
-	w.must(".", `git init -q --bare "$1" && git init -q "$1.seed" && cd "$1.seed" && echo 0 >counter &&
-		git add . && git commit -q -m seed && git push -q "$1" main && rm -rf "$1.seed"`, w.path(bare))
+	w.must(".", `git init -q --bare "$1" && git -C "$1" fast-import --quiet <<-end
+		commit refs/heads/main
+		committer Pipeline <pipeline@example.com> 1767323045 +0000
+		data 5
+		seed
+
+		M 100644 inline counter
+		data 2
+		0
+	end`, w.path(bare))
 	return w.path(bare)
 }
 
@@ -332,13 +340,9 @@ func (w *world) wantLocks(want ...string) {
 }
 
 // until waits for a condition.
-func (w *world) until(what string, reached func() bool) {
+func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !reached(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("still not after 2 min: %s", what)
-		}
-	}
+	gittest.Until(w.t, what, ok)
 }
 
 // lockKey is the Redis key of a branch's lock; repo is a URL without scheme and user, or a path.

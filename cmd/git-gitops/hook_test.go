@@ -198,7 +198,7 @@ func TestHook_session(t *testing.T) {
 	w.until("the lock ends with its script", func() bool { return len(w.locks()) == 0 })
 }
 
-// TestHook_manager: a hook manager, or a hook of the user's own, may stand between git and us.
+// TestHook_manager: a hook manager, or a hook of the user's own, may call the hook of git-gitops.
 func TestHook_manager(t *testing.T) {
 	w := hookWorld(t)
 	w.ok(`git clone -q "$1" work; cd work; git config core.hooksPath .husky/_; mkdir -p .husky/_
@@ -283,7 +283,7 @@ func TestHook_places(t *testing.T) {
 	wantCode(t, w.hookScript(`git gitops install --local --global`), 129)
 }
 
-// TestHook_closed: without the program, or without Redis, no push goes by.
+// TestHook_closed: without the program, or without Redis, no push gets through.
 func TestHook_closed(t *testing.T) {
 	w := hookWorld(t)
 	w.ok(`hooked "$1"; edit one`)
@@ -307,7 +307,8 @@ func TestHook_closed(t *testing.T) {
 	wantCode(t, w.bash("work", "git push --no-verify -q"), 0)
 }
 
-// TestHook_output: all that a push with the hook prints is git's, if it does not wait.
+// TestHook_output: a push with the hook that does not wait prints what git prints, and nothing
+// else.
 func TestHook_output(t *testing.T) {
 	w := hookWorld(t)
 	w.ok(`git clone -q "$1" a; cd a; edit one; cd ..; cp -a a b; git -C b gitops install 2>/dev/null; cp -a "$1" twin.git`)
@@ -319,7 +320,7 @@ func TestHook_output(t *testing.T) {
 	}
 }
 
-// TestHook_forced: the hook, too, lets a forced push overwrite only what this clone has seen.
+// TestHook_forced: with the hook, too, a forced push overwrites only what this clone has seen.
 func TestHook_forced(t *testing.T) {
 	w := hookWorld(t)
 	w.must("remote.git", "git config receive.denyDeleteCurrent ignore && rm hooks/pre-receive")

@@ -192,7 +192,7 @@ func TestIBM(t *testing.T) {
 	}
 }
 
-// TestIBM_wrong: what is wrong is said, without a secret, and nothing is written.
+// TestIBM_wrong: an error says what is wrong, without a secret, and nothing is written.
 func TestIBM_wrong(t *testing.T) {
 	t.Parallel()
 	for _, reader := range []string{"jq", "python3"} {
@@ -257,8 +257,8 @@ func TestIBM_wrong(t *testing.T) {
 	}
 }
 
-// TestIBM_reader: a program that cannot read JSON is not blamed on the JSON: the next one reads it,
-// or what each lacks is said.
+// TestIBM_reader: a program that cannot read JSON is not taken for broken JSON: the next program
+// reads it, or the message says what each lacks.
 func TestIBM_reader(t *testing.T) {
 	t.Parallel()
 	const minimal = "ModuleNotFoundError: No module named 'json'"

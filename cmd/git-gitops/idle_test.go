@@ -159,7 +159,7 @@ func TestSilent(t *testing.T) {
 
 // TestConnections: a keeper has one connection to Redis, by which it is present or by which it
 // renews, and a waiter has one. Each process has two more to a sentinel (questions and news), or
-// one to the node of a Cluster that told it the slots. However long that lasts, there are no more.
+// one to the node of a Cluster from which it has the slots. There are never more.
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

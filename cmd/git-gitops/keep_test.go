@@ -13,7 +13,7 @@ import (
 // its end frees them: at once when it gets TERM, and within seconds when it is killed.
 func TestKeep(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]syscall.Signal{"told": syscall.SIGTERM, "killed": syscall.SIGKILL} {
+	for name, end := range map[string]syscall.Signal{"terminated": syscall.SIGTERM, "killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)

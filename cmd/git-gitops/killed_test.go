@@ -9,7 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 // running are the processes of this world's scripts, without Redis and without keepers: those whose
@@ -31,8 +32,8 @@ func (w *world) running() (all []string) {
 	return all
 }
 
-// TestKilled: whoever kills the process that it has started wants it to be over. None of our gits
-// goes on, and what had not landed does not land. The blocks are of every kind that git waits for.
+// TestKilled: when a process is killed from outside, all of its git processes end, and what had not
+// landed does not land. The blocks are of every kind that git waits for.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	// So long the command has to note the process that it has just started, which nobody sees.
@@ -101,7 +102,7 @@ func TestKilled(t *testing.T) {
 				if err := syscall.Kill(p.cmd.Process.Pid, syscall.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
-				if !reached(2*time.Minute, func() bool { return len(w.running()) == 0 }) {
+				if !gittest.Reached(func() bool { return len(w.running()) == 0 }) {
 					t.Fatalf("still running: %q", w.running())
 				}
 				wantCode(t, p.wait(), 128+int(syscall.SIGKILL))

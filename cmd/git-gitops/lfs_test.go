@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestHook_lfs: git-lfs installs no hook where ours is, so ours uploads what it keeps, in whatever
-// order the two came and whichever form ours has; and does not do so a second time where a hook in
-// the chain does.
+// TestHook_lfs: git-lfs installs no hook where ours is, so ours uploads, in whatever order the two
+// came and whichever form ours has. It does not upload a second time where another hook in the
+// chain does.
 func TestHook_lfs(t *testing.T) {
 	needs(t, "git-lfs")
 	const (
@@ -56,7 +56,7 @@ func TestHook_lfs(t *testing.T) {
 	}
 }
 
-// TestHook_lfsTold: install and uninstall say who uploads, and that nobody does.
+// TestHook_lfsTold: install and uninstall say which hook uploads, or that none does.
 func TestHook_lfsTold(t *testing.T) {
 	needs(t, "git-lfs")
 	w := hookWorld(t)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
@@ -36,14 +37,13 @@ func newLifeWorld(t *testing.T) *world {
 	w = w.with(
 		"GITOPS_LOCK_SESSION",
 		"GITOPS_LOCK_TTL="+leaseTTL.String(),
-		// Else each of our commands takes a second more under -race. A keeper has no stderr to
-		// report a race on.
-		"GORACE=atexit_sleep_ms=0 log_path="+w.path("race"),
+		// A keeper has no stderr to report a race on.
+		"GORACE="+gittest.RaceSettings+" log_path="+w.path("race"),
 	)
 	t.Cleanup(func() {
 		// Their sessions have just been killed.
 		gone := func() bool { return len(w.keepers()) == 0 }
-		if !reached(time.Minute, gone) {
+		if !gittest.Reached(gone) {
 			t.Errorf("keepers that live on: %v", w.keepers())
 			for _, pid := range w.keepers() {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -95,21 +95,11 @@ func alive(pid int) bool {
 	return err == nil
 }
 
-// reached waits for a condition, for a while at most.
-func reached(limit time.Duration, ok func() bool) bool {
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
-}
-
 // after waits for a condition, and logs how long after its cause it came true.
 func (w *world) after(since time.Time, what string, ok func() bool) {
 	w.t.Helper()
-	if !reached(2*time.Minute, ok) {
-		w.t.Fatalf("still not after 2 min: %s (locks %q, keepers %v)", what, w.locks(), w.keepers())
+	if !gittest.Reached(ok) {
+		w.t.Fatalf("not reached: %s (locks %q, keepers %v)", what, w.locks(), w.keepers())
 	}
 	w.t.Logf("after %s: %s", time.Since(since).Round(time.Millisecond), what)
 }
@@ -154,7 +144,7 @@ func (w *world) sight() sight {
 // and take the lock back.
 func (w *world) renewed(last sight) {
 	w.t.Helper()
-	if !reached(2*time.Minute, func() bool {
+	if !gittest.Reached(func() bool {
 		now := w.sight()
 		return now.left > max(0, last.left-now.at.Sub(last.at))+500*time.Millisecond
 	}) {
@@ -235,9 +225,8 @@ const (
 	linePush  = `if [ -e push ]; then git -C work commit -q --allow-empty -m edit && git gitops -C work push -q && touch pushed && cat gate; fi`
 )
 
-// TestSession is design.md section 5, the table: each row is a script whose lock, taken in one of
-// its parts, is there for the push in another part, and ends with the script. Field notes (d) 4: it
-// is the job's life that the lock follows.
+// TestSession: each row is a script that takes the lock in one of its parts and still has it for
+// the push in another. The lock ends with the script.
 func TestSession(t *testing.T) {
 	t.Parallel()
 	lines := func(l ...string) string { return strings.Join(l, "\n") + "\n" }
@@ -404,8 +393,8 @@ func (w *world) script(lines ...string) *process {
 	return w.start(".", "bash", "script")
 }
 
-// TestSession_workspace: such a lock does not end with the scripts that use it, but with push, or
-// with the clone.
+// TestSession_workspace: the lock of a workspace does not end with the scripts that use it, but
+// with push, or with the clone.
 func TestSession_workspace(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_LOCK_SESSION=workspace")
@@ -453,7 +442,7 @@ func TestLifetime_ends(t *testing.T) {
 			return time.Now()
 		}},
 		{"the container is stopped", []string{lineClone, lineHold, ":"}, func(w *world, p *process) time.Time {
-			// The keeper is told first, and waits for the end of its session.
+			// The keeper gets its signal first, and waits for the end of its session.
 			if err := syscall.Kill(w.keeper("work"), syscall.SIGTERM); err != nil {
 				p.t.Fatal(err)
 			}
@@ -472,8 +461,8 @@ func TestLifetime_ends(t *testing.T) {
 	}
 }
 
-// TestLifetime_maxHold is field notes (d) 4: no lock is renewed for ever, even if its session
-// lives. The next push says what happened.
+// TestLifetime_maxHold: no lock is renewed for ever, even if its session lives. The next push says
+// what happened.
 func TestLifetime_maxHold(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_LOCK_MAX_HOLD=" + leaseTTL.String())
@@ -558,8 +547,8 @@ func TestKeeper_oneForEach(t *testing.T) {
 	w.freed(time.Now())
 }
 
-// TestKeeper_holdsNothing: whoever reads what the script writes comes to the end of it while the
-// lock is held, and the keeper has none of the script's other descriptors either.
+// TestKeeper_holdsNothing: whoever reads a script's output sees its end while the lock is held: the
+// keeper has none of the script's descriptors.
 func TestKeeper_holdsNothing(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -582,8 +571,8 @@ func TestKeeper_holdsNothing(t *testing.T) {
 	p.wait() // no process of the script's group is left that holds its stdout
 }
 
-// TestKeeper_signals: what a terminal sends does not end the keeper, sent to its session or to
-// itself.
+// TestKeeper_signals: what a terminal sends, to its session or to the keeper alone, does not end
+// the keeper.
 func TestKeeper_signals(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -698,8 +687,8 @@ func TestNested(t *testing.T) {
 	w.until("all is free", w.free)
 }
 
-// TestJobs_excludeEachOther: parallel jobs of one script are holders of their own, also when each
-// clones in a subshell of its own.
+// TestJobs_excludeEachOther: parallel jobs of one script exclude each other, also when each clones
+// in its own subshell.
 func TestJobs_excludeEachOther(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -719,7 +708,7 @@ func TestJobs_excludeEachOther(t *testing.T) {
 }
 
 // TestJobs_failed: a job that has failed does not block its siblings, which say that they take
-// over. For nobody is the lock lost then, and GITOPS_ON_LOST=term means nobody.
+// over. Nobody has lost the lock then, and GITOPS_ON_LOST=term ends nobody.
 func TestJobs_failed(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t).with("GITOPS_ON_LOST=term")
@@ -749,8 +738,8 @@ func TestJobs_failed(t *testing.T) {
 	}
 }
 
-// TestDeadlock: sessions that wait for each other in a circle. The one who came last gives up at
-// once and says why, and the others go on.
+// TestDeadlock: sessions wait for each other in a circle. The last to come gives up at once and
+// says why, and the others go on.
 func TestDeadlock(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{2, 3} {
@@ -786,7 +775,7 @@ func TestDeadlock(t *testing.T) {
 	}
 }
 
-// TestDeadlock_over: who has got what it waited for is part of no circle any more.
+// TestDeadlock_over: a command that has got what it waited for is part of no circle any more.
 func TestDeadlock_over(t *testing.T) {
 	t.Parallel()
 	x := newLifeWorld(t)
@@ -841,11 +830,11 @@ func TestLost(t *testing.T) {
 	})
 	t.Run("term", func(t *testing.T) {
 		w := house.with("GITOPS_ON_LOST=term").in(t, "term")
-		p := w.script("trap 'touch told; exit 9' TERM", lineClone, "touch cloned; cat gate & wait")
+		p := w.script("trap 'touch signalled; exit 9' TERM", lineClone, "touch cloned; cat gate & wait")
 		w.reaches(p, "cloned")
 		lose(w)
 		lost := time.Now()
-		w.after(lost, "the script is told", func() bool { return w.exists("told") })
+		w.after(lost, "the script gets a signal", func() bool { return w.exists("signalled") })
 		w.open("gate") // what it had in the background
 		wantCode(t, p.wait(), 9)
 	})
@@ -873,8 +862,8 @@ func TestLost(t *testing.T) {
 	})
 }
 
-// TestStranger_unlock is field notes (d) 8: the last step of a script that never got the lock does
-// not release that of another.
+// TestStranger_unlock: the last step of a script that never got the lock does not release that of
+// another.
 func TestStranger_unlock(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -890,8 +879,8 @@ func TestStranger_unlock(t *testing.T) {
 	w.freed(w.open("gate"))
 }
 
-// TestLifetime_longWork is field notes (d) 1: the work outlives the lease by far, in clone, between
-// the commands, and in push, and nobody else gets in.
+// TestLifetime_longWork: the work takes much longer than the lease, in clone, between the commands,
+// and in push, and nobody else gets the lock.
 func TestLifetime_longWork(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -915,7 +904,7 @@ func TestLifetime_longWork(t *testing.T) {
 	w.freed(time.Now())
 }
 
-// TestRun: the command is as if it had been run without us, under the lock.
+// TestRun: the command runs under the lock as it would without run.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -959,7 +948,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRun_signals is field notes (d) 7: a signal ends the command, and the lock only with it.
+// TestRun_signals: a signal ends the command, and the lock only with it.
 func TestRun_signals(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -987,7 +976,7 @@ func TestRun_signals(t *testing.T) {
 			if w.exists("caught") != (tc.trap != "") {
 				t.Error("the command did not see the signal")
 			}
-			if pid := w.pid("pid"); alive(pid) { // the whole group was told
+			if pid := w.pid("pid"); alive(pid) { // the whole group got the signal
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 				if tc.send != syscall.SIGINT { // a shell's background jobs ignore that
 					t.Error("a child of the command lives on")
@@ -1006,8 +995,9 @@ func (w *world) pid(file string) int {
 	return pid
 }
 
-// TestRun_lost: when the lock is lost, nothing of the command lives on, however little it listens;
-// and when nobody can say whether it is lost, nothing lives by the time that it may be another's.
+// TestRun_lost: when the lock is lost, the command ends with all that it started, whatever it
+// ignores. When Redis cannot say whether it is lost, everything has ended before the lock may be
+// another's.
 func TestRun_lost(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -1082,8 +1072,8 @@ touch again; read -r word; echo "$word" >two; touch done; cat gate`+"\n")
 	p.wait()
 }
 
-// TestInterrupted is field notes (d) 7: who tells us to end, and only us, ends git. The clone's
-// lock is free then; that of a push is kept for the script's next try, and ends with the script.
+// TestInterrupted: a signal to git-gitops alone ends git. The lock of a clone is free then; that of
+// a push is kept for the script's next try, and ends with the script.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -1124,19 +1114,14 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestKeeper_small: what waits in the background for an hour must cost nothing. This is about the
-// program as it is released.
+// TestKeeper_small: the released keeper costs next to nothing in an hour in the background.
 func TestKeeper_small(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("reads /proc")
 	}
 	w := newLifeWorld(t)
-	build := exec.Command("go", "build", "-trimpath", "-tags", "urfave_cli_no_docs", "-ldflags", "-s -w", "-o", w.path("bin", "git-gitops"), ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	w.must(".", `mkdir bin && mv "$1" bin/git-gitops`, built(t, w, "1.0.0"))
 	w = w.with("PATH=" + w.path("bin") + ":" + w.env["PATH"])
 	p := w.script(lineClone, lineHold, ":")
 	w.reaches(p, "cloned")

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"flag"
 	"os"
 	"os/signal"
 	"strings"
@@ -13,16 +12,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/git-gitops/git-gitops/internal/cli"
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 // TestMain puts this test binary on the scripts' PATH as git-gitops, so that "git gitops" in a
 // script is the program itself.
 func TestMain(m *testing.M) {
-	// Most tests wait for processes rather than for a processor. A -parallel on the command line
-	// comes later and wins.
-	if err := flag.Set("test.parallel", "8"); err != nil {
-		panic(err)
-	}
+	gittest.Parallel(8)
 	if strings.HasSuffix(os.Args[0], ".test") { // and not what its scripts run
 		heedSignals()
 	}
@@ -40,10 +36,6 @@ func heedSignals() {
 		}
 	}
 }
-
-// raceSettings spares every process that is built with -race the second for which it would wait at
-// its end.
-const raceSettings = "atexit_sleep_ms=0"
 
 // TestMainJob: clone takes the lock, push hands it on, and stdout stays git's.
 func TestMainJob(t *testing.T) {

@@ -23,8 +23,8 @@ const (
 `
 )
 
-// TestHook_putAside: a hook manager that comes after us puts our hook aside. doctor says whether it
-// still runs, and uninstall finds it there, and puts the hook back that was there before all.
+// TestHook_putAside: a hook manager that comes later puts our hook aside. doctor says whether it
+// still runs. uninstall finds it there, and puts back the hook that was there first.
 func TestHook_putAside(t *testing.T) {
 	w := hookWorld(t)
 	r := w.ok(preCommitInstall + lefthookInstall + userHook + `
@@ -45,14 +45,14 @@ func TestHook_putAside(t *testing.T) {
 	w.wantSeen("@main}", "")
 }
 
-// TestHook_managersTold: install says what a manager that the repository is set up for would do to
-// our hook, and uninstall which one runs it.
+// TestHook_managersTold: install says what the repository's hook manager would do to our hook, and
+// uninstall which manager runs it.
 func TestHook_managersTold(t *testing.T) {
 	w := hookWorld(t)
 	r := w.ok(`git clone -q "$1" work; cd work; echo 'pre-push:' >lefthook.yml; git gitops install; echo '{run: git-gitops pre-push lefthook {0}}' >>lefthook.yml
 		git gitops install; git gitops uninstall`)
 	if n := strings.Count(r.stderr, "lefthook is set up here, and would move this hook to where nothing runs it; add to lefthook.yml"); n != 1 {
-		t.Errorf("told %d times: %s", n, r)
+		t.Errorf("said %d times: %s", n, r)
 	}
 	wantText(t, r.stderr, w.path("work/lefthook.yml")+" still runs git-gitops pre-push: remove it there")
 	r = w.ok(`git gitops install --global`)

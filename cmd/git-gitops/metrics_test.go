@@ -73,7 +73,7 @@ func TestMetrics_once(t *testing.T) {
 	w.must(".", "git clone -q remote.git work && cd work && git gitops lock")
 	waiter := w.start(".", "bash", "-c", "git gitops clone -q remote.git other; exit $?")
 	w.until("one waits", func() bool { return w.queued() == 1 })
-	// A writer that is none of ours may use any name.
+	// A writer that is not git-gitops may use any name.
 	w.keys.Set(t.Context(), "gitops:lock:{evil\x1b[31m\xff\"\n}", "v", time.Minute)
 	w.keys.Set(t.Context(), "gitops:lock:{"+strings.Repeat("long", 1000)+"}", "v", time.Minute)
 	w.keys.XAdd(t.Context(), &redis.XAddArgs{Stream: "gitops:events:{evil}", Values: []string{"type", "\xff\x1b{", "lock", "evil"}})
@@ -104,7 +104,7 @@ func TestMetrics_once(t *testing.T) {
 		t.Errorf("waited %v s, held %v s", got["gitops_wait_seconds_sum"], got["gitops_hold_seconds_sum"])
 	}
 
-	// Without Redis that is told as a metric and as an exit code.
+	// Without Redis a metric and the exit code say so.
 	down := w.with("REDIS_PORT=1").bash(".", "git gitops metrics")
 	wantCode(t, down, 69)
 	wantSamples(t, samples(t, down.stdout), map[string]float64{"gitops_redis_up": 0})
@@ -182,7 +182,7 @@ func TestMetrics_listen(t *testing.T) {
 	w.redis.Stop()
 	wantSamples(t, scrape(), map[string]float64{"gitops_redis_up": 0, `gitops_events_total{type="acquired"}`: 1})
 	if _, ok := scrape()["gitops_locks_held"]; ok {
-		t.Error("locks are told without Redis")
+		t.Error("locks are reported without Redis")
 	}
 	if err := w.redis.Resume(); err != nil {
 		t.Fatal(err)

@@ -65,8 +65,8 @@ func TestMigrate_stdin(t *testing.T) {
 	}
 }
 
-// TestMigrate_write: files are replaced at one stroke with the mode and the owner they had,
-// symbolic links stay, and what need not change is not touched.
+// TestMigrate_write: files are replaced in one step with their mode and owner, symbolic links stay,
+// and a file that need not change is not touched.
 func TestMigrate_write(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -101,8 +101,8 @@ func TestMigrate_write(t *testing.T) {
 	}
 }
 
-// TestMigrate_refuses: what cannot be read or parsed is named, stays as it is, and does not stop
-// the others.
+// TestMigrate_refuses: a file that cannot be read or parsed is named, stays as it is, and does not
+// stop the others.
 func TestMigrate_refuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

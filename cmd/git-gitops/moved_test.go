@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestLifetime_moved: a clone is what it is, and not where it is. One that is moved keeps its lock,
-// and the end of it frees the lock wherever it is then.
+// TestLifetime_moved: a clone that is moved keeps its lock, and its deletion frees the lock,
+// wherever it is then.
 func TestLifetime_moved(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -44,7 +44,7 @@ func TestLifetime_moved(t *testing.T) {
 }
 
 // TestLifetime_copied: a copy does not keep the lock of the clone that is deleted, and its push
-// says how that ended.
+// says how the lock ended.
 func TestLifetime_copied(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)

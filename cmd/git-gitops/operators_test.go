@@ -30,8 +30,8 @@ func (w *world) seen(text string) string {
 }
 
 // TestBroken is the story of a lock that an operator breaks, end to end between two pipelines:
-// found in the list, broken by the ID that was seen, handed to the next in line; its owner is told
-// who, when and why, once, and can go on.
+// found in the list, broken by the ID that was seen, handed to the next in line. Its owner learns
+// who broke it, when and why, once, and can go on.
 func TestBroken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITHUB_ACTIONS=true", "GITHUB_SERVER_URL=https://github.com", "GITHUB_REPOSITORY=org/app",
@@ -79,11 +79,11 @@ func TestBroken(t *testing.T) {
 	wantCode(t, next.wait(), 0)
 
 	w.must("stuck", "echo 9 >counter; git commit -qam stuck")
-	told := w.bash("stuck", "git gitops push -q")
-	wantCode(t, told, 73)
-	wantText(t, told.stderr, "it was broken by ", ": stuck since noon", "git gitops events")
+	broken := w.bash("stuck", "git gitops push -q")
+	wantCode(t, broken, 73)
+	wantText(t, broken.stderr, "it was broken by ", ": stuck since noon", "git gitops events")
 	moved := w.bash("stuck", "git gitops push -q")
-	wantCode(t, moved, 73) // told once; now it is about the branch
+	wantCode(t, moved, 73) // it was said once; now it is about the branch
 	wantText(t, moved.stderr, "branch main moved")
 	w.must("stuck", "git gitops unlock --all")
 	w.wantLocks()
@@ -139,8 +139,8 @@ func TestLocks_names(t *testing.T) {
 	wantText(t, none.stderr, `no lock "beta" is held, waited for or frozen`)
 }
 
-// TestHostile: what others wrote into Redis is printed without doing anything to a terminal, and
-// within bounds.
+// TestHostile: what others wrote into Redis is printed without effect on a terminal, and within
+// bounds.
 func TestHostile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -206,7 +206,7 @@ func TestWaiting_terminal(t *testing.T) {
 	watch.wait()
 }
 
-// TestLog: how much is said, and as what.
+// TestLog: which messages each level logs, and how.
 func TestLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -235,16 +235,16 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// TestEvents_follow: what happens while somebody looks is told once, and Ctrl-C ends the looking.
+// TestEvents_follow: --follow prints each event once, until Ctrl-C.
 func TestEvents_follow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.seed("remote.git")
 	w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m x && git gitops -C a push -q")
 	p := w.start(".", "git", "gitops", "events", "--follow", "--since", "1h")
-	w.until("the past is told", func() bool { return strings.Contains(p.stdout.String(), " released ") })
+	w.until("it prints the past", func() bool { return strings.Contains(p.stdout.String(), " released ") })
 	w.must("a", "git commit -q --allow-empty -m y && git gitops push -q")
-	w.until("the present is told", func() bool { return strings.Count(p.stdout.String(), " released ") == 2 })
+	w.until("it prints the present", func() bool { return strings.Count(p.stdout.String(), " released ") == 2 })
 	p.signal(syscall.SIGINT)
 	wantCode(t, p.wait(), 130)
 	if n := strings.Count(p.stdout.String(), " acquired "); n != 2 {
@@ -252,8 +252,8 @@ func TestEvents_follow(t *testing.T) {
 	}
 }
 
-// TestWaiting_scriptKilled: when a script is killed while its clone waits, nobody waits for its
-// turn any more.
+// TestWaiting_scriptKilled: when a script is killed while its clone waits, its place in the queue
+// is given up.
 func TestWaiting_scriptKilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -272,8 +272,8 @@ func TestWaiting_scriptKilled(t *testing.T) {
 	}
 }
 
-// TestOrphan: a command whose script is gone has nobody whose end would end its lock, so no keeper
-// renews it: the TTL ends it.
+// TestOrphan: a command whose script has ended has no process whose end would free its lock, so no
+// keeper renews it: the TTL ends it.
 func TestOrphan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_LOCK_SESSION", "GITOPS_LOCK_TTL="+leaseTTL.String())

@@ -105,7 +105,7 @@ func TestPolicy_newest(t *testing.T) {
 	wantText(t, w.must(".", "git gitops events"), "superseded")
 }
 
-// TestPolicy_headStart: who has a head start goes before those who came within it, and is told to
+// TestPolicy_headStart: one with a head start goes before those who came within it, and is said to
 // have waited for as long as it did.
 func TestPolicy_headStart(t *testing.T) {
 	t.Parallel()
@@ -122,7 +122,7 @@ func TestPolicy_headStart(t *testing.T) {
 	first, _, _ := strings.Cut(w.must(".", "git gitops locks --json"), `"position":2`)
 	wantText(t, first, `"waited_seconds":`)
 	if regexp.MustCompile(`"waited_seconds":[6-9]\d\d`).MatchString(first) {
-		t.Errorf("told to have waited for its head start: %s", first)
+		t.Errorf("its head start counts as time that it waited: %s", first)
 	}
 	w.open("gate")
 	for _, p := range append(all, holder) {

@@ -156,7 +156,7 @@ func TestPresence_shown(t *testing.T) {
 	wantText(t, w.must(".", "git gitops events"), "  gone ")
 	wantText(t, w.must(".", "git gitops stats --json"), `"failures":1`)
 	wantText(t, w.must(".", "git gitops metrics --once"), `gitops_events_total{type="gone"} 1`)
-	told := func() (e webhook.Event) {
+	gone := func() (e webhook.Event) {
 		for _, one := range hook.taken() {
 			if one.Type == "gone" {
 				e = one
@@ -164,8 +164,8 @@ func TestPresence_shown(t *testing.T) {
 		}
 		return e
 	}
-	w.until("the webhook is told", func() bool { return told().Type != "" })
-	if e := told(); e.Fence != fence || e.Branch != "main" || e.Hold <= 0 || !strings.Contains(e.Reason, " (clone) was alive") {
+	w.until("the webhook has the event", func() bool { return gone().Type != "" })
+	if e := gone(); e.Fence != fence || e.Branch != "main" || e.Hold <= 0 || !strings.Contains(e.Reason, " (clone) was alive") {
 		t.Errorf("posted: %+v, want fence %d", e, fence)
 	}
 }

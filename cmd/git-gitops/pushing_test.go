@@ -19,9 +19,6 @@ import (
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// The numbers (d) in the comments are those of the pitfalls that others fell into, in the project's
-// notes on the field.
-
 // tip is the commit of a branch at the remote, "" when there is none.
 func (w *world) tip(branch string) string {
 	return w.must("remote.git", `git rev-parse -q --verify "refs/heads/$1" || true`, branch)
@@ -176,8 +173,8 @@ func TestPush_rejectedBefore(t *testing.T) {
 	w.must("work", "git checkout -q feat && git pull -q --rebase && git gitops push -q origin feat")
 }
 
-// TestPush_passingRefusal: what a server refuses for a reason that passes is tried again, and what
-// it refuses for good is not (d 20).
+// TestPush_passingRefusal: a push that a server refuses for a passing reason is tried again; one
+// that it refuses for good is not.
 func TestPush_passingRefusal(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -335,8 +332,8 @@ func cut(rw http.ResponseWriter, _ *http.Request, _ func(http.ResponseWriter)) b
 	return true
 }
 
-// TestPush_overHTTP: a server that is overloaded is tried again, one that forbids is not; and what
-// had landed although git reports an error has landed, exactly once (d 19).
+// TestPush_overHTTP: a server that is overloaded is asked again, one that forbids is not. What had
+// landed although git reports an error has landed, exactly once.
 func TestPush_overHTTP(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -386,7 +383,7 @@ func TestPush_overHTTP(t *testing.T) {
 	}
 }
 
-// TestPush_landedInPart: a push of which the branch has landed, and a tag has not, has failed.
+// TestPush_landedInPart: a push whose branch has landed, but not its tag, has failed.
 func TestPush_landedInPart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -403,7 +400,7 @@ func TestPush_landedInPart(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestPush_upToDate: "Everything up-to-date" is compared with the remote (d 18).
+// TestPush_upToDate: "Everything up-to-date" is compared with the remote.
 func TestPush_upToDate(t *testing.T) {
 	t.Parallel()
 	t.Run("the same commit is there already", func(t *testing.T) {
@@ -443,8 +440,8 @@ func TestPush_upToDate(t *testing.T) {
 	})
 }
 
-// TestPush_rebase: with GITOPS_PUSH_REBASE what an outsider pushed comes in first, or the clone is
-// as it was.
+// TestPush_rebase: with GITOPS_PUSH_REBASE an outsider's push comes in first, or the clone is as it
+// was.
 func TestPush_rebase(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -553,7 +550,7 @@ git gitops push origin HEAD:main
 }
 
 // TestPush_lostBetweenTries: without the lock there is no further try and no rebase, which would
-// defeat git's own compare-and-swap (d 16).
+// defeat git's own compare-and-swap.
 func TestPush_lostBetweenTries(t *testing.T) {
 	t.Parallel()
 	t.Run("before a retry", func(t *testing.T) {
@@ -585,8 +582,8 @@ func TestPush_lostBetweenTries(t *testing.T) {
 	})
 }
 
-// TestPush_redisDies: a Redis that dies once git has said yes changes nothing but for one warning,
-// and the keeper lets go when Redis is back; before that, its absence is a failure (d 23).
+// TestPush_redisDies: a Redis that dies after git has pushed causes one warning and nothing else,
+// and the keeper releases when Redis is back. Before the push, its absence is a failure.
 func TestPush_redisDies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -600,7 +597,7 @@ func TestPush_redisDies(t *testing.T) {
 	r := w.bash("work", "git gitops push -u origin main")
 	wantCode(t, r, 0)
 	if n := strings.Count(r.ours(), "\n"); n != 1 {
-		t.Errorf("not one line of ours: %s", r)
+		t.Errorf("not one line of git-gitops: %s", r)
 	}
 	wantText(t, r.ours(), "gitops: warning: could not release the lock")
 	if w.tip("main") != w.must("work", "git rev-parse HEAD") {
@@ -623,7 +620,8 @@ func TestPush_redisDies(t *testing.T) {
 }
 
 // TestPush_redisRestarts: a push whose lock this clone holds waits for a Redis that restarts, also
-// one that has lost its data; a first contact does not, nor does a push wait longer than the lease.
+// for one that has lost its data. A first contact does not wait, and no push waits longer than its
+// lease.
 func TestPush_redisRestarts(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -694,7 +692,7 @@ func pushWhileRedisRestarts(t *testing.T, settings string, empty bool) result {
 	return r
 }
 
-// TestPush_streams: git's stdout and stderr pass unchanged and in order; a terminal stays git's
+// TestPush_streams: git's stdout and stderr pass unchanged and in order. A terminal stays git's
 // own, and nothing is tried again on it.
 func TestPush_streams(t *testing.T) {
 	t.Parallel()
@@ -741,8 +739,8 @@ func TestPush_streams(t *testing.T) {
 	w.wantLocks()
 }
 
-// TestPush_elsewhere: the lock is that of where a push goes to; one that the clone took under
-// another URL is held with it and ends with it.
+// TestPush_elsewhere: the lock is that of the repository that a push goes to. A lock that the clone
+// took under another URL is held with it and ends with it.
 func TestPush_elsewhere(t *testing.T) {
 	t.Parallel()
 	for name, configure := range map[string]string{
@@ -827,7 +825,7 @@ func TestPush_severalBranches(t *testing.T) {
 	}
 }
 
-// TestPush_interruptedRebase: a rebase that a signal falls into is undone or finished, not left
+// TestPush_interruptedRebase: a rebase that a signal interrupts is undone or finished, not left
 // half done.
 func TestPush_interruptedRebase(t *testing.T) {
 	t.Parallel()

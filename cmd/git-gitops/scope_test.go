@@ -78,8 +78,8 @@ func (w *world) hostile(s *trap) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// TestClone_hostileFolder: a cloned repository may bring along what git takes for a bare
-// repository. A clone that is run there obeys, as git's own, nothing of its configuration.
+// TestClone_hostileFolder: a cloned repository may contain what git takes for a bare repository. A
+// clone that is run there obeys none of its configuration, as git's own clone.
 func TestClone_hostileFolder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -92,7 +92,7 @@ func TestServe_refuses(t *testing.T) {
 	}
 }
 
-// TestServe_beyond: logins that somebody on the way can read are warned of.
+// TestServe_beyond: logins that can be read on the way cause a warning.
 func TestServe_beyond(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

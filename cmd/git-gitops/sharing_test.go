@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Who shares a lock, who takes it over, and who waits: design.md section 5.
+// Who shares a lock, who takes it over, and who waits: the table in docs/reference.md.
 
 // jobFunction is one job of a script: it clones, bumps the counter, pushes. It notes what goes
 // wrong.
@@ -39,8 +39,8 @@ var surroundings = []struct {
 	{"background function", `f() { J; }; f & wait $!`, false},
 }
 
-// TestJobs_surroundings: the parallel jobs of a script exclude each other wherever they are
-// started, and however each of them is.
+// TestJobs_surroundings: the parallel jobs of a script exclude each other wherever, and however,
+// they are started.
 func TestJobs_surroundings(t *testing.T) {
 	t.Parallel()
 	house := newLifeWorld(t)
@@ -71,7 +71,7 @@ func TestJobs_surroundings(t *testing.T) {
 	}
 }
 
-// TestShare is the table of docs/guarantees.md: what a script does that has the lock in one clone,
+// TestShare is the table of docs/reference.md: what a script does that has the lock in one clone,
 // and whether a command in another part of it goes on at once ("shares"), takes the lock over, or
 // waits.
 func TestShare(t *testing.T) {
@@ -124,8 +124,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestShare_sharersChild: who shares lets its own children share, also when the part that took the
-// lock first has ended; and a job beside it waits.
+// TestShare_sharersChild: the children of a command that shares the lock share it too, also when
+// the part that took the lock first has ended. A job beside it waits.
 func TestShare_sharersChild(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -194,8 +194,8 @@ func TestResume(t *testing.T) {
 	})
 }
 
-// TestResume_dead: a script that was killed leaves no base that a later one is held against. A
-// folder that is kept, with forced pushes only, goes on.
+// TestResume_dead: a script that was killed leaves no base by which a later one is judged. A folder
+// that is kept, with forced pushes only, goes on.
 func TestResume_dead(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
@@ -215,8 +215,8 @@ func TestResume_dead(t *testing.T) {
 	}
 }
 
-// TestShareOff: several pipelines of one process exclude each other with GITOPS_LOCK_SHARE=off, and
-// are told of that when they share.
+// TestShareOff: several pipelines of one process exclude each other with GITOPS_LOCK_SHARE=off. A
+// message names it when they share.
 func TestShareOff(t *testing.T) {
 	t.Parallel()
 	needs(t, "python3")
@@ -262,9 +262,9 @@ for j in jobs: j.join()
 			}
 		})
 	}
-	t.Run("told", func(t *testing.T) {
+	t.Run("hint", func(t *testing.T) {
 		t.Parallel()
-		w := house.in(t, "told")
+		w := house.in(t, "hint")
 		w.write("script.py", `
 import os, subprocess
 for name in ("a", "b"): subprocess.run(["git", "gitops", "clone", os.environ["REMOTE"], name], check=True)
@@ -278,7 +278,7 @@ for name in ("a", "b"): subprocess.run(["git", "gitops", "clone", os.environ["RE
 	})
 }
 
-// TestSelfWait: a script that would wait for itself is told so, and who holds the lock.
+// TestSelfWait: a script that would wait for itself gets an error instead, which names the holder.
 func TestSelfWait(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, setting, script string }{

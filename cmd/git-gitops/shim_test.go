@@ -86,7 +86,7 @@ func TestShim_line(t *testing.T) {
 	}
 }
 
-// TestShim_isGit: none of our verbs, no line of ours, not even where git fails.
+// TestShim_isGit: no command and no message of git-gitops, not even where git fails.
 func TestShim_isGit(t *testing.T) {
 	w := shimWorld(t)
 	w.must(".", "git init -q work && git -C work commit -q --allow-empty -m one && git -C work config alias.lock 'log -1 --format=aliased'")
@@ -143,8 +143,8 @@ func TestShim_locks(t *testing.T) {
 	wantText(t, r.ours(), "cannot lock, so nothing was cloned or pushed")
 }
 
-// TestShim_recursion: in none of the ways in which git, or what git starts, calls git again, does
-// the shim find itself.
+// TestShim_recursion: however git, or a program that git starts, calls git again, the shim does not
+// find itself.
 func TestShim_recursion(t *testing.T) {
 	w := shimWorld(t, "GITOPS_LOCK_TIMEOUT=200")
 	w.must(".", `mkdir two exec && ln -s "$PWD/shim/git" two/git
@@ -258,8 +258,8 @@ func (w *world) probed(program string, argv []string, env []string, dir string) 
 	return w.read(dir + "/out"), status
 }
 
-// TestShim_probe: a command that is passed through gets exactly what git would get. What differs is
-// listed here, and is all.
+// TestShim_probe: a command that is passed through gets exactly what git would get, but for what is
+// listed here.
 func TestShim_probe(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("looks into /proc")

@@ -137,8 +137,8 @@ func TestState_keep(t *testing.T) {
 	own.wait()
 }
 
-// TestState_damaged: each kind of file that is not to be understood stops every command that would
-// need it before it waits for anything, names the file, and says what to do.
+// TestState_damaged: each damaged file stops every command that would need it before it waits for
+// anything. The message names the file, and says what to do.
 func TestState_damaged(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ harm, says, do string }{
@@ -183,8 +183,8 @@ func TestState_damaged(t *testing.T) {
 	}
 }
 
-// TestState_seenDamaged: a forced push is not decided by what cannot be read; any other does not
-// need it.
+// TestState_seenDamaged: a forced push is not decided by a damaged record. Other pushes do not need
+// it.
 func TestState_seenDamaged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -201,7 +201,7 @@ func TestState_seenDamaged(t *testing.T) {
 	wantText(t, r.ours(), "cannot understand "+w.path("work/.git/gitops/seen/"), "remove that file")
 }
 
-// TestState_cannotWrite: a clone that cannot remember its lock is no clone under a lock.
+// TestState_cannotWrite: a clone that cannot store its lock is no clone under a lock.
 func TestState_cannotWrite(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -131,7 +131,7 @@ func TestRedis_ways(t *testing.T) {
 	}
 }
 
-// TestTLS_insecure: whoever turns the verification off is told at each use.
+// TestTLS_insecure: each use without verification prints a warning.
 func TestTLS_insecure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -150,8 +150,8 @@ func TestTLS_insecure(t *testing.T) {
 	w.doctor(".").want(t, "tls", "warn", "is not checked", "unset REDIS_TLS_INSECURE")
 }
 
-// TestTLS_settings: what is wrong with the certificates that are set is told before anything is
-// sent, and without them.
+// TestTLS_settings: a wrong certificate setting is an error before anything is sent. The message
+// does not contain it.
 func TestTLS_settings(t *testing.T) {
 	t.Parallel()
 	certs, other := certificates(t), certificates(t)
@@ -214,7 +214,7 @@ func TestTLS_renewed(t *testing.T) {
 	if err := server.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	w.until("the next is told", func() bool { return strings.Contains(next.stderr.String(), "certificate") })
+	w.until("the next one has a message", func() bool { return strings.Contains(next.stderr.String(), "certificate") })
 	copied()
 	last := w.left()
 	w.until("the keeper has renewed the lock", func() bool {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
@@ -236,8 +237,7 @@ func TestRedisTrouble(t *testing.T) {
 	}
 }
 
-// TestRedisTrouble_verbs: a verb that Redis fails says what did not happen, which is no clone and
-// no push.
+// TestRedisTrouble_verbs: a command that fails because of Redis says what it did not do.
 func TestRedisTrouble_verbs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -311,10 +311,8 @@ func unknownEndpoint(t *testing.T) string {
 	if err := c.Do(t.Context(), "cluster", "addslotsrange", 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	for until := time.Now().Add(time.Minute); !strings.Contains(c.ClusterInfo(t.Context()).Val(), "cluster_state:ok"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatal("the Cluster does not come up")
-		}
-	}
+	gittest.Until(t, "the Cluster is up", func() bool {
+		return strings.Contains(c.ClusterInfo(t.Context()).Val(), "cluster_state:ok")
+	})
 	return node.Port
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/webhook"
 )
 
@@ -83,8 +84,8 @@ func (w *world) posting(addr string) *world {
 	return w.with("GITOPS_WEBHOOK_URL=http://u:"+hookSecret+"@"+addr+"/services/"+hookSecret+"?t="+hookSecret, "GITOPS_WEBHOOK_SECRET="+hookSecret)
 }
 
-// told waits until the receiver has taken events, each "type reason", and returns them.
-func (w *world) told(r *receiver, want ...string) []webhook.Event {
+// received waits until the receiver has exactly these events, each "type reason", and returns them.
+func (w *world) received(r *receiver, want ...string) []webhook.Event {
 	w.t.Helper()
 	text := func() string {
 		var words []string
@@ -93,8 +94,8 @@ func (w *world) told(r *receiver, want ...string) []webhook.Event {
 		}
 		return strings.Join(words, "; ")
 	}
-	if !reached(2*time.Minute, func() bool { return text() == strings.Join(want, "; ") }) {
-		w.t.Fatalf("told: %s\nwant: %s", text(), strings.Join(want, "; "))
+	if !gittest.Reached(func() bool { return text() == strings.Join(want, "; ") }) {
+		w.t.Fatalf("got:  %s\nwant: %s", text(), strings.Join(want, "; "))
 	}
 	return r.taken()
 }
@@ -123,8 +124,8 @@ func (w *world) logged(clone, text string) {
 	w.until("logged: "+text, func() bool { return w.exists(log) && strings.Contains(w.read(log), text) })
 }
 
-// TestWebhook_slow: pushes do not wait for a receiver that does not answer, and it gets all events
-// in the end.
+// TestWebhook_slow: pushes do not wait for a receiver that does not answer. It gets all events in
+// the end.
 func TestWebhook_slow(t *testing.T) {
 	t.Parallel()
 	asked, answer := make(chan struct{}), make(chan struct{})
@@ -148,7 +149,7 @@ func TestWebhook_slow(t *testing.T) {
 		t.Errorf("posted meanwhile: %v", got)
 	}
 	close(answer)
-	events := w.told(slow, "acquired", "released pushed or unlocked")
+	events := w.received(slow, "acquired", "released pushed or unlocked")
 	for _, e := range events {
 		if e.Repo != strings.TrimSuffix(remote, ".git") || e.Branch != "main" || e.Lock != e.Repo+"@main" || e.Host == "" || e.User == "" || e.PID == 0 ||
 			e.Fence == 0 || e.Fence != events[0].Fence || time.Since(e.Time) > 10*time.Minute || (e.Hold > 0) != (e.Type == "released") {
@@ -159,7 +160,7 @@ func TestWebhook_slow(t *testing.T) {
 	w.hushed("work")
 }
 
-// TestWebhook_trouble: a receiver that fails at first gets the events all the same, one that
+// TestWebhook_trouble: a receiver that fails at first gets the events all the same; one that
 // refuses is logged. Pushes notice nothing.
 func TestWebhook_trouble(t *testing.T) {
 	t.Parallel()
@@ -177,7 +178,7 @@ func TestWebhook_trouble(t *testing.T) {
 		w.logged("work", "answered 500")
 		wantCode(t, w.bash("work", "git commit -q --allow-empty -m one && git gitops push -q"), 0)
 		w.wantLocks()
-		w.told(failing, "acquired", "released pushed or unlocked")
+		w.received(failing, "acquired", "released pushed or unlocked")
 		w.hushed("work", r.stderr)
 	})
 	t.Run("refused", func(t *testing.T) {
@@ -202,7 +203,7 @@ func TestWebhook_trouble(t *testing.T) {
 	})
 }
 
-// TestWebhook_endings: each end of a lock is told with its reason.
+// TestWebhook_endings: each end of a lock is reported with its reason.
 func TestWebhook_endings(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -238,11 +239,11 @@ func TestWebhook_endings(t *testing.T) {
 			wantCode(t, out, 0)
 			w.hushed("remote.work", out.stderr)
 			if tt.name == "broken" { // the reason goes on with who and when
-				w.until("the loss is told", func() bool { return len(r.taken()) > 0 })
+				w.until("the loss is reported", func() bool { return len(r.taken()) > 0 })
 				wantText(t, r.taken()[0].Type+" "+r.taken()[0].Reason, tt.want...)
 				return
 			}
-			w.told(r, tt.want...)
+			w.received(r, tt.want...)
 		})
 	}
 }

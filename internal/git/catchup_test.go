@@ -445,10 +445,10 @@ func TestBackground_stop(t *testing.T) {
 	}
 	// Not when the folder is there: git makes it shortly before it is ready to remove it again, and
 	// an empty one that is left in that moment is removed by whoever asked for the clone.
-	for started := false; !started; time.Sleep(time.Millisecond) {
+	gittest.Until(t, "the clone has begun", func() bool {
 		_, err := os.Stat(filepath.Join(top, "started"))
-		started = err == nil
-	}
+		return err == nil
+	})
 	job.Stop()
 	if _, err := os.Stat(filepath.Join(top, "clone")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder: %v", err)
@@ -519,17 +519,13 @@ func TestBackground_over(t *testing.T) {
 	if _, err := job.Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for !strings.HasSuffix(read("pid"), "\n") {
-		time.Sleep(time.Millisecond)
-	}
+	gittest.Until(t, "the script runs", func() bool { return strings.HasSuffix(read("pid"), "\n") })
 	job.Stop()
 	// TERM would be seen first, being the lower number.
 	if out, err := exec.Command("kill", "-WINCH", strings.TrimSpace(read("pid"))).CombinedOutput(); err != nil { //nolint:gosec // as above
 		t.Fatalf("%v: %s", err, out)
 	}
-	for !strings.Contains(read("got"), "WINCH\n") {
-		time.Sleep(time.Millisecond)
-	}
+	gittest.Until(t, "it gets a signal", func() bool { return strings.Contains(read("got"), "WINCH\n") })
 	if got := read("got"); got != "WINCH\n" {
 		t.Errorf("it got %q", got)
 	}

@@ -79,7 +79,7 @@ func TestFetchAndRebase(t *testing.T) {
 		commit       bool // the error names it
 	}{
 		{name: "other files", theirs: map[string]string{"a": "a"}, ours: map[string]string{"b": "b"}, want: true},
-		{name: "an empty commit of ours", theirs: map[string]string{"a": "a"}, want: true},
+		{name: "an empty commit", theirs: map[string]string{"a": "a"}, want: true},
 		{name: "conflict", theirs: map[string]string{"file": "2\n"}, ours: map[string]string{"file": "3\n"}, commit: true},
 		{name: "the same change", theirs: map[string]string{"file": "2\n"}, ours: map[string]string{"file": "2\n"}, emptied: true, commit: true},
 		{name: "the same change, and more", theirs: map[string]string{"file": "2\n"}, ours: map[string]string{"file": "2\n", "b": "b"}, emptied: true, commit: true},

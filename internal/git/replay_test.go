@@ -346,7 +346,7 @@ func (h *history) edit() string {
 	}
 }
 
-// TestPushLeased: all refs move, or none; and the outcome is told for what it is.
+// TestPushLeased: all refs move, or none, and the outcome is reported as it is.
 func TestPushLeased(t *testing.T) {
 	t.Parallel()
 	g, dir, remote := repository(t)

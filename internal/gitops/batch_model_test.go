@@ -81,7 +81,7 @@ const ( // what it said at the end
 )
 
 type pipeline struct {
-	at, tries, claimed, told       uint8
+	at, tries, claimed, said       uint8
 	lives                          uint8 // which of those that it has claimed are in their second life
 	made, lateOffer, gone, leaving bool
 	again                          bool // it was killed, and its clone pushes again: the second life
@@ -179,7 +179,7 @@ func (m rules) apply(s world, r request) (world, bool) {
 	return s, true
 }
 
-// remote is a push of a pipeline, with all that may happen to it. then is told what git says: "ok",
+// remote is a push of a pipeline, with all that may happen to it. then gets what git says: "ok",
 // "stale" or "error".
 func (m rules) remote(s world, r request, emit func(bool, world), then func(s *world, said string)) {
 	answer := func(fault bool, t world, said string) {
@@ -242,8 +242,8 @@ func (m rules) judge(s world, i int) uint8 {
 	}
 }
 
-func (m rules) end(s world, i int, told uint8) world {
-	s.p[i] = pipeline{at: ended, told: told, lateOffer: s.p[i].lateOffer, again: s.p[i].again && !s.p[i].settles}
+func (m rules) end(s world, i int, said uint8) world {
+	s.p[i] = pipeline{at: ended, said: said, lateOffer: s.p[i].lateOffer, again: s.p[i].again && !s.p[i].settles}
 	s.offers &^= 1 << i
 	s.landed &^= 1 << i
 	if s.lock == uint8(i+1) { //nolint:gosec // small
@@ -512,10 +512,10 @@ func (m rules) wrong(s world) string {
 		switch p := s.p[i]; {
 		case n > 1:
 			return "landed twice"
-		case p.told == landed && n == 0:
-			return "told that it landed"
-		case p.told == notLanded && n > 0:
-			return "told that it did not land"
+		case p.said == landed && n == 0:
+			return "says that it landed"
+		case p.said == notLanded && n > 0:
+			return "says that it did not land"
 		case p.at < ended:
 			done = false
 		}
@@ -528,7 +528,7 @@ func (m rules) wrong(s world) string {
 		if done && p.at == ended && s.ref[i] != missing && !p.lateOffer {
 			return "a batch ref left behind"
 		}
-		if done && s.faults == 0 && p.told != landed {
+		if done && s.faults == 0 && p.said != landed {
 			return "not landed without a fault"
 		}
 	}
@@ -591,12 +591,12 @@ func TestBatchModel(t *testing.T) {
 		"three":                      {rules{n: 3, faults: 2, tries: 1}, ""},
 		"a killed one pushes again":  {with(two, func(m *rules) { m.retries = true }), ""},
 		"and knows of no offer":      {with(two, func(m *rules) { m.retries, m.noMemory = true, true }), "landed twice"},
-		"without the marker":         {with(two, func(m *rules) { m.noMarker = true }), "told that it did not land"},
-		"without the search":         {with(two, func(m *rules) { m.noSearch = true }), "told that it did not land"},
-		"without a lease":            {with(two, func(m *rules) { m.noLease = true }), "told that it did not land"},
-		"not atomic":                 {with(two, func(m *rules) { m.noAtomic = true }), "told that it did not land"},
+		"without the marker":         {with(two, func(m *rules) { m.noMarker = true }), "says that it did not land"},
+		"without the search":         {with(two, func(m *rules) { m.noSearch = true }), "says that it did not land"},
+		"without a lease":            {with(two, func(m *rules) { m.noLease = true }), "says that it did not land"},
+		"not atomic":                 {with(two, func(m *rules) { m.noAtomic = true }), "says that it did not land"},
 		"without the deletion":       {with(two, func(m *rules) { m.noRevoke = true }), "a batch ref left behind"},
-		"a missing ref has landed":   {with(two, func(m *rules) { m.missingLanded = true }), "told that it landed"},
+		"a missing ref has landed":   {with(two, func(m *rules) { m.missingLanded = true }), "says that it landed"},
 		"a lease that never is over": {with(two, func(m *rules) { m.forever = true }), "somebody never ends"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestPasses is the corpus of what servers say when they refuse (d 20 of the notes on the field).
-// Whether somebody else moved the branch is not told by these words but by a look at the remote.
+// TestPasses is a collection of what servers say when they refuse.
+// Not these words but a look at the remote shows whether somebody else moved the branch.
 func TestPasses(t *testing.T) {
 	t.Parallel()
 	for said, want := range map[string]bool{

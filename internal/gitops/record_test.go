@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What each CI system sets, and what those who wait are told of it.
+// What each CI system sets, and what those who wait see of it.
 func TestCIRun(t *testing.T) {
 	for name, tc := range map[string]struct {
 		env      map[string]string

@@ -2,10 +2,8 @@ package giturl
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 
@@ -15,11 +13,7 @@ import (
 // git runs git in dir with nobody's configuration.
 func git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("git", args...) //nolint:gosec // a test's own words
-	cmd.Dir = dir
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") })
-	cmd.Env = append(append(cmd.Env, gittest.Env()...), "HOME="+dir, "GIT_CEILING_DIRECTORIES="+dir)
-	out, err := cmd.CombinedOutput()
+	out, err := gittest.Git(dir, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
 	}

@@ -391,7 +391,7 @@ func TestAcquire_strangerAfterHolder(t *testing.T) {
 	}
 }
 
-// An account that may do all but block must be told so, and not make the waiter spin.
+// An account that may do all but block gets an error that says so: the waiter does not spin.
 func TestAcquire_mayNotBlock(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -50,7 +51,7 @@ func inspect(t *testing.T, s *redisstore.Store) lock.State {
 	return state
 }
 
-// A frozen lock is granted to nobody, and a waiter is told who froze it and why. A thaw hands it
+// A frozen lock is granted to nobody, and a waiter learns who froze it and why. A thaw hands it
 // over.
 func TestFreeze_free(t *testing.T) {
 	t.Parallel()
@@ -138,7 +139,7 @@ func TestFreeze_ends(t *testing.T) {
 	lease = take(t, store, request())
 	freeze(t, store, 20*time.Millisecond)
 	w := wait(t.Context(), t, store, request(), ttl)
-	eventually(t, "the freeze ends", func() bool { return client.Exists(t.Context(), rkey("frozen")).Val() == 0 })
+	gittest.Until(t, "the freeze ends", func() bool { return client.Exists(t.Context(), rkey("frozen")).Val() == 0 })
 	release(t, store, lease, lock.HandedOver)
 	release(t, store, w.granted(t), lock.Freed)
 }
@@ -205,12 +206,12 @@ func TestFreeze_holderGone(t *testing.T) {
 	r.Present = true
 	lease := take(t, gone, r)
 	stop := lease.Keep(t.Context(), gone, 0, func(error) {})
-	eventually(t, "it is present", lease.Claimed)
+	gittest.Until(t, "it is present", lease.Claimed)
 	w := wait(t.Context(), t, store, request(), ttl)
 	freeze(t, store, time.Hour)
 	stop()
 	lease.Leave()
-	eventually(t, "its hold ends", func() bool { return inspect(t, store).Holder == nil })
+	gittest.Until(t, "its hold ends", func() bool { return inspect(t, store).Holder == nil })
 	select {
 	case <-w.done:
 		t.Fatalf("granted: %v", w.err)
@@ -386,8 +387,8 @@ func (o *older) renew(t *testing.T, token lock.Token) int64 {
 	return n
 }
 
-// Nobody of ours is on the way when an older holder releases a frozen lock and older ones wait: the
-// freeze holds them, and each keeps its place.
+// An older client releases a frozen lock, others of its version wait, and no newer one is there.
+// The freeze holds them, and each keeps its place.
 func TestFreeze_olderClients(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
@@ -420,7 +421,7 @@ func TestFreeze_olderClients(t *testing.T) {
 	if left := client.PTTL(t.Context(), rkey("lock")).Val(); left < 59*time.Minute {
 		t.Errorf("it is theirs in %s", left)
 	}
-	// One of ours is there, and they see who froze it.
+	// A newer client is there, and the older ones see who froze the lock.
 	try(t, store, request())
 	if seen := old.run(t, "inspect", ""); !strings.Contains(fmt.Sprint(seen[1]), `"user":"ann"`) {
 		t.Errorf("an older client sees %v", seen[1])
@@ -477,7 +478,7 @@ func TestFreeze_noGrant(t *testing.T) {
 			for step := range 3000 {
 				c := all[dice.IntN(len(all))]
 				what := dice.IntN(100)
-				var told string
+				var did string
 				switch {
 				case what < 40 && c.older:
 					_, reply := old.acquire(t, c.Token, c.Ticket)
@@ -488,7 +489,7 @@ func TestFreeze_noGrant(t *testing.T) {
 						c.Try = lock.Try{Request: request()}
 						continue
 					}
-					told = "an older acquire"
+					did = "an older acquire"
 				case what < 40:
 					c.HeadStart = time.Duration(dice.IntN(3)) * time.Minute
 					a, err := store.TryAcquire(ctx, c.Try)
@@ -504,7 +505,7 @@ func TestFreeze_noGrant(t *testing.T) {
 					} else {
 						c.HeldBy, c.HeldUntil, c.Known = a.Holder.Token, time.Now().Add(time.Minute), a.Holder.Fence
 					}
-					told = "an acquire"
+					did = "an acquire"
 				case what < 60:
 					_, _, holder := state()
 					for _, one := range all {
@@ -518,14 +519,14 @@ func TestFreeze_noGrant(t *testing.T) {
 						t.Fatal(err)
 					}
 					c.Try = lock.Try{Request: request()}
-					told = "a release"
+					did = "a release"
 				case what < 75:
 					if c.older {
 						old.renew(t, c.Token)
 					} else if _, err := store.Renew(ctx, c.Hold(), lock.RenewOptions{Known: c.Known}); err != nil {
 						t.Fatal(err)
 					}
-					told = "a renewal"
+					did = "a renewal"
 				case what < 80 && !c.older:
 					_, _, holder := state()
 					if string(c.Token) == holder {
@@ -538,19 +539,19 @@ func TestFreeze_noGrant(t *testing.T) {
 					} else if a.Granted {
 						c.Try = w
 					}
-					told = "a join or takeover"
+					did = "a join or takeover"
 				case what < 83 && (!mixed || begun == "0"): // a frozen lock that expires is free for older clients
 					client.Del(ctx, rkey("lock"))
-					told = "an expiry"
+					did = "an expiry"
 				case what < 86:
 					client.Del(ctx, rkey("waiters"))
-					told = "the death of all waiters"
+					did = "the death of all waiters"
 				case what < 92:
 					freeze(t, store, []time.Duration{time.Hour, 20 * time.Millisecond}[dice.IntN(2)])
-					told = "a freeze"
+					did = "a freeze"
 				default:
 					thaw(t, store)
-					told = "a thaw"
+					did = "a thaw"
 				}
 				b, f, holder := state()
 				if b != "0" {
@@ -561,7 +562,7 @@ func TestFreeze_noGrant(t *testing.T) {
 				}
 				// A renewal may take a lock back that is gone but was not frozen when it went.
 				if b != "0" && b == begun && f != fence {
-					t.Fatalf("step %d, %s: granted to %q, fence %s after %s, while frozen since %s", step, told, holder, f, fence, b)
+					t.Fatalf("step %d, %s: granted to %q, fence %s after %s, while frozen since %s", step, did, holder, f, fence, b)
 				}
 				begun, fence = b, f
 			}
@@ -578,8 +579,10 @@ func TestFreeze_races(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
 	const pipelines, rounds = 6, 8
+	timing := lock.DefaultTiming()
+	timing.Claim = 300 * time.Millisecond // of the lock that one has who dies right after a hand-over
 	openNoting := func() *redisstore.Store {
-		s := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}, Events: 100000})
+		s := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}, Events: 100000, Timing: timing})
 		t.Cleanup(func() { _ = s.Close() })
 		return s
 	}

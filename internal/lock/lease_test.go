@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
@@ -118,7 +119,7 @@ func TestLease_Keep(t *testing.T) {
 	lease := take(t, store, r)
 	before := calls(t, client, "evalsha") + calls(t, client, "eval")
 	stop, lost := keep(t, store, lease)
-	eventually(t, "two renewals", func() bool {
+	gittest.Until(t, "two renewals", func() bool {
 		return calls(t, client, "evalsha")+calls(t, client, "eval") >= before+3 // one was asked for twice
 	})
 	if left := lease.Left(); left <= 0 {
@@ -185,9 +186,9 @@ func TestLease_Keep_survivesOutage(t *testing.T) {
 	stop, lost := keep(t, store, lease)
 	defer stop()
 	p.close(true)
-	eventually(t, "the first renewals fail", func() bool { return p.refused.Load() > 3 || len(lost) > 0 })
+	gittest.Until(t, "the first renewals fail", func() bool { return p.refused.Load() > 3 || len(lost) > 0 })
 	p.reopen()
-	eventually(t, "the renewal goes on", func() bool { return lease.Left() > r.TTL*2/3 || len(lost) > 0 })
+	gittest.Until(t, "the renewal goes on", func() bool { return lease.Left() > r.TTL*2/3 || len(lost) > 0 })
 	if lease.Broken() || len(lost) > 0 {
 		t.Error("broken")
 	}
@@ -220,7 +221,7 @@ func TestLease_Keep_lostInOutage(t *testing.T) {
 			}
 			err := <-lost
 			if left := lease.Left(); left > 0 {
-				t.Errorf("told with %s left", left)
+				t.Errorf("reported with %s left", left)
 			}
 			if failure(err) != lock.Unreachable {
 				t.Errorf("got %v", err)
@@ -237,11 +238,11 @@ func TestLease_Keep_lostToAnother(t *testing.T) {
 	r := request()
 	r.TTL = shortTTL
 	lease := take(t, store, r)
-	stop, told := keep(t, store, lease)
+	stop, reported := keep(t, store, lease)
 	defer stop()
 	client.Set(t.Context(), rkey("lock"), "script-17", time.Minute)
 	var lost *lock.LostError
-	if err := <-told; !errors.As(err, &lost) || lost.Holder.Token != "script-17" || lost.Holder.Known {
+	if err := <-reported; !errors.As(err, &lost) || lost.Holder.Token != "script-17" || lost.Holder.Known {
 		t.Errorf("got %#v", err)
 	}
 }

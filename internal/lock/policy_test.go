@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 )
@@ -23,8 +24,8 @@ func by(user string, p lock.QueuePolicy, group string) lock.Request {
 	return r
 }
 
-// Who does not wait has the lock when it is free, and else is told why not; it is never in the
-// queue.
+// One that does not wait gets the lock when it is free, or an error that says who holds it. It is
+// never in the queue.
 func TestSkip(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
@@ -85,19 +86,19 @@ func TestSkip_holderGone(t *testing.T) {
 	r.Present = true
 	lease := take(t, gone, r)
 	stop := lease.Keep(t.Context(), gone, 0, func(error) {})
-	eventually(t, "it is present", lease.Claimed)
+	gittest.Until(t, "it is present", lease.Claimed)
 	stop()
 	lease.Leave()
 	store := open(t, server.Addr())
-	eventually(t, "nobody is there", func() bool {
+	gittest.Until(t, "nobody is there", func() bool {
 		s, err := store.Inspect(t.Context(), key)
 		return err == nil && s.Holder != nil && s.Holder.Presence == lock.Absent
 	})
 	release(t, store, take(t, store, by("skipper", lock.Skip, "")), lock.Freed)
 }
 
-// A newer one takes the place in line of an earlier one of its group, which is told at once by
-// whom.
+// A newer one takes the place in line of an earlier one of its group. The earlier one ends at once,
+// with an error that names the newer one.
 func TestNewest(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
@@ -167,7 +168,7 @@ func TestNewest_restartedEmpty(t *testing.T) {
 }
 
 // Many of a few groups come and go at once, holders too: at any time at most one of a group waits,
-// no holder is ended, and all others are told that they were superseded.
+// no holder is ended, and all others end as superseded.
 func TestNewest_atMostOne(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
@@ -242,7 +243,7 @@ func TestNewest_atMostOne(t *testing.T) {
 }
 
 // The order of those who wait, whatever they came with, is that of when they came less their head
-// start; and what is told of how long they waited is the truth.
+// start. How long they are said to have waited is true.
 func TestHeadStart_order(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -324,7 +325,7 @@ func TestHeadStart_order(t *testing.T) {
 	}
 	for _, e := range events {
 		if e.Type == "acquired" && e.Wait > time.Minute {
-			t.Errorf("told to have waited for %s", e.Wait)
+			t.Errorf("said to have waited for %s", e.Wait)
 		}
 	}
 }

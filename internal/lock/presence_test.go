@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -46,7 +47,7 @@ func hold(t *testing.T, s lock.Store, lease *lock.Lease) *holder {
 
 func (h *holder) claimed(t *testing.T) {
 	t.Helper()
-	eventually(t, "presence is claimed", h.lease.Claimed)
+	gittest.Until(t, "presence is claimed", h.lease.Claimed)
 }
 
 // die leaves as a process does that is killed.
@@ -59,7 +60,7 @@ func (h *holder) die() {
 func unsubscribed(t *testing.T, c *redis.Client, l *lock.Lease) {
 	t.Helper()
 	channel := rkey("alive") + ":" + string(l.Token)
-	eventually(t, "nobody is subscribed", func() bool { return c.PubSubNumSub(t.Context(), channel).Val()[channel] == 0 })
+	gittest.Until(t, "nobody is subscribed", func() bool { return c.PubSubNumSub(t.Context(), channel).Val()[channel] == 0 })
 }
 
 var numsub = regexp.MustCompile(`cmdstat_pubsub\|(?:shard)?numsub:calls=(\d+)`)
@@ -79,7 +80,7 @@ func looks(t *testing.T, c *redis.Client) int {
 func (w *waiter) waits(t *testing.T, c *redis.Client, more int) {
 	t.Helper()
 	before := looks(t, c)
-	eventually(t, fmt.Sprintf("%d more looks", more), func() bool {
+	gittest.Until(t, fmt.Sprintf("%d more looks", more), func() bool {
 		select {
 		case <-w.done:
 			t.Fatalf("a living holder was judged gone (%v)", w.err)
@@ -266,10 +267,10 @@ func TestPresence_lives(t *testing.T) {
 			for range 3 {
 				w.waits(t, client, 1)
 				tc.fault(t, server, client, p)
-				if name == "another replication" { // nobody is told, until the next renewal
+				if name == "another replication" { // nobody notices before the next renewal
 					_ = h.lease.Renew(t.Context(), through)
 				}
-				eventually(t, "it is there again", func() bool {
+				gittest.Until(t, "it is there again", func() bool {
 					return h.lease.Claimed() && client.PubSubNumSub(t.Context(), rkey("alive")+":"+string(h.lease.Token)).Val()[rkey("alive")+":"+string(h.lease.Token)] > 0
 				})
 			}
@@ -373,7 +374,7 @@ func TestPresence_moved(t *testing.T) {
 		}
 	}
 	look(lock.Present)
-	move() // nobody is told, until the next renewal
+	move() // nobody notices before the next renewal
 	look(lock.PresenceUnknown)
 	overdue(t, client)
 	for range 4 {
@@ -416,14 +417,14 @@ func TestPresence_isolated(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t, "--repl-diskless-sync-delay", "0")
 	replica := redistest.Start(t, "--replicaof", server.Host+" "+server.Port)
-	eventually(t, "the replica is there", func() bool {
+	gittest.Until(t, "the replica is there", func() bool {
 		return strings.Contains(client.Info(t.Context(), "replication").Val(), "state=online")
 	})
 	store := open(t, server.Addr())
 	h := hold(t, store, take(t, store, patient(true)))
 	h.die()
 	replica.Kill()
-	eventually(t, "it is gone", func() bool {
+	gittest.Until(t, "it is gone", func() bool {
 		return strings.Contains(client.Info(t.Context(), "replication").Val(), "connected_slaves:0")
 	})
 	r := patient(false)
@@ -435,7 +436,7 @@ func TestPresence_isolated(t *testing.T) {
 	}
 }
 
-// Where presence cannot be had, none is claimed, and nothing else is different.
+// Where presence is not available, none is claimed, and nothing else is different.
 func TestPresence_none(t *testing.T) {
 	t.Parallel()
 	for name, rule := range map[string]string{
@@ -524,7 +525,7 @@ func TestPresence_firstLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := next.Keep(t.Context(), store, 0, func(err error) { t.Errorf("lost: %v", err) })
-	eventually(t, "it is renewed", func() bool { return client.PTTL(t.Context(), rkey("lock")).Val() > short })
+	gittest.Until(t, "it is renewed", func() bool { return client.PTTL(t.Context(), rkey("lock")).Val() > short })
 	stop()
 	release(t, store, next, lock.Freed)
 }
@@ -562,7 +563,7 @@ func TestPresence_joinerKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := joined.Keep(t.Context(), store, 0, func(err error) { t.Errorf("lost: %v", err) })
-	eventually(t, "its share claims nothing", func() bool {
+	gittest.Until(t, "its share claims nothing", func() bool {
 		return client.HGet(t.Context(), rkey("meta"), "s:"+string(joined.Own())).Val() == "1"
 	})
 	stop()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -179,7 +180,7 @@ func TestQueue_restartedEmptyBelieved(t *testing.T) {
 	blocked(t, client, 1)
 	server.Kill()
 	resume(t, server, client)
-	eventually(t, "the waiter puts the lock back", func() bool {
+	gittest.Until(t, "the waiter puts the lock back", func() bool {
 		return client.Get(t.Context(), rkey("lock")).Val() == string(r.Token)
 	})
 	if left := client.PTTL(t.Context(), rkey("lock")).Val(); left > r.TTL/3+10*time.Second {

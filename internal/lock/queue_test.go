@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 )
 
@@ -148,7 +149,7 @@ func TestQueue_restartedEmptyWaiterFirst(t *testing.T) {
 	resume(t, server, client)
 	queued(t, client, 1) // the waiter is back
 	before := calls(t, client, "evalsha")
-	eventually(t, "it asks again", func() bool { return calls(t, client, "evalsha") > before })
+	gittest.Until(t, "it asks again", func() bool { return calls(t, client, "evalsha") > before })
 	select {
 	case <-w.done:
 		t.Fatalf("two holders: granted with %s left of the other's lease (%v)", lease.Left(), w.err)
@@ -183,7 +184,7 @@ func TestQueue_restartedEmptyOneGivesUp(t *testing.T) {
 	cancel()
 	<-first.done
 	before = calls(t, client, "evalsha")
-	eventually(t, "the other asks again", func() bool { return calls(t, client, "evalsha") > before })
+	gittest.Until(t, "the other asks again", func() bool { return calls(t, client, "evalsha") > before })
 	select {
 	case <-second.done:
 		t.Fatalf("two holders: granted with %s left of the other's lease (%v)", lease.Left(), second.err)
@@ -198,7 +199,7 @@ func TestQueue_restartedEmptyOneGivesUp(t *testing.T) {
 
 func queued(t *testing.T, c *redis.Client, n int64) {
 	t.Helper()
-	eventually(t, "all are back in the queue", func() bool {
+	gittest.Until(t, "all are back in the queue", func() bool {
 		return c.ZCard(t.Context(), rkey("queue")).Val() == n
 	})
 }
@@ -266,7 +267,7 @@ func TestQueue_claimLapses(t *testing.T) {
 		t.Fatalf("%s has the lock", got)
 	}
 	client.PExpire(t.Context(), rkey("lock"), time.Millisecond)
-	eventually(t, "the claim lapses", func() bool { return client.Exists(t.Context(), rkey("lock")).Val() == 0 })
+	gittest.Until(t, "the claim lapses", func() bool { return client.Exists(t.Context(), rkey("lock")).Val() == 0 })
 
 	if a := tryAgain(t, store, last); a.Granted || a.Position != 1 || a.Holder.Token != next.Token {
 		t.Errorf("the last jumped the queue: %+v", a) // it hands over to the next, and is first in line now

@@ -15,12 +15,16 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	gittest.Parallel(8)
+	goleak.VerifyTestMain(m)
+}
 
 // soon is for what waits for none of our timers, and ttl for a lock that must not expire in a test,
 // on a machine that is busy with other things for seconds at a time.
@@ -77,8 +81,8 @@ func resume(t *testing.T, server *redistest.Server, c *redis.Client) {
 	if err := server.Resume(); err != nil {
 		t.Error(err)
 	}
-	for c.Ping(context.Background()).Err() != nil {
-		time.Sleep(time.Millisecond)
+	if !gittest.Reached(func() bool { return c.Ping(context.Background()).Err() == nil }) {
+		t.Error("the server never reads its data")
 	}
 }
 
@@ -159,19 +163,10 @@ func (w *waiter) granted(t *testing.T) *lock.Lease {
 	return w.lease
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(soon); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", soon, what)
-		}
-	}
-}
-
 // blocked waits until n clients of the server are blocked in a BLPOP.
 func blocked(t *testing.T, c *redis.Client, n int) {
 	t.Helper()
-	eventually(t, "clients that block", func() bool {
+	gittest.Until(t, "clients that block", func() bool {
 		list := c.ClientList(context.Background()).Val()
 		return strings.Count(list, "cmd=blpop") == n
 	})

@@ -69,7 +69,7 @@ func TestRead(t *testing.T) {
 		{"git P\ngit config alias.p 'push -u'", "git gitops P\ngit config alias.p 'push -u'"},
 		{"git config alias.s status\ngit s", "git config alias.s status\ngit s"},
 
-		// Nothing of ours.
+		// Nothing for git-gitops.
 		{`git status; git add -v .; git commit -m push; git stash push; git subtree push; git remote -v; git`, ``},
 		{`git gitops push; git gitops -C d clone x; git-gitops push; git gitops run -- git push`, ``},
 		{`echo git push; printf %s git push; x="git push"; # git push`, ``},

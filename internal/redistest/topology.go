@@ -14,6 +14,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 // MasterName is what the sentinels call the primary that they watch.
@@ -307,10 +309,8 @@ func (s *Server) with(f func(*redis.Client) error) error {
 }
 
 func until(what string, reached func() bool) error {
-	for deadline := time.Now().Add(2 * patience); !reached(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("still not after %s: %s", 2*patience, what)
-		}
+	if !gittest.Reached(reached) {
+		return fmt.Errorf("never: %s", what)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/serve"
@@ -97,12 +98,9 @@ func (b *tab) eval(expression string) any {
 // until waits until an expression is true on the page.
 func (b *tab) until(what, expression string) {
 	b.t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if b.eval(expression) == true {
-			return
-		}
+	if !gittest.Reached(func() bool { return b.eval(expression) == true }) {
+		b.t.Fatalf("never: %s (%s)\n%v", what, expression, b.eval("document.body.innerText"))
 	}
-	b.t.Fatalf("never: %s (%s)\n%v", what, expression, b.eval("document.body.innerText"))
 }
 
 // look sets the size and the colours of the page.

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -136,11 +137,7 @@ func (s *site) wait(k lock.Key, r lock.Record) (take func()) {
 	ask()
 	return func() {
 		s.t.Helper()
-		for deadline := time.Now().Add(time.Minute); !ask(); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				s.t.Fatalf("%s never gets the lock", r.User)
-			}
-		}
+		gittest.Until(s.t, r.User+" gets the lock", ask)
 	}
 }
 
@@ -185,13 +182,10 @@ func (s *site) do(req *http.Request) (int, string, http.Header) {
 func (s *site) until(path string, words ...string) string {
 	s.t.Helper()
 	var body string
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if _, body, _ = s.get(path); containsAll(body, words) {
-			return body
-		}
+	if !gittest.Reached(func() bool { _, body, _ = s.get(path); return containsAll(body, words) }) {
+		s.t.Fatalf("%s never shows %q:\n%s", path, words, body)
 	}
-	s.t.Fatalf("%s never shows %q:\n%s", path, words, body)
-	return ""
+	return body
 }
 
 func containsAll(text string, words []string) bool {
@@ -538,7 +532,7 @@ func TestOperators_file(t *testing.T) {
 	}
 }
 
-// A Redis that is gone is told, with what was known last, and is read again when it is back.
+// The page says that Redis is gone, shows what was known last, and reads it again when it is back.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)

@@ -128,7 +128,7 @@ func TestNewStrip(t *testing.T) {
 		t.Errorf("%+v", b)
 	}
 	if s.Bars[0].Class == s.Bars[1].Class {
-		t.Error("one hold cannot be told from the next")
+		t.Error("one hold looks like the next")
 	}
 	if got, want := s.View(now), fmt.Sprintf("%d 0 7200 20", noon+10-7200); got != want {
 		t.Errorf("%s, want %s", got, want)
@@ -169,7 +169,7 @@ func TestNewCharts(t *testing.T) {
 	}
 }
 
-// Who is handed a lock and acquires it is told once.
+// One that is handed a lock and acquires it is in the log once.
 func TestNewEvents(t *testing.T) {
 	t.Parallel()
 	var got []string

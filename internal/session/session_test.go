@@ -132,7 +132,7 @@ func newWorld(t *testing.T) world {
 	w.env = append(append(w.env, gittest.Env()...),
 		"PATH="+bin+":"+os.Getenv("PATH"), "HOME="+filepath.Join(dir, "home"), "SHIM="+shim,
 		"SESSION_TEST_DIR="+dir,
-		"GORACE=atexit_sleep_ms=0", // else each of our commands takes a second under -race
+		"GORACE="+gittest.RaceSettings,
 	)
 	return w
 }
@@ -572,7 +572,7 @@ func TestDetect_orphan(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = fifo.Close()
-	until(t, func() bool {
+	gittest.Until(t, "the orphan has its note", func() bool {
 		_, err := readNote(w.dir, "orphan")
 		return err == nil
 	})
@@ -599,21 +599,6 @@ func mayRunScripts(t *testing.T) bool {
 
 // chainAlive reports whether any process of the chain lives.
 func (s Session) chainAlive() bool { return slices.ContainsFunc(s.Chain, Process.Alive) }
-
-// until waits for a condition that nothing tells of.
-func until(t *testing.T, ok func() bool) {
-	t.Helper()
-	deadline := time.After(2 * time.Minute)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal("waited in vain")
-		}
-	}
-}
 
 func TestProcess_pidReused(t *testing.T) {
 	me, err := Lookup(os.Getpid())
@@ -647,7 +632,7 @@ func TestLookup_gone(t *testing.T) {
 
 func TestProcess_Wait(t *testing.T) {
 	for name, wait := range map[string]func(Process, context.Context) error{
-		"told": Process.Wait,
+		"wait": Process.Wait,
 		"poll": func(p Process, ctx context.Context) error { return p.poll(ctx, 10*time.Millisecond) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -671,9 +656,9 @@ func TestProcess_Wait(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				t.Logf("told after %v", time.Since(killed))
+				t.Logf("noticed after %v", time.Since(killed))
 			case <-time.After(time.Minute):
-				t.Fatal("not told of the end")
+				t.Fatal("the end was not noticed")
 			}
 			if p.Alive() {
 				t.Error("alive after its end")

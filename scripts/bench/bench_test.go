@@ -16,7 +16,7 @@ func TestMeasureHandOff_commands(t *testing.T) {
 		t.Errorf("%v commands for each hand-off, want 2 to 8", got.CommandsPerHandOff)
 	}
 	if got.InScripts < got.CommandsPerHandOff {
-		t.Errorf("%v calls in scripts for each hand-off: they are not told from the clients' own", got.InScripts)
+		t.Errorf("%v calls in scripts for each hand-off: they cannot be told apart from the clients' own", got.InScripts)
 	}
 }
 

@@ -3,10 +3,10 @@ package redisstore_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -23,11 +23,7 @@ func TestConnect(t *testing.T) {
 	s := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}})
 	s.Connect()
 	s.Connect()
-	for until := time.Now().Add(soon); received() == before; time.Sleep(time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatal("nothing was begun")
-		}
-	}
+	gittest.Until(t, "a connection is begun", func() bool { return received() != before })
 	begun := received()
 	r := lock.Request{Key: lock.Key{Repo: "example.com/r", Branch: "main"}, Token: lock.NewToken(), TTL: ttl}
 	if a, err := s.TryAcquire(t.Context(), lock.Try{Request: r}); err != nil || !a.Granted {
@@ -45,11 +41,9 @@ func TestConnect(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for until := time.Now().Add(soon); received() == begun || info(t, admin, "connected_clients") != "1"; time.Sleep(time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatalf("%s clients are connected, want 1", info(t, admin, "connected_clients"))
-		}
-	}
+	gittest.Until(t, "one was begun, and only admin is connected", func() bool {
+		return received() != begun && info(t, admin, "connected_clients") == "1"
+	})
 }
 
 func info(t *testing.T, admin *redis.Client, field string) string {

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -27,8 +28,8 @@ import (
 
 const secret = "s3cret-pass"
 
-// checkFailure asks for the lock and compares what kind of trouble that is. It must be told fast,
-// as at a first contact, and without the password.
+// checkFailure asks for the lock and checks the kind of failure. The error must come fast, as at a
+// first contact, and without the password.
 func checkFailure(t *testing.T, o redisstore.Options, want lock.Failure) {
 	t.Helper()
 	store := open(t, o)
@@ -220,7 +221,7 @@ func TestFailure_persistence(t *testing.T) {
 	if err := client.BgSave(ctx).Err(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "saving fails", func() bool {
+	gittest.Until(t, "saving fails", func() bool {
 		return strings.Contains(client.Info(ctx, "persistence").Val(), "rdb_last_bgsave_status:err")
 	})
 	checkFailure(t, at(server), lock.Persistence)

@@ -15,12 +15,14 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
 func TestMain(m *testing.M) {
+	gittest.Parallel(8)
 	// The client's own look for a server that it could not reach ends up to a second after Close.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
@@ -63,15 +65,6 @@ func release(t *testing.T, s *redisstore.Store, r lock.Request, want lock.Releas
 	t.Helper()
 	if got, err := s.Release(t.Context(), r.Key, r.Token); got != want || err != nil {
 		t.Fatalf("release: got %d, %v; want %d", got, err, want)
-	}
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(soon); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", soon, what)
-		}
 	}
 }
 
@@ -302,7 +295,7 @@ func TestStore_onTheWire(t *testing.T) {
 		_, err := lock.Acquire(wait, waiting, request(key), ttl, nil)
 		done <- err
 	}()
-	eventually(t, "it blocks", func() bool { return strings.Contains(client.ClientList(ctx).Val(), "cmd=blpop") })
+	gittest.Until(t, "it blocks", func() bool { return strings.Contains(client.ClientList(ctx).Val(), "cmd=blpop") })
 	if n := connections(); n > 3 { // the holder's, and two
 		t.Errorf("%d connections of a holder and a waiter", n)
 	}
@@ -314,7 +307,7 @@ func TestStore_onTheWire(t *testing.T) {
 		t.Errorf("%d connections of a holder and one who gave up", n)
 	}
 	_ = waiting.Close()
-	eventually(t, "the connections of a closed store end", func() bool { return connections() == 1 })
+	gittest.Until(t, "the connections of a closed store end", func() bool { return connections() == 1 })
 }
 
 // A store is still of use after a wait that was given up, which leaves a blocked connection behind.
@@ -330,7 +323,7 @@ func TestStore_afterCancelledWait(t *testing.T) {
 		_, err := lock.Acquire(ctx, store, request(key), ttl, nil)
 		done <- err
 	}()
-	eventually(t, "it blocks", func() bool { return strings.Contains(client.ClientList(ctx).Val(), "cmd=blpop") })
+	gittest.Until(t, "it blocks", func() bool { return strings.Contains(client.ClientList(ctx).Val(), "cmd=blpop") })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
@@ -348,7 +341,7 @@ func TestStore_cluster(t *testing.T) {
 	if err := client.Do(t.Context(), "cluster", "addslotsrange", 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the cluster is up", func() bool {
+	gittest.Until(t, "the cluster is up", func() bool {
 		return strings.Contains(client.ClusterInfo(t.Context()).Val(), "cluster_state:ok")
 	})
 	o := at(server)

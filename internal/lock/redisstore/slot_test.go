@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -63,7 +64,7 @@ func moveSlot(ctx context.Context, slot int64, from, to *redis.Client, host, por
 // twoPrimaries are the one that has a key, and another.
 func twoPrimaries(t *testing.T, all *redistest.Topology, key string) (from, to *redistest.Server) {
 	t.Helper()
-	eventually(t, "a primary has the key's slot", func() bool { from = all.Primary(key); return from != nil })
+	gittest.Until(t, "a primary has the key's slot", func() bool { from = all.Primary(key); return from != nil })
 	for _, s := range all.Servers {
 		if role, err := s.Client(t).Do(t.Context(), "role").Slice(); err == nil && role[0] == "master" && s != from {
 			return from, s
@@ -132,7 +133,7 @@ func TestSlot_moves(t *testing.T) {
 			t.Fatal(err)
 		}
 		moves++
-		eventually(t, "the slot is there", func() bool { return all.Primary(lockKey) == to })
+		gittest.Until(t, "the slot is there", func() bool { return all.Primary(lockKey) == to })
 	}
 	working.Wait()
 	t.Logf("%d rounds of %d clients, %d moves", rounds, clients, moves)
@@ -189,7 +190,7 @@ func TestSlot_halfMoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the lock is released", func() bool {
+	gittest.Until(t, "the lock is released", func() bool {
 		got, err := store.Release(ctx, key, holder.Token)
 		return err == nil && got == lock.Freed
 	})
@@ -205,7 +206,7 @@ func TestStore_verbatimTag(t *testing.T) {
 	if err := client.Do(ctx, "cluster", "addslotsrange", 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the cluster is up", func() bool {
+	gittest.Until(t, "the cluster is up", func() bool {
 		state, _ := client.ClusterInfo(ctx).Result()
 		return len(state) > 0 && state[:len("cluster_state:ok")] == "cluster_state:ok"
 	})

@@ -10,12 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
-// topologies are the two that fail over, and how a client is told of them.
+// topologies are the two that fail over, each with the options of its clients.
 var topologies = map[string]func(*testing.T) (*redistest.Topology, redisstore.Options){
 	"sentinel": func(t *testing.T) (*redistest.Topology, redisstore.Options) {
 		all := redistest.Sentinel(t)
@@ -49,16 +50,8 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 	key := lock.Key{Repo: "example.com/" + how, Branch: "main"}
 	of := func(kind string) string { return "gitops:" + kind + ":{" + key.ID() + "}" }
 	ask := func() lock.Request { return request(key) }
-	patiently := func(what string, ok func() bool) { // for what Sentinel does once in ten seconds
-		t.Helper()
-		for deadline := time.Now().Add(2 * soon); !ok(); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("not within %s: %s", 2*soon, what)
-			}
-		}
-	}
 	var old, now *redistest.Server
-	patiently("the primary has a replica", func() bool { old = all.Primary(of("lock")); return old != nil && all.Replicas(old) > 0 })
+	gittest.Until(t, "the primary has a replica", func() bool { old = all.Primary(of("lock")); return old != nil && all.Replicas(old) > 0 })
 
 	holding := open(t, o)
 	lease, err := lock.Acquire(ctx, holding, ask(), 0, nil)
@@ -79,7 +72,7 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 			l, err := lock.Acquire(ctx, s, ask(), ttl, nil)
 			granted <- grant{n, s, l, err}
 		}()
-		eventually(t, "it waits", func() bool { return before.ZCard(ctx, of("queue")).Val() == int64(n)+1 })
+		gittest.Until(t, "it waits", func() bool { return before.ZCard(ctx, of("queue")).Val() == int64(n)+1 })
 	}
 	freeze := lock.FreezeRequest{Key: key, For: time.Hour, Reason: "failover"}
 	if _, err := holding.Freeze(ctx, freeze); err != nil {
@@ -101,9 +94,9 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 	if err != nil {
 		t.Fatal(err)
 	}
-	patiently("another is primary", func() bool { now = all.Primary(of("lock")); return now != nil && now != old })
+	gittest.Until(t, "another is primary", func() bool { now = all.Primary(of("lock")); return now != nil && now != old })
 	failed := time.Since(started)
-	patiently("the holder renews", func() bool {
+	gittest.Until(t, "the holder renews", func() bool {
 		err = lease.Renew(ctx, holding)
 		var lost *lock.LostError
 		if errors.As(err, &lost) {
@@ -147,7 +140,7 @@ func failOver(t *testing.T, all *redistest.Topology, o redisstore.Options, how s
 	// What cannot be promised: that a primary which is just made keeps all that was written to it
 	// (two sentinels may each make one), and that the first of those who block on a silent node of
 	// a Cluster, which nobody tells them, finds out in time for its turn.
-	patiently("there is one primary", func() bool { now = all.Primary(of("lock")); return now != nil })
+	gittest.Until(t, "there is one primary", func() bool { now = all.Primary(of("lock")); return now != nil })
 	acquired := 0
 	for _, e := range now.Client(t).XRange(ctx, of("events"), "-", "+").Val() {
 		if e.Values["type"] == "acquired" {
@@ -179,16 +172,8 @@ func TestTopology_presence(t *testing.T) {
 			all, o := start(t)
 			key := lock.Key{Repo: "example.com/presence", Branch: "main"}
 			name := "gitops:lock:{" + key.ID() + "}"
-			patiently := func(what string, ok func() bool) {
-				t.Helper()
-				for deadline := time.Now().Add(2 * soon); !ok(); time.Sleep(20 * time.Millisecond) {
-					if time.Now().After(deadline) {
-						t.Fatalf("not within %s: %s", 2*soon, what)
-					}
-				}
-			}
 			var old, now *redistest.Server
-			patiently("the primary has a replica", func() bool { old = all.Primary(name); return old != nil && all.Replicas(old) > 0 })
+			gittest.Until(t, "the primary has a replica", func() bool { old = all.Primary(name); return old != nil && all.Replicas(old) > 0 })
 
 			holding := open(t, o)
 			r := request(key)
@@ -203,7 +188,7 @@ func TestTopology_presence(t *testing.T) {
 				stop()
 				lease.Leave()
 			})
-			patiently("it shows itself", lease.Claimed)
+			gittest.Until(t, "it shows itself", lease.Claimed)
 			waiting := open(t, o)
 			granted := make(chan error, 1)
 			ctx, giveUp := context.WithCancel(t.Context())
@@ -215,10 +200,10 @@ func TestTopology_presence(t *testing.T) {
 				granted <- err
 			}()
 			before := old.Client(t)
-			patiently("the next one waits", func() bool { return before.ZCard(t.Context(), "gitops:queue:{"+key.ID()+"}").Val() == 1 })
+			gittest.Until(t, "the next one waits", func() bool { return before.ZCard(t.Context(), "gitops:queue:{"+key.ID()+"}").Val() == 1 })
 
 			old.Kill()
-			patiently("another is primary", func() bool { now = all.Primary(name); return now != nil && now != old })
+			gittest.Until(t, "another is primary", func() bool { now = all.Primary(name); return now != nil && now != old })
 			seen := func() lock.Presence {
 				state, err := waiting.Inspect(t.Context(), key)
 				if err != nil || state.Holder == nil {
@@ -226,7 +211,7 @@ func TestTopology_presence(t *testing.T) {
 				}
 				return state.Holder.Presence
 			}
-			patiently("it is seen at the new primary", func() bool { return seen() == lock.Present })
+			gittest.Until(t, "it is seen at the new primary", func() bool { return seen() == lock.Present })
 			select {
 			case err := <-lost:
 				t.Fatal(err)
@@ -239,7 +224,7 @@ func TestTopology_presence(t *testing.T) {
 			// it: the overdue renewal, for which the test does not wait, ends the hold there.
 			stop()
 			lease.Leave()
-			patiently("the next one has the lock", func() bool {
+			gittest.Until(t, "the next one has the lock", func() bool {
 				select {
 				case err := <-granted:
 					if err != nil {
