@@ -646,10 +646,11 @@ func TestUnlock_session(t *testing.T) {
 			w.redis.Kill()
 			w.write("down", "")
 			w.reaches(script, "asked")
-			said := script.stderr.String()
-			wantText(t, said, "gitops: error: git gitops unlock cannot use Redis\n", "connection refused")
-			if n := strings.Count(said, "connection refused"); n != 1 {
-				t.Errorf("it says so %d times: %s", n, said)
+			said := func() string { return script.stderr.String() }
+			w.until("it says so", func() bool { return strings.Contains(said(), "connection refused") })
+			wantText(t, said(), "gitops: error: git gitops unlock cannot use Redis\n")
+			if n := strings.Count(said(), "connection refused"); n != 1 {
+				t.Errorf("it says so %d times: %s", n, said())
 			}
 			if err := w.redis.Resume(); err != nil {
 				t.Fatal(err)

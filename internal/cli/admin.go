@@ -247,7 +247,11 @@ func unlockVerb(ctx context.Context, u *ucli.Context, f *gitops.Flows, out *term
 		case lock.StillShared:
 			out.Say("unlocked %s here; other parts of this script still hold it", d.Key)
 		case lock.NotHeld:
-			out.Warn("the lock on %s was not held any more", d.Key)
+			if u.Bool("session") { // at the end of a job that is as it should be
+				out.Say("the lock on %s has ended already", d.Key)
+			} else {
+				out.Warn("the lock on %s was not held any more", d.Key)
+			}
 		}
 	}
 	if err == nil && len(done) == 0 {

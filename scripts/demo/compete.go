@@ -24,7 +24,7 @@ type result struct {
 	counter   int           // the number in the file at the end
 	rejected  int           // pushes that git refused
 	took      time.Duration // all pipelines together
-	handOff   time.Duration // median; 0 when none was seen
+	handOver  time.Duration // median; 0 when none was seen
 	failures  []string      // output of pipelines that failed
 }
 
@@ -73,7 +73,7 @@ func compete(ctx context.Context, name, dir, script string, env []string) (resul
 		r.rejected += p.rejected
 		landed, got = append(landed, p.landed...), append(got, p.got...)
 	}
-	r.handOff = median(between(landed, got))
+	r.handOver = median(between(landed, got))
 	return r, r.look(ctx, repo, env)
 }
 

@@ -128,13 +128,13 @@ func indent(script string) string {
 
 func table(w io.Writer, results ...result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "\tSUCCEEDED\tLANDED\tREJECTED\tLOST UPDATES\tSECONDS\tHAND-OFF")
+	_, _ = fmt.Fprintln(t, "\tSUCCEEDED\tLANDED\tREJECTED\tLOST UPDATES\tSECONDS\tHAND-OVER")
 	for _, r := range results {
-		handOff := "-"
-		if r.handOff > 0 {
-			handOff = r.handOff.Round(100 * time.Microsecond).String()
+		handOver := "-"
+		if r.handOver > 0 {
+			handOver = r.handOver.Round(100 * time.Microsecond).String()
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%.1f\t%s\n", r.name, r.succeeded, r.landed, r.rejected, r.lost(), r.took.Seconds(), handOff)
+		_, _ = fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%.1f\t%s\n", r.name, r.succeeded, r.landed, r.rejected, r.lost(), r.took.Seconds(), handOver)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("write the table: %w", err)
@@ -144,7 +144,7 @@ SUCCEEDED     pipelines that ended with exit code 0
 LANDED        commits on the branch
 REJECTED      pushes that git refused
 LOST UPDATES  pipelines that succeeded and whose increment is not in the counter
-HAND-OFF      median time from "pushed" in one pipeline to "got the lock" in the next, seen from outside
+HAND-OVER     median time from "pushed" in one pipeline to "got the lock" in the next, seen from outside
 `)
 	if err != nil {
 		return fmt.Errorf("write the table: %w", err)
