@@ -40,6 +40,19 @@ func TestDoctor_fence(t *testing.T) {
 	c.want(t, "server", "warn", "a push to refs/heads/alias is refused", "push to refs/heads/main")
 	w.must("remote.git", "git symbolic-ref --delete refs/heads/alias && git symbolic-ref --delete refs/heads/free")
 
+	w.must("remote.git", "git config core.ignoreCase true && git config --add gitops.protect 'release/*' && git branch release/a main && git branch release/A main && git branch MAIN main")
+	c = w.doctor("remote.git")
+	c.want(t, "server", "warn", "a push to refs/heads/release/A is refused", "and has refs/heads/release/a", "rename one of the two")
+	c.want(t, "server", "warn", "a push to refs/heads/MAIN is refused", "protect it by this name")
+	w.must("remote.git", "git config --unset core.ignoreCase; git branch -q -D release/a release/A MAIN; git config --unset gitops.protect 'release'")
+
+	// Settings that do nothing.
+	w.must("remote.git", "git config --add gitops.protect refs/tags/v1 && git config --add gitops.protectExempt bot")
+	c = w.doctor("remote.git")
+	c.want(t, "server", "fail", `gitops.protect "refs/tags/v1" protects nothing`)
+	c.want(t, "server", "warn", `gitops.protectExempt "bot" exempts nobody`)
+	w.must("remote.git", "git config --unset gitops.protect refs/tags/v1 && git config --unset gitops.protectExempt '^bot$'")
+
 	// The decisions: while nobody was let in, perhaps no client knows the repository by this name.
 	w.must(".", "git clone -q remote.git a && git -C a commit -q --allow-empty -m a && ! git -C a push -q 2>/dev/null")
 	c = w.doctor("remote.git")
@@ -122,8 +135,7 @@ func TestDoctor_aclFor(t *testing.T) {
 	pipeline.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a && git -C a gitops push -q")
 	pipeline.doctor("a").not(t, "fail")
 	pipeline.must("a", "git gitops lock && git gitops locks | grep main && git gitops events >/dev/null && git gitops run --branch x -- true")
-	force := `git gitops unlock --force $(git gitops locks --json | sed 's/.*"id":"\([0-9]*\)".*/\1/')`
-	r := pipeline.bash(".", force)
+	r := pipeline.bash(".", breakLock)
 	wantCode(t, r, 69)
 	wantText(t, r.stderr, "permissions to access one of the keys")
 	for _, verb := range []string{"freeze --for 1h", "thaw"} {
@@ -135,7 +147,7 @@ func TestDoctor_aclFor(t *testing.T) {
 
 	viewer := as("viewer")
 	wantText(t, viewer.must(".", "git gitops locks && git gitops events && git gitops stats && git gitops metrics --once"), "@main", "acquired", "gitops_redis_up 1\n")
-	for _, command := range []string{"git gitops clone -q remote.git no", force, "git gitops run --repo remote.git --branch z -- true"} {
+	for _, command := range []string{"git gitops clone -q remote.git no", breakLock, "git gitops run --repo remote.git --branch z -- true"} {
 		if r := viewer.bash(".", command); r.code != 69 {
 			t.Errorf("a viewer: %s: %s", command, r)
 		}
@@ -151,7 +163,7 @@ func TestDoctor_aclFor(t *testing.T) {
 	w.must(".", "redis-cli -p $REDIS_PORT ACL SETUSER server +hget")
 
 	as("operator").must(".", "git gitops freeze --for 1h --repo remote.git --branch main; git gitops thaw --repo remote.git --branch main")
-	as("operator").must(".", force)
+	as("operator").must(".", breakLock)
 	w.wantLocks()
 
 	// Nothing that is not needed.

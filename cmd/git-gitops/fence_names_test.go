@@ -62,6 +62,20 @@ func TestFence_names(t *testing.T) {
 			pushes: []string{"git push origin HEAD:MAIN", "git push origin HEAD:refs/Heads/main", "git push origin HEAD:Release/1", "git gitops push origin HEAD:Main"},
 			says:   another,
 		},
+		"capitals, under a pattern": {
+			server: "git config core.ignoreCase true && git branch release/a main",
+			pushes: []string{
+				"git push origin HEAD:release/A", "git gitops push origin HEAD:release/A", "git push -f origin HEAD:release/A", "git push origin :refs/heads/release/A",
+				"git gitops push origin HEAD:release/a HEAD:release/A", "git gitops push origin HEAD:release/b HEAD:release/B",
+			},
+			says:  another,
+			lands: "git gitops push -q origin HEAD:release/a && git gitops push -q origin HEAD:release/RC1 && git gitops push -q origin HEAD:feature HEAD:Feature",
+		},
+		"capitals, both there": {
+			server: "git config core.ignoreCase true && git branch release/a main && git branch release/A main",
+			pushes: []string{"git gitops push origin HEAD:release/A", "git gitops push origin HEAD:release/a", "git push origin :release/A"},
+			says:   "this repository ignores case (core.ignoreCase) and has refs/heads/release/",
+		},
 		"a linked work tree": {
 			server: "git worktree add -q -b other ../tree main",
 			pushes: []string{"git push ../tree HEAD:main", "git push -f ../tree HEAD:main", "git push ../remote.git/worktrees/tree HEAD:main"},

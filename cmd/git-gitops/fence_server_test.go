@@ -9,7 +9,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
@@ -20,6 +23,9 @@ var fenceServers = map[string]func(*world) (served *world, url string){
 		return w, "https://git:" + pat + "@" + w.env["HOST"] + "/org/repo.git"
 	},
 	"ssh": func(w *world) (*world, string) { return overSSH(w), "git@127.0.0.1:org/repo.git" },
+	"path": func(w *world) (*world, string) {
+		return w.with("GITOPS_LOCK_REPO=" + w.env["HOST"] + "/org/repo"), w.path(bare)
+	},
 }
 
 // fenced is a world whose server guards main, the URL of its repository, and what main is there.
@@ -30,8 +36,8 @@ func fenced(t *testing.T, over func(*world) (*world, string)) (w *world, url str
 	return w, url, func() string { return w.must(bare, "git rev-parse main") }
 }
 
-// TestFence_network: over ssh and HTTP the server decides as over a path. It knows the repository
-// by gitops.lockRepo.
+// TestFence_network: over ssh, HTTP and a path, the server lets in what the holder of the lock has
+// declared, and nothing else. It knows the repository by gitops.lockRepo.
 func TestFence_network(t *testing.T) {
 	t.Parallel()
 	for name, over := range fenceServers {
@@ -110,9 +116,91 @@ func TestFence_declared(t *testing.T) {
 			refused("work", "git push", "not-held") // the same push once more
 			w.must("work", "git gitops lock")
 			refused("work", "git push", "not-declared")
-			w.must(".", `git gitops unlock --force $(git gitops locks --json | sed 's/.*"id":"\([0-9]*\)".*/\1/')`)
+			w.must(".", breakLock)
 			refused("work", "git push", "not-held")
 		})
+	}
+}
+
+// TestFence_stale: who has lost the lock is refused, however it was lost, also with exactly what it
+// had declared. A declaration without the token counts for nothing. Who has the lock by then lands.
+func TestFence_stale(t *testing.T) {
+	t.Parallel()
+	ends := map[string]func(*world){
+		"broken":  func(w *world) { w.must(".", breakLock) },
+		"expired": func(*world) {}, // nobody renews it any more
+		"lost with the data of Redis": func(w *world) {
+			w.redis.Kill()
+			if err := w.redis.Resume(); err != nil {
+				w.t.Fatal(err)
+			}
+			w.until("Redis is back", func() bool { return w.keys.Ping(w.t.Context()).Err() == nil })
+		},
+	}
+	for server, over := range fenceServers {
+		for name, end := range ends {
+			t.Run(server+", "+name, func(t *testing.T) {
+				t.Parallel()
+				w, url, tip := fenced(t, over)
+				w = w.with("GITOPS_LOCK_TTL="+leaseTTL.String(), "GITOPS_LOCK_REPO="+w.path("remote")) // by which keepers are found
+				w.must(bare, `git config gitops.lockRepo "$GITOPS_LOCK_REPO"`)
+				before := tip()
+				refused := func(dir, word string, pushes ...string) {
+					t.Helper()
+					for _, push := range pushes {
+						r := w.bash(dir, push)
+						if r.code == 0 || !strings.Contains(r.stderr, "[gitops: "+word+"]") || tip() != before {
+							t.Errorf("%s: want %s: %s", push, word, r)
+						}
+					}
+				}
+				w.must(".", `git clone -q "$1" plain && git -C plain commit -q --allow-empty -m plain`, url)
+				refused("plain", "not-held", "git push") // from now on the server is known to ask
+
+				w.must(".", `git gitops clone -q "$1" a && git -C a commit -q --allow-empty -m a`, url)
+				w.write("a/.git/hooks/pre-push", "#!/bin/sh\ntouch ../at\nuntil [ -e ../go ]; do sleep 0.1; done\n")
+				push := w.start("a", "bash", "-c", "git gitops push -q; exit $?")
+				w.until("its push is declared and on its way", func() bool { return w.exists("at") })
+				w.forge(lock.Update{Ref: "refs/heads/main", Old: before, New: w.must("plain", "git rev-parse HEAD")})
+				refused("plain", "not-declared", "git push")
+				push.signal(syscall.SIGKILL)
+				push.wait()
+				for _, pid := range w.keepers() {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
+				end(w)
+				w.until("its lock is over", func() bool { return len(w.locks()) == 0 })
+
+				stale := []string{"git push --no-verify", "git push --no-verify -f", "git push --no-verify origin :main"}
+				refused("a", "not-held", stale...)
+				w.must(".", `git gitops clone -q "$1" b && git -C b commit -q --allow-empty -m b`, url)
+				w.forge(lock.Update{Ref: "refs/heads/main", Old: before, New: w.must("a", "git rev-parse HEAD")})
+				refused("a", "not-declared", stale...)
+				w.must("b", "git gitops push -q")
+				if tip() != w.must("b", "git rev-parse HEAD") {
+					t.Error("the holder's push has not landed")
+				}
+				wantCode(t, w.bash("a", "rm .git/hooks/pre-push; git gitops push -q"), 73)
+			})
+		}
+	}
+}
+
+const breakLock = `git gitops unlock --force $(git gitops locks --json | sed 's/.*"id":"\([0-9]*\)".*/\1/')`
+
+// forge declares a push to main without the token of the holder, as one who may write to Redis can.
+func (w *world) forge(u lock.Update) {
+	w.t.Helper()
+	s := redisstore.Open(redisstore.Options{Addrs: []string{w.redis.Addr()}})
+	defer func() { _ = s.Close() }()
+	forger := lock.Request{Key: lock.Key{Repo: w.env["GITOPS_LOCK_REPO"], Branch: "main"}, Token: lock.NewToken(), TTL: time.Minute}
+	share := forger.Hold()
+	share.Share = lock.NewToken()
+	for _, hold := range []lock.Hold{forger.Hold(), share} {
+		got, err := s.Renew(w.t.Context(), hold, lock.RenewOptions{Intent: []lock.Update{u}})
+		if err != nil || got.Status != lock.Lost {
+			w.t.Errorf("a forged declaration: %v, %v", got.Status, err)
+		}
 	}
 }
 
@@ -120,25 +208,62 @@ func TestFence_declared(t *testing.T) {
 // nobody else.
 func TestFence_atOnce(t *testing.T) {
 	t.Parallel()
-	w := fenceWorld(t).with("GITOPS_LOCK_SESSION")
-	const n = 4
-	var ours, plain []*process
-	for i := range n {
-		w.must(".", fmt.Sprintf("git clone -q remote.git plain%[1]d && git -C plain%[1]d commit -q --allow-empty -m plain", i))
-		w.write(fmt.Sprintf("dir%d/.keep", i), "")
+	for name, over := range fenceServers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, url, _ := fenced(t, over)
+			w = w.with("GITOPS_LOCK_SESSION")
+			const n = 4
+			var ours, plain []*process
+			for i := range n {
+				w.must(".", fmt.Sprintf(`git clone -q "$1" plain%[1]d && git -C plain%[1]d commit -q --allow-empty -m plain`, i), url)
+				w.write(fmt.Sprintf("dir%d/.keep", i), "")
+			}
+			for i := range n {
+				ours = append(ours, w.start(fmt.Sprintf("dir%d", i), "bash", "-c", `git gitops clone -q "$1" r && cd r && git commit -q --allow-empty -m ours && git gitops push -q; exit $?`, "bash", url))
+				plain = append(plain, w.start(fmt.Sprintf("plain%d", i), "bash", "-c", "for i in 1 2 3 4 5; do git push -q -f && exit 0; git fetch -q && git reset -q --hard origin/main && git commit -q --allow-empty -m plain; done; exit 1"))
+			}
+			for i := range n {
+				wantCode(t, ours[i].wait(), 0)
+				if r := plain[i].wait(); r.code != 1 {
+					t.Errorf("a plain push has landed: %s", r)
+				}
+			}
+			if got := w.must(bare, "git log --format=%s main | sort | uniq -c | tr -s ' '"); got != " 4 ours\n 1 seed" {
+				t.Errorf("the branch has %q", got)
+			}
+		})
 	}
-	for i := range n {
-		ours = append(ours, w.start(fmt.Sprintf("dir%d", i), "bash", "-c", "git gitops clone -q ../remote.git r && cd r && git commit -q --allow-empty -m ours && git gitops push -q; exit $?"))
-		plain = append(plain, w.start(fmt.Sprintf("plain%d", i), "bash", "-c", "for i in 1 2 3 4 5; do git push -q -f && exit 0; git fetch -q && git reset -q --hard origin/main && git commit -q --allow-empty -m plain; done; exit 1"))
-	}
-	for i := range n {
-		wantCode(t, ours[i].wait(), 0)
-		if r := plain[i].wait(); r.code != 1 {
-			t.Errorf("a plain push has landed: %s", r)
-		}
-	}
-	if got := w.must("remote.git", "git log --format=%s main | sort | uniq -c | tr -s ' '"); got != " 4 ours\n 1 seed" {
-		t.Errorf("the branch has %q", got)
+}
+
+// TestFence_redis: while Redis is gone, the server refuses everybody, unless it is set to let all
+// in.
+func TestFence_redis(t *testing.T) {
+	t.Parallel()
+	for name, over := range fenceServers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, url, tip := fenced(t, over)
+			w.must(".", `git gitops clone -q "$1" a && git -C a commit -q --allow-empty -m a`, url)
+			before := tip()
+			w.redis.Kill()
+			for _, push := range []string{"git push", "git push --no-verify -f", "git push origin :main"} {
+				r := w.bash("a", push)
+				if r.code == 0 || !strings.Contains(r.stderr, "remote: gitops: error: refused: this server cannot ask Redis who holds the lock on main") || tip() != before {
+					t.Errorf("%s: %s", push, r)
+				}
+			}
+			wantCode(t, w.bash("a", "git gitops push -q"), 69)
+			w.must("a", "git push -q origin HEAD:feature") // is not protected
+			w.must(bare, "git config gitops.protectFailOpen true")
+			r := w.bash("a", "git push -q")
+			wantCode(t, r, 0)
+			wantText(t, r.stderr, "accepts the push without a check")
+			wantText(t, w.read(bare+"/gitops-fence.log"), "allowed without a check")
+			if tip() != w.must("a", "git rev-parse HEAD") {
+				t.Error("it has not landed")
+			}
+		})
 	}
 }
 

@@ -4,7 +4,6 @@ package main
 
 import (
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -59,85 +58,6 @@ func TestFence(t *testing.T) {
 		t.Error("not everything has landed")
 	}
 	w.wantLocks()
-}
-
-// TestFence_lost: a client that lost the lock is refused, also with plain git, and the one that has
-// it now lands.
-func TestFence_lost(t *testing.T) {
-	t.Parallel()
-	w := fenceWorld(t)
-	w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a")
-	id := strings.Fields(strings.Split(w.must(".", "git gitops locks"), "\n")[1])
-	w.must(".", `git gitops unlock --force "$1"`, id[len(id)-2])
-	w.must(".", "git gitops clone -q remote.git b && git -C b commit -q --allow-empty -m b")
-	r := w.bash("a", "git push")
-	if r.code == 0 || !strings.Contains(r.stderr, "[gitops: not-declared]") {
-		t.Errorf("plain git after the lock was lost: %s", r)
-	}
-	w.must("b", "git gitops push -q")
-	if w.tip("main") != w.must("b", "git rev-parse HEAD") {
-		t.Error("the holder's push has not landed")
-	}
-}
-
-// TestFence_redis: a Redis that lost its data does not refuse the holder for ever. Without Redis
-// everybody is refused, unless the server is set to let them in.
-func TestFence_redis(t *testing.T) {
-	t.Parallel()
-	w := fenceWorld(t)
-	w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a")
-	w.redis.Kill()
-	if err := w.redis.Resume(); err != nil {
-		t.Fatal(err)
-	}
-	w.until("Redis is back", func() bool { return w.keys.Ping(t.Context()).Err() == nil })
-	w.must("a", "git gitops push -q")
-
-	w.must("a", "git commit -q --allow-empty -m b && git gitops install >/dev/null 2>&1; git config core.hooksPath /dev/null")
-	w.redis.Kill()
-	r := w.bash("a", "git push")
-	if r.code == 0 || !strings.Contains(r.stderr, "cannot ask Redis who holds the lock on main") {
-		t.Errorf("without Redis: %s", r)
-	}
-	w.must("a", "git push -q origin HEAD:feature") // is not protected
-	w.must("remote.git", "git config gitops.protectFailOpen true")
-	wantCode(t, w.bash("a", "git push -q"), 0)
-	wantText(t, w.read("remote.git/gitops-fence.log"), "allowed without a check")
-}
-
-// TestFence_lostWithTheData: when Redis has lost a lock, the branch is open to nobody, not even to
-// its last holder, until the lock is taken again.
-func TestFence_lostWithTheData(t *testing.T) {
-	t.Parallel()
-	w := fenceWorld(t)
-	w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a")
-	for _, pid := range w.keepers() { // it would take the lock back
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
-	w.redis.Kill()
-	if err := w.redis.Resume(); err != nil {
-		t.Fatal(err)
-	}
-	w.until("Redis is back", func() bool { return w.keys.Ping(t.Context()).Err() == nil })
-	w.wantLocks()
-	before := w.tip("main")
-	refused := func(word string) {
-		t.Helper()
-		for _, push := range []string{"git push", "git push --no-verify -f", "git push origin :main"} {
-			r := w.bash("a", push)
-			if r.code == 0 || !strings.Contains(r.stderr, "[gitops: "+word+"]") || w.tip("main") != before {
-				t.Errorf("%s: want %s: %s", push, word, r)
-			}
-		}
-	}
-	refused("not-held")
-	w.must(".", "git gitops clone -q remote.git b && git -C b commit -q --allow-empty -m b")
-	refused("not-declared")
-	w.must("b", "git gitops push -q")
-	if w.tip("main") != w.must("b", "git rev-parse HEAD") {
-		t.Error("the holder's push has not landed")
-	}
-	wantCode(t, w.bash("a", "git gitops push -q"), 73)
 }
 
 // TestFence_exempt: users that the server exempts need no lock.

@@ -114,6 +114,15 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 		}
 		maps.Copy(rules.Symbolic, more)
 	}
+	if rules.IgnoreCase && slices.ContainsFunc(updates, func(u lock.Update) bool { return rules.Names(u.Ref) }) {
+		rules.Branches, err = c.git.Branches(ctx)
+		if err != nil {
+			return fail(out, err)
+		}
+		for _, u := range updates {
+			rules.Branches = append(rules.Branches, u.Ref)
+		}
+	}
 	var protected []lock.Update
 	alias := ""
 	for _, u := range updates {
@@ -299,6 +308,7 @@ type serverHere struct {
 	hookDir string // where it has our hook; "": nowhere
 
 	symbolic map[string]string // branches that are symbolic refs, and what they stand for
+	branches []string
 }
 
 // findServer finds out whether this is a bare repository, and where it has our hook.
@@ -310,6 +320,7 @@ func findServer(ctx context.Context, g git.Git) (here serverHere) {
 	}
 	here.gitDir = gitDir
 	here.symbolic, _ = g.SymbolicRefs(ctx, []string{"refs/heads"})
+	here.branches, _ = g.Branches(ctx)
 	dir, err := g.HooksDir(ctx)
 	if err != nil {
 		return here
@@ -356,13 +367,27 @@ func (here serverHere) check(_ context.Context, d *doctor.Checkup) {
 		d.Warn("server", "set the name that clients use, such as git.example.com/org/repo: git config gitops.lockRepo IDENTITY",
 			"gitops.lockRepo is not set, so clients must reach this repository as %s", rules.Repo)
 	}
-	rules.Symbolic = here.symbolic
-	for _, name := range slices.Sorted(maps.Keys(here.symbolic)) {
+	rules.Symbolic, rules.Branches = here.symbolic, here.branches
+	for _, name := range here.branches {
 		if why := rules.Alias(name); why != "" {
-			d.Warn("server", "push to "+here.symbolic[name], "a push to %s is refused: %s", name, why)
+			advice := "rename one of the two"
+			switch target := here.symbolic[name]; {
+			case target != "":
+				advice = "push to " + target
+			case !rules.Names(name):
+				advice = "rename it, or protect it by this name"
+			}
+			d.Warn("server", advice, "a push to %s is refused: %s", name, why)
 		}
 	}
+	for _, pattern := range rules.Void() {
+		d.Fail("server", "git config gitops.protect 'release/*'", "gitops.protect %q protects nothing: it must be a branch, or a pattern of branches", pattern)
+	}
 	for _, rule := range rules.Exempt {
+		if _, _, ok := fence.Exemption(rule); !ok {
+			d.Warn("server", "git config gitops.protectExempt NAME=value", "gitops.protectExempt %q exempts nobody: it must be NAME=value", rule)
+			continue
+		}
 		d.OK("server", "a push with %s in the environment of the hook needs no lock", rule)
 	}
 	if settings.IsTrue("gitops.protectfailopen") {

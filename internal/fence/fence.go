@@ -40,6 +40,7 @@ type Rules struct {
 
 	Symbolic   map[string]string // symbolic refs of the repository, and the ref that each stands for
 	IgnoreCase bool              // the file system takes Main for main
+	Branches   []string          // where it does: full names of those that exist or are pushed
 }
 
 // Protects reports whether a ref is protected, under its own name or as what a symbolic ref stands
@@ -85,31 +86,65 @@ func (r Rules) Alias(ref string) string {
 		return ref + " is a symbolic ref to " + target
 	case strings.HasPrefix(ref, "refs/namespaces/") && inner >= 0 && r.Names(ref[inner+1:]):
 		return ref + " is a branch of a namespace"
-	case r.IgnoreCase && !r.Names(ref) && r.folded().Names(strings.ToLower(ref)):
+	case r.IgnoreCase && !r.Names(ref) && r.folded().Names(fold(ref)):
 		return "this repository ignores case (core.ignoreCase)"
+	}
+	if twin := r.twin(ref); twin != "" {
+		return "this repository ignores case (core.ignoreCase) and has " + twin
 	}
 	return ""
 }
 
-// folded has the patterns in small letters.
+// twin is another protected branch that the file system takes for this one; "" when there is none.
+// Each of the two names has a lock of its own.
+func (r Rules) twin(ref string) string {
+	if !r.IgnoreCase || !r.Names(ref) {
+		return ""
+	}
+	for _, name := range r.Branches {
+		if name != ref && fold(name) == fold(ref) && r.Names(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// folded has the patterns without case.
 func (r Rules) folded() Rules {
 	var all Rules
 	for _, pattern := range r.Protect {
-		all.Protect = append(all.Protect, strings.ToLower(pattern))
+		all.Protect = append(all.Protect, fold(pattern))
 	}
 	return all
+}
+
+// fold is the same for names that differ only in case. Some letters have two small forms.
+func fold(name string) string { return strings.ToLower(strings.ToUpper(name)) }
+
+// Void are the patterns that no branch can have, and so protect nothing.
+func (r Rules) Void() []string {
+	return slices.DeleteFunc(slices.Clone(r.Protect), func(pattern string) bool {
+		name := strings.TrimPrefix(pattern, heads)
+		return name != "" && !strings.HasPrefix(name, "refs/") && !strings.ContainsAny(name, " \t~^:?[\\")
+	})
 }
 
 // Exempts is the rule by which whoever pushes is exempt, by the environment that the server gives
 // its hooks; "" for none.
 func (r Rules) Exempts(env func(string) string) string {
 	for _, rule := range r.Exempt {
-		name, value, ok := strings.Cut(rule, "=")
-		if ok && value != "" && env(name) == value {
+		if name, value, ok := Exemption(rule); ok && env(name) == value {
 			return rule
 		}
 	}
 	return ""
+}
+
+// Exemption is the variable that a rule asks for, and its value. One that is not NAME=value exempts
+// nobody.
+func Exemption(rule string) (name, value string, ok bool) {
+	name, value, _ = strings.Cut(rule, "=")
+	return name, value, name != "" && value != ""
 }
 
 // Refused is an update that may not be made, and the lock that it needs.

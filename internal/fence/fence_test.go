@@ -57,6 +57,16 @@ func TestRules_Alias(t *testing.T) {
 			t.Errorf("%s without case: %q", ref, got)
 		}
 	}
+	r.Branches = []string{"refs/heads/release/a", "refs/heads/release/É", "refs/heads/MAIN", "refs/heads/release/both", "refs/heads/release/Both"}
+	for ref, twin := range map[string]string{
+		"refs/heads/release/a": "", "refs/heads/release/A": "refs/heads/release/a", "refs/heads/release/b": "", "refs/heads/release/RC1": "",
+		"refs/heads/release/é": "refs/heads/release/É", "refs/heads/main": "", "refs/heads/Prod": "", // what nobody may push to is no twin
+		"refs/heads/release/both": "refs/heads/release/Both", "refs/heads/release/Both": "refs/heads/release/both",
+	} {
+		if got := r.Alias(ref); twin == "" && got != "" || !strings.HasSuffix(got, twin) {
+			t.Errorf("%s beside others: %q", ref, got)
+		}
+	}
 	if got := strings.Join(r.Folders(), " "); got != "refs/heads/main refs/heads/release refs/heads/old refs/heads/Prod" {
 		t.Errorf("folders: %s", got)
 	}
@@ -65,9 +75,17 @@ func TestRules_Alias(t *testing.T) {
 	}
 }
 
+func TestRules_Void(t *testing.T) {
+	t.Parallel()
+	r := fence.Rules{Protect: []string{"main", "", "refs/heads/release/*", "refs/heads/", "refs/tags/*", "main release/*", "*", "v?", "a,b"}}
+	if got := strings.Join(r.Void(), "|"); got != "|refs/heads/|refs/tags/*|main release/*|v?" {
+		t.Errorf("protect nothing: %q", got)
+	}
+}
+
 func TestRules_Exempts(t *testing.T) {
 	t.Parallel()
-	r := fence.Rules{Exempt: []string{"GL_USERNAME=admin", "BROKEN", "EMPTY="}}
+	r := fence.Rules{Exempt: []string{"GL_USERNAME=admin", "BROKEN", "EMPTY=", "=x"}}
 	for name, want := range map[string]string{"admin": "GL_USERNAME=admin", "somebody": "", "": ""} {
 		if got := r.Exempts(func(v string) string { return map[string]string{"GL_USERNAME": name}[v] }); got != want {
 			t.Errorf("%q: %q", name, got)

@@ -351,6 +351,17 @@ func (g Git) SymbolicRef(ctx context.Context, ref string) string {
 	return strings.TrimPrefix(strings.TrimSpace(out), g.namespace())
 }
 
+// Branches are the full names of all branches in the namespace of the environment.
+func (g Git) Branches(ctx context.Context) ([]string, error) {
+	namespace := g.namespace()
+	out, err := g.Output(ctx, "for-each-ref", "--format=%(refname)", "--", namespace+"refs/heads/")
+	var all []string
+	for _, name := range lines(out) {
+		all = append(all, strings.TrimPrefix(name, namespace))
+	}
+	return all, err
+}
+
 // namespace is what git puts before each name of a ref (gitnamespaces(7)).
 func (g Git) namespace() string {
 	prefix := ""
