@@ -37,7 +37,7 @@ func (r *reader) tls(out *Redis, useTLS bool, host string) *tls.Config {
 		ServerName:         host,
 		RootCAs:            r.rootCAs(out),
 		Certificates:       r.certificates(out),
-		InsecureSkipVerify: out.Insecure, //nolint:gosec // only by the user's own setting, who is warned on each use
+		InsecureSkipVerify: out.Insecure, //nolint:gosec // only by the user's own setting, with a warning at each use
 	}
 	if name := r.word("REDIS_TLS_SERVER_NAME"); name != "" {
 		config.ServerName = name
@@ -58,11 +58,11 @@ func (r Redis) ReadTLS() func() (*tls.Config, error) {
 		config := r.TLS.Clone()
 		if r.tlsFiles.ca != "" {
 			pem, err := os.ReadFile(r.tlsFiles.ca)
+			if err == nil {
+				config.RootCAs, err = roots(pem)
+			}
 			if err != nil {
 				return nil, fmt.Errorf("read REDIS_TLS_CA_CERT: %w", err)
-			}
-			if config.RootCAs = x509.NewCertPool(); !config.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, errors.New("REDIS_TLS_CA_CERT holds no certificate in PEM")
 			}
 		}
 		if r.tlsFiles.cert != "" {
@@ -79,38 +79,52 @@ func (r Redis) ReadTLS() func() (*tls.Config, error) {
 // rootCAs returns the certificates to trust, nil for the system's.
 func (r *reader) rootCAs(out *Redis) *x509.CertPool {
 	const inline, file = "REDIS_TLS_CA_CERT_B64", "REDIS_TLS_CA_CERT"
-	var pem []byte
-	name, allowed := file, "a file with at least one certificate in PEM"
-	var why error
 	switch {
 	case r.isSet(inline):
 		r.forbid(inline+" is set", file)
-		name, allowed = inline, "at least one certificate in PEM, written in base64"
-		var err error
-		pem, err = base64.StdEncoding.DecodeString(strings.Join(strings.Fields(r.text(inline)), ""))
-		switch {
-		case strings.Contains(r.text(inline), "-----BEGIN"):
-			why = errors.New("it is the PEM itself: write it in base64, or name its file in " + file)
-		case err != nil:
-			why, pem = errors.New("it is not base64"), nil
-		default:
-			why = errors.New("it is base64, but holds no certificate in PEM")
+		pool, err := inlineRoots(r.text(inline))
+		if err != nil {
+			r.fail(inline, "at least one certificate in PEM, written in base64", err)
 		}
+		return pool
 	case r.isSet(file):
-		pem = r.file(file)
 		out.tlsFiles.ca, _ = filepath.Abs(r.text(file)) // a keeper leaves the folder
-		why = errors.New("it holds no certificate in PEM")
-		if bytes.HasPrefix(pem, []byte{0x30}) { // a SEQUENCE of ASN.1
-			why = errors.New("it is in DER, not in PEM: openssl x509 -inform der -in FILE")
+		pool, err := roots(r.file(file))
+		if err != nil && r.ok(file) {
+			r.fail(file, "a file with at least one certificate in PEM", err)
 		}
+		return pool
 	default:
 		return nil
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) && r.ok(name) {
-		r.fail(name, allowed, why)
+}
+
+func inlineRoots(text string) (*x509.CertPool, error) {
+	if strings.Contains(text, "-----BEGIN") {
+		return nil, errors.New("it is the PEM itself: write it in base64, or name its file in REDIS_TLS_CA_CERT")
 	}
-	return pool
+	pem, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
+	if err != nil {
+		return nil, errors.New("it is not base64")
+	}
+	pool, err := roots(pem)
+	if err != nil {
+		err = errors.New("it is base64, but holds no certificate in PEM")
+	}
+	return pool, err
+}
+
+// roots are the certificates to trust that a file holds.
+func roots(pem []byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	switch {
+	case pool.AppendCertsFromPEM(pem):
+		return pool, nil
+	case bytes.HasPrefix(pem, []byte{0x30}): // a SEQUENCE of ASN.1
+		return nil, errors.New("it is in DER, not in PEM: openssl x509 -inform der -in FILE")
+	default:
+		return nil, errors.New("it holds no certificate in PEM")
+	}
 }
 
 // certificates returns our own certificate for mutual TLS, or none.
