@@ -19,7 +19,6 @@ var (
 // NoGitError says that there is no real git to run.
 type NoGitError struct {
 	Override string // what GITOPS_GIT says; empty when PATH was searched
-	PathEnv  string // the PATH that was searched; empty when GITOPS_GIT is set
 	Err      error  // ErrNotFound, ErrIsSelf, ErrNotExecutable, or the file system's error
 }
 
@@ -51,7 +50,7 @@ func SearchPath(lookup func(string) (string, bool)) string {
 func RealGit(pathEnv, override, self string) (string, error) {
 	us, err := os.Stat(self)
 	if err != nil {
-		return "", &NoGitError{Override: override, PathEnv: pathEnv, Err: fmt.Errorf("own executable: %w", err)}
+		return "", &NoGitError{Override: override, Err: fmt.Errorf("own executable: %w", err)}
 	}
 	if override != "" {
 		path, err := filepath.Abs(override)
@@ -69,7 +68,7 @@ func RealGit(pathEnv, override, self string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", &NoGitError{PathEnv: pathEnv, Err: ErrNotFound}
+	return "", &NoGitError{Err: ErrNotFound}
 }
 
 // check reports why the file at path can't be the real git, or nil when it can.
@@ -89,7 +88,7 @@ func check(path string, self fs.FileInfo) error {
 }
 
 // isOther reports whether path is a link to a git-gitops, perhaps another installation than ours:
-// two that take each other for git would go round for ever.
+// two that take each other for git would call each other without end.
 func isOther(path string) bool {
 	target, err := filepath.EvalSymlinks(path)
 	return err == nil && strings.TrimSuffix(filepath.Base(target), ".exe") == "git-gitops"

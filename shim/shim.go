@@ -29,7 +29,7 @@ type Route int
 
 // The routes.
 const (
-	Passthrough Route = iota // git's business: run it with the words as they are
+	Passthrough Route = iota // git's business: run it with the arguments as they are
 	Clone                    // a clone, perhaps through an alias
 	Push                     // a push, perhaps through an alias
 	Admin                    // one of our own verbs
@@ -38,10 +38,9 @@ const (
 )
 
 // Split splits args, which is git's command line without the program name, at the subcommand, as
-// handle_options in git.c does. Verb is empty when there is no subcommand to find: the words end
-// before it, an option is unknown or lacks its value, or an option prints and ends (--exec-path,
-// --html-path, …). The words from there on are then in Args, and git has something of its own to
-// say.
+// handle_options in git.c does. Verb is empty when there is no subcommand to find: it is missing,
+// an option is unknown or lacks its value, or an option prints and ends (--exec-path, --html-path,
+// …). The rest is then in Args, and git has something of its own to say.
 func Split(args []string) CommandLine {
 	n, found := skipGlobals(args)
 	if !found || args[n] == "" {
@@ -50,8 +49,8 @@ func Split(args []string) CommandLine {
 	return CommandLine{Globals: args[:n:n], Verb: args[n], Args: args[n+1:]}
 }
 
-// skipGlobals counts the words at the start of args that are git's own options and their values;
-// found reports whether a subcommand follows them.
+// skipGlobals counts git's own options, and their values, at the start of args. found reports
+// whether a subcommand follows them.
 func skipGlobals(args []string) (n int, found bool) {
 	for n < len(args) && strings.HasPrefix(args[n], "-") {
 		name, _, joined := strings.Cut(args[n], "=")

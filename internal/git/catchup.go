@@ -129,10 +129,10 @@ func (s Snapshot) Settle(ctx context.Context) {
 // history of HEAD. Objects that a fresh clone would not have may stay. After an error the clone is
 // in no state to be used.
 func (s Snapshot) CatchUp(ctx context.Context) error {
-	asked := make(chan error, 1)
-	go func() { asked <- s.sameHead(ctx) }() // a request of its own, for the same time as the fetch
+	head := make(chan error, 1)
+	go func() { head <- s.sameHead(ctx) }() // a request of its own, for the same time as the fetch
 	err := s.update(ctx)
-	return errors.Join(<-asked, err)
+	return errors.Join(<-head, err)
 }
 
 // sameHead makes sure that the remote's HEAD is still what it was: of a fetch git does not tell.

@@ -240,11 +240,11 @@ func (g Git) unbornBranch(ctx context.Context, remote string) string {
 	defer func() { _ = os.Remove(trace.Name()) }()
 	_ = trace.Close()
 	_, _ = g.With("GIT_TRACE_PACKET="+trace.Name()).Output(ctx, "ls-remote", "--", remote, "HEAD")
-	said, err := os.ReadFile(trace.Name())
+	packets, err := os.ReadFile(trace.Name())
 	if err != nil {
 		return ""
 	}
-	_, after, _ := strings.Cut(string(said), "< unborn HEAD symref-target:refs/heads/")
+	_, after, _ := strings.Cut(string(packets), "< unborn HEAD symref-target:refs/heads/")
 	branch, _, _ := strings.Cut(after, "\n")
 	return branch
 }
@@ -325,11 +325,11 @@ func (g Git) Tips(ctx context.Context, revs []string) ([]string, error) {
 func (g Git) SymbolicRefs(ctx context.Context, refs []string) (map[string]string, error) {
 	symbolic, namespace := map[string]string{}, g.namespace()
 	for some := range slices.Chunk(refs, 1000) { // there is a limit to what a command line holds
-		words := []string{"for-each-ref", "--format=%(refname) %(symref)", "--"}
+		args := []string{"for-each-ref", "--format=%(refname) %(symref)", "--"}
 		for _, ref := range some {
-			words = append(words, namespace+ref)
+			args = append(args, namespace+ref)
 		}
-		out, err := g.Output(ctx, words...)
+		out, err := g.Output(ctx, args...)
 		if err != nil {
 			return nil, err
 		}

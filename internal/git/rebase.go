@@ -90,8 +90,8 @@ func (g Git) rebase(ctx context.Context, onto, since string) (string, error) {
 	ctx = context.WithoutCancel(ctx) // what is begun is brought to an end, or undone
 	// By default a commit that becomes empty is dropped without a word. When two pipelines both
 	// bump 4 to 5, that is a lost update: each commit must be applied, and stop when it is empty.
-	words := append([]string{"rebase", "--quiet", "--no-autosquash", "--reapply-cherry-picks", "--empty=ask"}, what...)
-	if _, err = g.With("GIT_REFLOG_ACTION="+rebaseAction).Output(ctx, words...); err != nil {
+	args := append([]string{"rebase", "--quiet", "--no-autosquash", "--reapply-cherry-picks", "--empty=ask"}, what...)
+	if _, err = g.With("GIT_REFLOG_ACTION="+rebaseAction).Output(ctx, args...); err != nil {
 		return "", g.abort(ctx, err)
 	}
 	// One that keeps only a part of itself has lost the rest in the same way.

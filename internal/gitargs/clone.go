@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// CloneArgs is what the words of `git clone` say, as far as the lock needs it.
+// CloneArgs is what the arguments of `git clone` say, as far as the lock needs it.
 type CloneArgs struct {
 	URL string // as written; may hold a password
 	Dir string // "" when not given, see Directory
@@ -17,7 +17,7 @@ type CloneArgs struct {
 	SeparateGitDir string // --separate-git-dir
 	Depth          string // --depth, as written
 
-	// Config holds the key=value words of -c, --config. They may hold secrets.
+	// Config holds each key=value of -c, --config. They may hold secrets.
 	Config []string
 
 	Bare         bool // also set by Mirror
@@ -79,8 +79,8 @@ var aheadOptions = []string{
 	"origin", "branch", "depth", "single-branch", "tags", "config", "ipv4", "ipv6", "filter", "sparse", "jobs",
 }
 
-// ParseClone reads the words after "clone". An error means that git itself refuses them (no
-// repository, too many words, a value that is missing, an ambiguous option): run git and
+// ParseClone reads the arguments after "clone". An error means that git itself refuses them (no
+// repository, too many of them, a value that is missing, an ambiguous option): run git and
 // let it say so.
 func ParseClone(args []string) (CloneArgs, error) {
 	line, err := parseOptions(args, cloneOptions)
@@ -134,13 +134,13 @@ func ParseClone(args []string) (CloneArgs, error) {
 		a.Shallow = a.Shallow || on
 	}
 
-	switch len(line.words) {
+	switch len(line.operands) {
 	case 0:
 		return a, errors.New("no repository to clone")
 	case 1:
-		a.URL = line.words[0]
+		a.URL = line.operands[0]
 	case 2:
-		a.URL, a.Dir = line.words[0], line.words[1]
+		a.URL, a.Dir = line.operands[0], line.operands[1]
 	default:
 		return a, errors.New("too many arguments to clone")
 	}

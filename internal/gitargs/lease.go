@@ -151,7 +151,7 @@ func (r *rewriting) single(bare string, plus bool) (string, error) {
 	}
 }
 
-// spellOut writes as words what a push without refspecs stands for, if that is more than the
+// spellOut writes as arguments what a push without refspecs stands for, if that is more than the
 // checked-out branch.
 func (r *rewriting) spellOut() error {
 	plan := &pushPlan{PushContext: r.ctx, remote: r.target.Remote, branches: map[string]PushUpdate{}}

@@ -1,5 +1,5 @@
-// Package gitargs reads git's words: the command lines of clone and push, refspecs, configuration,
-// and what they mean together, as far as a lock depends on them. It runs no program.
+// Package gitargs parses what git parses: the command lines of clone and push, refspecs,
+// configuration, and what they mean together, as far as a lock depends on them. It runs no program.
 package gitargs
 
 import (
@@ -33,18 +33,18 @@ type setting struct {
 	value string
 }
 
-// commandLine is a command's words, sorted into options and the rest.
+// commandLine is a command's arguments, sorted into options and operands.
 type commandLine struct {
 	settings []setting
-	words    []string
-	index    []int // where each word stands in the arguments
+	operands []string
+	index    []int // where each operand stands in the arguments
 	end      int   // the place in the arguments where a further option may be put
 	help     bool  // usage was asked for; what follows it was not read
 	unknown  bool  // there are options that the table does not have
 }
 
 // parseOptions reads the arguments of a git command by the rules of git's own parser
-// (parse_options in parse-options.c): options and words mix until "--", short options
+// (parse_options in parse-options.c): options and operands mix until "--", short options
 // bundle, long ones may be shortened as long as they stay unique.
 //
 // Errors are those where every git stops too: a value that is missing, a name that could be
@@ -58,7 +58,7 @@ func parseOptions(args []string, table []option) (commandLine, error) {
 		case arg == "--" || arg == "--end-of-options":
 			line.end = i
 			for i++; i < len(args); i++ {
-				line.words = append(line.words, args[i])
+				line.operands = append(line.operands, args[i])
 				line.index = append(line.index, i)
 			}
 
@@ -110,7 +110,7 @@ func parseOptions(args []string, table []option) (commandLine, error) {
 			}
 
 		default:
-			line.words = append(line.words, arg)
+			line.operands = append(line.operands, arg)
 			line.index = append(line.index, i)
 		}
 	}

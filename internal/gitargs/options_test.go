@@ -61,12 +61,12 @@ func TestParseOptions(t *testing.T) {
 			if !test.help && !slices.Equal(line.settings, test.settings) {
 				t.Errorf("settings %+v, want %+v", line.settings, test.settings)
 			}
-			if !slices.Equal(line.words, test.words) || line.end != test.end || line.help != test.help {
-				t.Errorf("words %q end %d help %t, want %q %d %t", line.words, line.end, line.help, test.words, test.end, test.help)
+			if !slices.Equal(line.operands, test.words) || line.end != test.end || line.help != test.help {
+				t.Errorf("words %q end %d help %t, want %q %d %t", line.operands, line.end, line.help, test.words, test.end, test.help)
 			}
 			for i, at := range line.index {
-				if test.args[at] != line.words[i] {
-					t.Errorf("word %q is not at %d", line.words[i], at)
+				if test.args[at] != line.operands[i] {
+					t.Errorf("word %q is not at %d", line.operands[i], at)
 				}
 			}
 		})

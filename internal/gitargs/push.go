@@ -1,10 +1,10 @@
 package gitargs
 
-// PushArgs is what the words of `git push` say.
+// PushArgs is what the arguments of `git push` say.
 type PushArgs struct {
 	Remote   string   // the remote's name or URL as written, "" when not given; may hold a password
 	Repo     string   // --repo, which counts when Remote is not given
-	Refspecs []string // as written, "tag" words included
+	Refspecs []string // as written, with each "tag"
 
 	// RefspecIndex says where each of Refspecs stands in the arguments. An option inserted at
 	// OptionEnd comes after all others and so has the last word.
@@ -59,7 +59,7 @@ var pushOptions = []option{
 	{"ipv6", '6', noValue},
 }
 
-// ParsePush reads the words after "push". An error means that git itself refuses them (a value
+// ParsePush reads the arguments after "push". An error means that git itself refuses them (a value
 // that is missing, an ambiguous option): run git and let it say so. Options that git does not
 // allow together are not checked.
 func ParsePush(args []string) (PushArgs, error) {
@@ -106,9 +106,9 @@ func ParsePush(args []string) (PushArgs, error) {
 			a.Quiet = false
 		}
 	}
-	if len(line.words) > 0 {
-		a.Remote = line.words[0]
-		a.Refspecs = line.words[1:]
+	if len(line.operands) > 0 {
+		a.Remote = line.operands[0]
+		a.Refspecs = line.operands[1:]
 		a.RefspecIndex = line.index[1:]
 	}
 	return a, nil

@@ -45,9 +45,9 @@ type PushUpdate struct {
 //
 // No branch is missing, but some may be too many: an unqualified destination ("main:prod",
 // "--delete v1") counts as the branch of that name although it may turn out to be a tag, and a
-// push that git will refuse counts as far as its words say. Not seen are remotes kept in the old
-// files .git/remotes and .git/branches, remote groups, submodules, symbolic refs outside refs/
-// other than HEAD, and branches at the remote whose own name starts with "refs/".
+// push that git will refuse counts all the same. Not seen are remotes kept in the old files
+// .git/remotes and .git/branches, remote groups, submodules, symbolic refs outside refs/ other than
+// HEAD, and branches at the remote whose own name starts with "refs/".
 //
 // An error comes from LocalRefs or RemoteRefs only.
 func (a PushArgs) Target(ctx PushContext) (PushTarget, error) {

@@ -61,13 +61,13 @@ func (c ScopedConfig) add(key, value, scope string) {
 // ParseScopedConfig reads the output of `git config -z --list --show-scope`.
 func ParseScopedConfig(z []byte) ScopedConfig {
 	c := ScopedConfig{Config: Config{}, scopes: map[string][]string{}}
-	words := strings.Split(string(z), "\x00")
-	for i := 0; i+1 < len(words); i += 2 {
-		key, value, ok := strings.Cut(words[i+1], "\n")
+	fields := strings.Split(string(z), "\x00")
+	for i := 0; i+1 < len(fields); i += 2 {
+		key, value, ok := strings.Cut(fields[i+1], "\n")
 		if !ok {
 			value = "true"
 		}
-		c.add(key, value, words[i])
+		c.add(key, value, fields[i])
 	}
 	return c
 }

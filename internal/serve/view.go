@@ -177,7 +177,7 @@ func rough(d time.Duration) string {
 	}
 }
 
-// newEvents are the last events, the newest first. Who is handed a lock acquires it in the next
+// newEvents are the last events, the newest first. Whoever is handed a lock acquires it in the next
 // moment: that is shown once.
 func newEvents(events []redisstore.Event) []eventView {
 	var all []eventView

@@ -49,7 +49,7 @@ const (
 	mostProgram   = 128 << 20
 )
 
-// Error is a release that cannot be had, or cannot be believed.
+// Error is a release that cannot be fetched or is not what it should be.
 type Error struct{ Err error }
 
 func (e *Error) Error() string { return e.Err.Error() }

@@ -75,7 +75,7 @@ func (d Dir) Abandoned(repo string, branches []string) ([]Offered, error) {
 		file := filepath.Join(folder, f.Name())
 		found, err := decode(file, &o, &o.Version)
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // ended meanwhile
+		case errors.Is(err, fs.ErrNotExist): // ended just now
 		case err != nil:
 			return nil, err
 		case !found:

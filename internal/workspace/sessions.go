@@ -23,9 +23,9 @@ func StateHome() (string, error) {
 	return filepath.Join(home, ".local", "state", "git-gitops"), nil
 }
 
-// A script's folder has one link for each lock that it holds, to the entry in the clone. It is
-// what tells a waiter that it could be part of a deadlock. Who has no state folder, or none to
-// write to, has it among the temporary files.
+// A script's folder has one link for each lock that it holds, to the entry in the clone. From
+// these a waiter sees that it could be part of a deadlock. A user without a state folder, or with
+// one that cannot be written, has it among the temporary files.
 func sessionDirs(session string) []string {
 	var dirs []string
 	if home, err := StateHome(); err == nil {
@@ -100,8 +100,8 @@ func UnlinkSession(e Entry) {
 	}
 }
 
-// Held are the entries of the locks that a script holds, by its ID. What cannot be read counts for
-// none: it tells of deadlocks only.
+// Held are the entries of the locks that a script holds, by its ID. What cannot be read is left
+// out: only the finding of deadlocks needs it.
 func Held(script string) []Entry {
 	if script == "" {
 		return nil
@@ -146,8 +146,8 @@ func Clones(session string) []Dir {
 // deepest is how many levels below a folder clones are looked for.
 const deepest = 5
 
-// Below are the folders of the clones in a folder that remember locks. A clone that does not tell
-// is an error; other folders that cannot be read are passed over.
+// Below are the folders of the clones in a folder that remember locks. A clone that cannot be
+// read is an error; other such folders are skipped.
 func Below(root string) (dirs []Dir, err error) {
 	var errs []error
 	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

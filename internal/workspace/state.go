@@ -12,8 +12,8 @@ import (
 	"github.com/git-gitops/git-gitops/internal/file"
 )
 
-// StateError says that what a clone remembers cannot be read or written. What is there is not known
-// then, and nobody may go on as if it were nothing.
+// StateError says that what a clone remembers cannot be read or written. It is not known
+// then what there is, so it must not be taken for nothing.
 type StateError struct {
 	Path    string // file or folder
 	Problem Problem
