@@ -90,7 +90,7 @@ func Install(dir string) (changed bool, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return false, fmt.Errorf("read hook: %w", err)
-	case bytes.Equal(old, script("pre-push")) && executable(path):
+	case bytes.Equal(old, script("pre-push")) && Runs(path):
 		return false, nil
 	case ours(old):
 		return true, write(path, script("pre-push")) // of another version, or not executable
@@ -116,7 +116,7 @@ func InstallAll(dir string) (changed bool, err error) {
 	for _, name := range append([]string{"pre-push"}, known...) {
 		text := scriptFor(name)
 		path := filepath.Join(dir, name)
-		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) && executable(path) { //nolint:gosec // our own folder
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) && Runs(path) { //nolint:gosec // our own folder
 			continue
 		}
 		if err := write(path, text); err != nil {
@@ -225,8 +225,8 @@ func isOurs(path string) bool {
 	return err == nil && ours(text)
 }
 
-// executable reports whether git runs a hook: it ignores a file that nobody may execute.
-func executable(path string) bool {
+// Runs reports whether git runs a hook: it ignores a file that nobody may execute.
+func Runs(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && (runtime.GOOS == "windows" || info.Mode()&0o111 != 0)
 }
@@ -258,22 +258,23 @@ func UninstallAll(dir string) (changed bool, err error) {
 
 // RunsLFS reports whether git would run a hook, and it uploads the content of Git LFS.
 func RunsLFS(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil || info.Mode()&0o111 == 0 {
-		return false
-	}
 	text, err := os.ReadFile(path) //nolint:gosec // the user's own hook
-	return err == nil && (bytes.Contains(text, []byte("git lfs")) || bytes.Contains(text, []byte("git-lfs")))
+	return err == nil && Runs(path) && (bytes.Contains(text, []byte("git lfs")) || bytes.Contains(text, []byte("git-lfs")))
 }
 
 // Installed reports whether a folder has our pre-push hook, and git runs it.
 func Installed(dir string) bool {
 	path := filepath.Join(dir, "pre-push")
-	return isOurs(path) && executable(path)
+	return isOurs(path) && Runs(path)
 }
 
-// OnlyOurs reports whether the pre-push hook of a folder is ours and calls no other one.
-func OnlyOurs(dir string) bool {
+// RunsOther reports whether git would run a hook of a folder that is not ours, or that ours calls.
+func RunsOther(dir, name string) bool {
+	return Runs(filepath.Join(dir, name)) && (name != "pre-push" || !onlyOurs(dir))
+}
+
+// onlyOurs reports whether the pre-push hook of a folder is ours and calls no other one.
+func onlyOurs(dir string) bool {
 	_, err := os.Stat(filepath.Join(dir, "pre-push"+Chained))
 	return Installed(dir) && !ForAll(dir) && errors.Is(err, fs.ErrNotExist)
 }
@@ -322,15 +323,15 @@ func ReadUpdates(r io.Reader) ([]Update, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		words := strings.Split(lines.Text(), " ")
-		if len(words) < 4 || words[len(words)-1] == "" {
+		fields := strings.Split(lines.Text(), " ")
+		if len(fields) < 4 || fields[len(fields)-1] == "" {
 			return nil, fmt.Errorf("unexpected line %q from git", lines.Text())
 		}
 		// The local ref may be any expression that the user wrote, with spaces in it.
-		n := len(words)
+		n := len(fields)
 		all = append(all, Update{
-			LocalRef: strings.Join(words[:n-3], " "), LocalOID: words[n-3],
-			RemoteRef: words[n-2], RemoteOID: words[n-1],
+			LocalRef: strings.Join(fields[:n-3], " "), LocalOID: fields[n-3],
+			RemoteRef: fields[n-2], RemoteOID: fields[n-1],
 		})
 	}
 	if err := lines.Err(); err != nil {

@@ -29,7 +29,7 @@ func InstallServer(dir string) (changed bool, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return false, fmt.Errorf("read hook: %w", err)
-	case string(old) == string(script(ServerHook)) && executable(path):
+	case string(old) == string(script(ServerHook)) && Runs(path):
 		return false, nil
 	case ours(old): // of another version, or not executable
 	case filepath.Base(path) != ServerHook:
@@ -61,7 +61,7 @@ func UninstallServer(dir string) (changed bool, err error) {
 // ServerInstalled reports whether a folder has our pre-receive hook, and git runs it.
 func ServerInstalled(dir string) bool {
 	path := serverFile(dir)
-	return isOurs(path) && executable(path)
+	return isOurs(path) && Runs(path)
 }
 
 // ServerPlaces are the folders where the servers that we know of look for a pre-receive hook of a

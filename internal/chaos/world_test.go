@@ -26,7 +26,6 @@ import (
 	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/redistest"
-	"github.com/git-gitops/git-gitops/internal/session"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
 
@@ -399,13 +398,12 @@ func (w *world) endKeepers() {
 func (w *world) holder() *pipeline {
 	record := w.keys.HGet(context.Background(), "gitops:meta:{"+w.identity+"@main}", "record").Val()
 	var r lock.Record
-	var s session.Session
-	if json.Unmarshal([]byte(record), &r) != nil || json.Unmarshal(r.Session, &s) != nil || s.Owner == nil {
+	if json.Unmarshal([]byte(record), &r) != nil || r.Session.Owner == nil {
 		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.running[s.Owner.PID]
+	return w.running[r.Session.Owner.PID]
 }
 
 // started is how many pipelines there have been.

@@ -84,7 +84,7 @@ type command struct {
 	within  []string                // as in gitops.Parts
 }
 
-// endWith ends the command's context when a script has ended: nobody waits for its turn any more.
+// endWith ends the command's context when a script has ended, so that it waits no longer.
 func (c *command) endWith(ctx context.Context, script *session.Process) {
 	if script == nil || c.cancel == nil {
 		return
@@ -160,7 +160,7 @@ func (c *command) open(ctx context.Context, out *term.Printer, pid int) (*opened
 	o := &opened{Parts: gitops.Parts{
 		Git: c.git, GitConfig: gitConfig.Config, Notes: &notes{out: out}, Terminal: out.Terminal(),
 		Include: config.Include(os.LookupEnv, user.Config[config.IncludeKey]), Within: c.within,
-		OwnHook: hooks.OnlyOurs, GuardPushes: guardPushes, StartKeeper: keeperStarter(c.git.Path, setting),
+		OtherHook: hooks.RunsOther, GuardPushes: guardPushes, StartKeeper: keeperStarter(c.git.Path, setting),
 	}}
 	if tooOld != nil {
 		o.Misconfigured = tooOld
@@ -248,7 +248,7 @@ func (c *command) interruptible() (context.Context, func()) {
 	}
 }
 
-// because is err, or the signal that is behind it.
+// because is err, or the signal that caused it.
 func because(ctx context.Context, err error) error {
 	var i *interrupted
 	if errors.As(context.Cause(ctx), &i) {

@@ -46,34 +46,24 @@ func fail(out *term.Printer, err error) int {
 	return code
 }
 
-// explain is the one ladder from an error to what people read and scripts see.
+// explain is what people read of an error, and the exit code that scripts see. The order counts:
+// an error of one kind may wrap one of a later kind.
 func explain(err error) (int, []term.Message) {
+	for _, kind := range []func(error) (int, []term.Message){
+		explainSetup, explainWait, explainLock, explainPush, explainOther,
+	} {
+		if code, messages := kind(err); code != 0 {
+			return code, messages
+		}
+	}
+	return exitBug, []term.Message{{What: err.Error()}}
+}
+
+// explainSetup is for a command that could not begin, or was interrupted.
+func explainSetup(err error) (int, []term.Message) {
 	var (
 		signal  *interrupted
-		verb    *verbError
 		usage   *usageError
-		start   *process.StartError
-		ended   *gitops.EndedError
-		store   *lock.StoreError
-		timeout *lock.TimeoutError
-		skipped *lock.SkippedError
-		newer   *lock.SupersededError
-		lost    *lock.LostError
-		dead    *lock.DeadlockError
-		self    *gitops.SelfWaitError
-		holding *gitops.HoldingError
-		foreign *gitops.ForeignError
-		moved   *gitops.MovedError
-		fenced  *gitops.FencedError
-		unseen  *gitops.UnseenError
-		same    *gitops.SameChangeError
-		unknown *gitops.UnknownError
-		waited  *gitops.WaitedError
-		admin   *adminError
-		gitErr  *git.Error
-		noGit   *shim.NoGitError
-		release *upgrade.Error
-		sign    *upgrade.SignatureError
 		setting *config.Error
 		state   *workspace.StateError
 		tooOld  *git.TooOldError
@@ -97,6 +87,21 @@ func explain(err error) (int, []term.Message) {
 			Why:  "an older git cannot say what a push would do, so nothing was cloned or pushed",
 			Do:   []string{doctor.TooOldAdvice},
 		}}
+	}
+	return 0, nil
+}
+
+// explainWait is for a wait that ended without the lock.
+func explainWait(err error) (int, []term.Message) {
+	var (
+		timeout *lock.TimeoutError
+		skipped *lock.SkippedError
+		newer   *lock.SupersededError
+		dead    *lock.DeadlockError
+		self    *gitops.SelfWaitError
+		holding *gitops.HoldingError
+	)
+	switch {
 	case errors.As(err, &timeout):
 		m := term.Message{
 			What: timeout.Error() + " and gave up",
@@ -138,6 +143,37 @@ func explain(err error) (int, []term.Message) {
 		return exitSkipped, []term.Message{{
 			What: newer.Error(), Why: why, Do: []string{"to wait instead: GITOPS_LOCK_POLICY=queue"},
 		}}
+	case errors.As(err, &dead):
+		return exitTimeout, []term.Message{{
+			What: dead.Error(),
+			Why:  "each waits for the other, so the one that began to wait last gives up",
+			Do:   []string{"take locks in the same order everywhere, or push and release one before taking the next"},
+		}}
+	case errors.As(err, &self):
+		do := "push or unlock it before you lock again; or let both share the lock: unset GITOPS_LOCK_SHARE"
+		if self.Workspace {
+			do = "push or unlock it before you lock again; or let both share the lock: without GITOPS_LOCK_SESSION=workspace"
+		}
+		return exitTimeout, []term.Message{{
+			What: self.Error(),
+			Why:  "it is held by " + holderText(self.Holder) + ", which goes on only after this command has ended",
+			Do:   []string{do},
+		}}
+	}
+	return 0, nil
+}
+
+// explainLock is for a lock that could not be taken, kept or released.
+func explainLock(err error) (int, []term.Message) {
+	var (
+		verb    *verbError
+		start   *process.StartError
+		ended   *gitops.EndedError
+		store   *lock.StoreError
+		lost    *lock.LostError
+		foreign *gitops.ForeignError
+	)
+	switch {
 	case errors.As(err, &start):
 		code := exitNotFound
 		if errors.Is(err, fs.ErrPermission) {
@@ -165,6 +201,27 @@ func explain(err error) (int, []term.Message) {
 			Why:  "without the lock another pipeline may be working on the branch",
 			Do:   []string{"look at what happened (git gitops events), then take the lock again: git gitops pull --rebase && git gitops push"},
 		}}
+	case errors.As(err, &foreign):
+		return exitFailed, []term.Message{{
+			What: foreign.Error() + ", which still uses it",
+			Why:  "it is held by " + holderText(foreign.Holder),
+			Do:   []string{"wait until it has ended; or break the lock: git gitops unlock --force " + foreign.Holder.ID()},
+		}}
+	}
+	return 0, nil
+}
+
+// explainPush is for a push that did not land, or that nobody knows of.
+func explainPush(err error) (int, []term.Message) {
+	var (
+		moved   *gitops.MovedError
+		fenced  *gitops.FencedError
+		unseen  *gitops.UnseenError
+		same    *gitops.SameChangeError
+		unknown *gitops.UnknownError
+		waited  *gitops.WaitedError
+	)
+	switch {
 	case errors.As(err, &moved):
 		do := []string{"you still hold the lock; rebase and push again: git gitops pull --rebase && git gitops push"}
 		switch {
@@ -219,40 +276,32 @@ func explain(err error) (int, []term.Message) {
 			What: "not pushed: " + waited.Error(),
 			Do:   []string{"you still hold the lock: git pull --rebase && git push"},
 		}}
+	}
+	return 0, nil
+}
+
+// explainOther is for commands that need no lock, and for what git says.
+func explainOther(err error) (int, []term.Message) {
+	var (
+		admin   *adminError
+		gitErr  *git.Error
+		noGit   *shim.NoGitError
+		release *upgrade.Error
+		sign    *upgrade.SignatureError
+	)
+	switch {
 	case errors.As(err, &admin):
 		m := term.Message{What: admin.Error()}
 		if admin.do != "" {
 			m.Do = []string{admin.do}
 		}
 		return exitFailed, []term.Message{m}
-	case errors.As(err, &dead):
-		return exitTimeout, []term.Message{{
-			What: dead.Error(),
-			Why:  "each waits for the other, so the one that began to wait last gives up",
-			Do:   []string{"take locks in the same order everywhere, or push and release one before taking the next"},
-		}}
 	case errors.As(err, &sign):
 		return exitUnavailable, []term.Message{{
 			What: "not upgraded, and nothing was changed",
 			Why:  sign.Error(),
 			Do: []string{"cosign is on PATH, so the signature must be right; a mirror holds it beside checksums.txt," +
 				" as checksums.txt.sigstore.json", "trust the checksum alone: git gitops upgrade --skip-signature"},
-		}}
-	case errors.As(err, &self):
-		do := "push or unlock it before you lock again; or let both share the lock: unset GITOPS_LOCK_SHARE"
-		if self.Workspace {
-			do = "push or unlock it before you lock again; or let both share the lock: without GITOPS_LOCK_SESSION=workspace"
-		}
-		return exitTimeout, []term.Message{{
-			What: self.Error(),
-			Why:  "it is held by " + holderText(self.Holder) + ", which goes on only after this command has ended",
-			Do:   []string{do},
-		}}
-	case errors.As(err, &foreign):
-		return exitFailed, []term.Message{{
-			What: foreign.Error() + ", which still uses it",
-			Why:  "it is held by " + holderText(foreign.Holder),
-			Do:   []string{"wait until it has ended; or break the lock: git gitops unlock --force " + foreign.Holder.ID()},
 		}}
 	case errors.As(err, &release):
 		return exitUnavailable, []term.Message{{
@@ -272,9 +321,8 @@ func explain(err error) (int, []term.Message) {
 		return max(gitErr.ExitCode, exitFailed), []term.Message{{What: gitErr.Error()}}
 	case errors.Is(err, context.Canceled):
 		return 128 + int(syscall.SIGINT), []term.Message{{What: "interrupted"}}
-	default:
-		return exitBug, []term.Message{{What: err.Error()}}
 	}
+	return 0, nil
 }
 
 // holdingAdvice is what to do about a wait that may have been part of a circle.
@@ -302,7 +350,8 @@ func overwriteAdvice(b gitops.Unseen) []string {
 	}
 }
 
-// settingMessages gives each wrong setting a message of its own, so that all can be mended at once.
+// settingMessages gives each wrong setting a message of its own, so that all can be corrected at
+// once.
 func settingMessages(err error) []term.Message {
 	var messages []term.Message
 	for _, e := range flatten(err) {

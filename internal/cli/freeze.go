@@ -176,7 +176,7 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("--until is %q, want a time of today such as 17:30, or one with date and zone such as 2026-01-31T17:30Z", text)
 }
 
-// clock is a time for people, who may be anywhere.
+// clock is a time as people read it, with its zone.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 func reasonText(reason string) string {

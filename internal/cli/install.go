@@ -101,8 +101,8 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 	}
 }
 
-// removeLocal removes our hook from all places where this repository may have it, and tells of
-// those where it is another's to remove.
+// removeLocal removes our hook from all places where this repository may have it, and names
+// those from which somebody else has to remove it.
 func (c *command) removeLocal(ctx context.Context, out *term.Printer) error {
 	repo, err := c.git.State(ctx)
 	if err != nil {

@@ -132,7 +132,7 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 		g := git.Git{Path: o.GitPath}.In(o.Pushing.CommonDir)
 		k.Pushing, k.SoleKeeper = &o.Pushing.Git, o.Pushing.SoleKeeper
 		if o.Pushing.Stays {
-			k.Stays = o.Pushing.Keep()
+			k.Stays = o.Pushing.AfterLanding()
 		}
 		k.Landed = func(ctx context.Context) bool { return gitops.Landed(ctx, g, *o.Pushing) }
 	}
@@ -149,12 +149,12 @@ func newKeeper(o order, log func(string, ...any)) (*keeper.Keeper, func(), error
 		return k, done, nil
 	}
 	var reading sync.WaitGroup
-	k.Event = func(what, why string, fence lock.Fence) {
-		if what == "acquired" && hook.Wants("gone") {
+	k.Event = func(what lock.EventType, why string, fence lock.Fence) {
+		if what == lock.EventAcquired && hook.Wants(string(lock.EventGone)) {
 			reading.Go(func() { sendGone(store, hook, o.Entry, fence, log) })
 		}
-		if what == "pushed" && o.Pushing.ReleaseRegardless {
-			return // it is over, but nobody looked whether it landed
+		if what == keeper.EventPushed && o.Pushing.ReleaseRegardless {
+			return // the lock was for just this push, and it is not known whether that landed
 		}
 		hook.Send(webhookEvent(o.Entry, what, why, fence))
 	}
@@ -171,13 +171,13 @@ const presentFD = 3
 // webhookFlush is how long a keeper goes on after its lock has ended, to get its last events out.
 const webhookFlush = 15 * time.Second
 
-func webhookEvent(e workspace.Entry, what, why string, fence lock.Fence) webhook.Event {
+func webhookEvent(e workspace.Entry, what lock.EventType, why string, fence lock.Fence) webhook.Event {
 	r := e.Record
 	w := webhook.Event{
-		Type: what, Time: time.Now().UTC(), Lock: term.Clean(e.Key.String()), Repo: e.Key.Repo, Branch: e.Key.Branch, Name: e.Key.Name,
+		Type: string(what), Time: time.Now().UTC(), Lock: term.Clean(e.Key.String()), Repo: e.Key.Repo, Branch: e.Key.Branch, Name: e.Key.Name,
 		Host: r.Host, User: r.User, PID: r.PID, RunURL: r.RunURL, Fence: int64(fence), Reason: giturl.Redact(why),
 	}
-	if what != "acquired" {
+	if what != lock.EventAcquired {
 		w.Hold = time.Since(e.Since).Seconds()
 	}
 	return w

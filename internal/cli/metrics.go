@@ -143,8 +143,8 @@ func (m *metrics) write(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// skipPast has the sums begin with what happens from now on: those of another run must not be added
-// to these.
+// skipPast begins the sums with what happens from now on: those of another run must not be added to
+// these.
 func (m *metrics) skipPast(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 
 	"github.com/git-gitops/git-gitops/hooks"
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/gitops"
+	"github.com/git-gitops/git-gitops/internal/process"
 	"github.com/git-gitops/git-gitops/internal/term"
 )
 
@@ -30,7 +33,7 @@ func (c *command) prePush(args []string) int {
 	repo, placed := c.git.State(context.Background())
 	others := hooks.Others(repo.CommonDir, hook)
 	for _, other := range others {
-		exit, err := git.RunHook(other, []string{remote, url}, input)
+		exit, err := runHook(other, []string{remote, url}, input)
 		if err != nil {
 			return fail(out, err)
 		}
@@ -39,7 +42,7 @@ func (c *command) prePush(args []string) int {
 		}
 	}
 	if placed == nil && git.HasProgram("lfs") && hooks.HasLFS(repo.CommonDir) && !slices.ContainsFunc(append(others, hook), hooks.RunsLFS) {
-		// It does not install a hook of its own where there is one of somebody else.
+		// Git LFS does not install its hook where there is another one.
 		exit, err := c.git.RunWithInput(input, "lfs", "pre-push", remote, url)
 		if err != nil {
 			return fail(out, err)
@@ -76,4 +79,21 @@ func (c *command) prePush(args []string) int {
 		return fail(out, because(ctx, err))
 	}
 	return 0
+}
+
+// runHook runs another hook with the arguments and the input that git gave ours. One that git would
+// not run succeeds.
+func runHook(path string, args []string, input []byte) (process.Exit, error) {
+	if !hooks.Runs(path) {
+		return process.Exit{}, nil
+	}
+	path, err := filepath.Abs(path) // a name without a slash would be searched on PATH
+	if err != nil {
+		return process.Exit{}, fmt.Errorf("find the hook: %w", err)
+	}
+	hook := process.Command{Path: path, Args: args}
+	if runtime.GOOS == "windows" { // which knows no #!; git's shell, which runs our hook, does
+		hook = process.Command{Path: "sh", Args: append([]string{"-c", `exec "$0" "$@"`, path}, args...)}
+	}
+	return hook.RunWithInput(input)
 }

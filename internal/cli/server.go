@@ -37,8 +37,8 @@ const (
 	fenceLogMost = 64 << 10
 )
 
-// fenceRules are the settings of the repository here. They may come from its own configuration: on
-// a server it belongs to who runs it.
+// fenceRules are the settings of the repository here. They may come from its own configuration,
+// which on a server is the operator's.
 func fenceRules(c gitargs.Config, gitDir string) (fence.Rules, error) {
 	rules := fence.Rules{
 		Protect: c["gitops.protect"], Exempt: c["gitops.protectexempt"], IgnoreCase: c.IsTrue("core.ignorecase"),
@@ -64,7 +64,7 @@ func (c *command) preReceive(args []string) int {
 	if err != nil {
 		return fail(out, fmt.Errorf("read what is pushed: %w", err))
 	}
-	exit, err := git.RunHook(args[0]+hooks.Chained, nil, input)
+	exit, err := runHook(args[0]+hooks.Chained, nil, input)
 	if err != nil {
 		return fail(out, err)
 	}
@@ -84,11 +84,11 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 	var (
 		symbolic map[string]string
 		unknown  error
-		asked    sync.WaitGroup
+		pending  sync.WaitGroup
 	)
-	asked.Go(func() { symbolic, unknown = c.symbolicRefs(ctx, updates) }) // while git reads the settings
+	pending.Go(func() { symbolic, unknown = c.symbolicRefs(ctx, updates) }) // while git reads the settings
 	settings, err := c.git.ReadScopedConfig(ctx)
-	asked.Wait()
+	pending.Wait()
 	if err != nil {
 		return fail(out, err)
 	}
@@ -228,8 +228,8 @@ func refusal(r *fence.Refused) term.Message {
 	return m
 }
 
-// noteDecision keeps the last decisions, for doctor. Who may write to the repository may write
-// them. That it cannot is no reason to refuse a push.
+// noteDecision keeps the last decisions, for doctor. Whoever may write to the repository may
+// write them. A failure is no reason to refuse a push.
 func noteDecision(gitDir string, u lock.Update, decision string) {
 	name, mode := filepath.Join(gitDir, fenceLog), fs.FileMode(0o600)
 	if dir, err := os.Stat(gitDir); err == nil { //nolint:gosec // where git runs us

@@ -172,7 +172,7 @@ func (r *reader) lock() Lock {
 		Head:    r.duration("GITOPS_LOCK_HEAD_START", 0, week),
 		Clone:   r.boolean("GITOPS_CLONE_LOCK"),
 		Ahead:   r.boolean("GITOPS_CLONE_AHEAD"),
-		Purpose: firstRunes(clean(r.text("GITOPS_PURPOSE")), 256),
+		Purpose: r.text("GITOPS_PURPOSE"),
 	}
 	if l.MaxHold < l.TTL && r.ok("GITOPS_LOCK_TTL", "GITOPS_LOCK_MAX_HOLD") {
 		r.fail("GITOPS_LOCK_MAX_HOLD", "at least GITOPS_LOCK_TTL, which is "+l.TTL.String(), nil)

@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/git-gitops/git-gitops/internal/term"
 )
 
 // Source is where the value of a setting came from.
@@ -59,7 +59,7 @@ func (e *Error) Error() string {
 	}
 	b.WriteString(", want " + e.Allowed)
 	if e.Err != nil {
-		b.WriteString(": " + clean(e.Err.Error()))
+		b.WriteString(": " + term.Clean(e.Err.Error()))
 	}
 	return b.String()
 }
@@ -131,13 +131,13 @@ func (f found) printable() string {
 		}
 		return "set"
 	}
-	return clean(withoutCredentials(f.text))
+	return term.Clean(withoutCredentials(f.text))
 }
 
 // fail notes that a setting cannot be used.
 func (r *reader) fail(name, allowed string, cause error) {
 	f := r.found[r.index(name)]
-	e := &Error{Name: name, Value: firstRunes(f.printable(), 100), Allowed: allowed, Err: cause, hidden: f.Hidden}
+	e := &Error{Name: name, Value: term.CleanTo(f.printable(), 100), Allowed: allowed, Err: cause, hidden: f.Hidden}
 	if f.source == GitConfig {
 		e.GitKey = f.GitKey
 	}
@@ -210,7 +210,7 @@ func (r *reader) oneOf(name string, allowed ...string) string {
 // word reads a text that becomes part of a Redis key or names something there.
 func (r *reader) word(name string) string {
 	text := r.text(name)
-	if len(text) > 512 || strings.ContainsRune(clean(text), ' ') || clean(text) != text {
+	if len(text) > 512 || strings.Contains(text, " ") || term.Clean(text) != text {
 		r.fail(name, "at most 512 bytes of valid UTF-8 without spaces and control characters", nil)
 	}
 	return text
@@ -240,28 +240,6 @@ func (r *reader) file(name string) []byte {
 		r.fail(name, "a file that can be read", err)
 	}
 	return content
-}
-
-// clean makes text fit for one line of a terminal: white space becomes a
-// space; control characters, those that turn the direction of writing
-// included, and what is not UTF-8 go.
-func clean(text string) string {
-	return strings.Map(func(c rune) rune {
-		switch {
-		case unicode.IsSpace(c):
-			return ' '
-		case unicode.IsControl(c), unicode.Is(unicode.Bidi_Control, c):
-			return -1
-		}
-		return c
-	}, strings.ToValidUTF8(text, ""))
-}
-
-func firstRunes(text string, n int) string {
-	if utf8.RuneCountInString(text) <= n {
-		return text
-	}
-	return string([]rune(text)[:n])
 }
 
 // withoutUser returns a URL without its user and password, and any other text

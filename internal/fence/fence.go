@@ -181,11 +181,11 @@ func ReadUpdates(r io.Reader) ([]lock.Update, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		words := strings.SplitN(lines.Text(), " ", 3)
-		if len(words) != 3 || words[2] == "" {
+		fields := strings.SplitN(lines.Text(), " ", 3)
+		if len(fields) != 3 || fields[2] == "" {
 			return nil, fmt.Errorf("unexpected line %q from git", lines.Text())
 		}
-		all = append(all, lock.Update{Old: words[0], New: words[1], Ref: words[2]})
+		all = append(all, lock.Update{Old: fields[0], New: fields[1], Ref: fields[2]})
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read what is pushed: %w", err)
@@ -194,8 +194,8 @@ func ReadUpdates(r io.Reader) ([]lock.Update, error) {
 }
 
 // Word is the fixed word of a refusal in what a server said; "" when there is none.
-func Word(said string) lock.Refusal {
-	_, rest, ok := strings.Cut(said, Mark)
+func Word(text string) lock.Refusal {
+	_, rest, ok := strings.Cut(text, Mark)
 	word, _, closed := strings.Cut(rest, "]")
 	if r := lock.Refusal(word); ok && closed && (r == lock.RefusedNotHeld || r == lock.RefusedNotDeclared || r == lock.RefusedMoved) {
 		return r

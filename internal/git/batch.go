@@ -74,8 +74,8 @@ func replayable(text string) string {
 	return text
 }
 
-// HasLike reports whether the commits from base to tip have one that is this one replayed. When
-// that cannot be told, it says so as well.
+// HasLike reports whether the commits from base to tip have one that is this one replayed. When git
+// cannot say, it may.
 func (g Git) HasLike(ctx context.Context, base, tip, commit string) bool {
 	out, err := g.Output(ctx, "rev-list", base+".."+tip)
 	if err != nil {
@@ -168,9 +168,9 @@ func (r PushResult) String() string {
 	return [...]string{"unknown", "pushed", "stale", "refused"}[r]
 }
 
-// PushLeased moves refs of a remote, all or none. said is what git says of it: the lines of those
-// that were not moved, and its stderr.
-func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (result PushResult, said string) {
+// PushLeased moves refs of a remote, all or none. report is git's: the lines of those that were not
+// moved, and its stderr.
+func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (result PushResult, report string) {
 	from, remote := g.quietly().withRemoteAlias(url)
 	args := []string{"push", "--atomic", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"}
 	for _, r := range refs {
@@ -190,34 +190,34 @@ func (g Git) PushLeased(ctx context.Context, url string, refs ...LeasedRef) (res
 	}
 	for _, line := range lines(out) {
 		if strings.HasPrefix(line, "!\t") {
-			said += line + "\n"
+			report += line + "\n"
 		}
 	}
-	return leasedResult(out, refused.Stderr), said + refused.Stderr
+	return leasedResult(out, refused.Stderr), report + refused.Stderr
 }
 
 // PushFirst is PushLeased of one ref to a server that is not known yet. atomic says whether it can
 // move several in one step. Over the dumb protocol (git-http-push) it cannot, and git does not say
 // so.
-func (g Git) PushFirst(ctx context.Context, url string, ref LeasedRef) (result PushResult, atomic bool, said string) {
+func (g Git) PushFirst(ctx context.Context, url string, ref LeasedRef) (result PushResult, atomic bool, report string) {
 	trace, err := os.CreateTemp("", "git-gitops-")
 	if err != nil {
 		return Refused, true, err.Error()
 	}
 	defer func() { _ = os.Remove(trace.Name()) }()
 	_ = trace.Close()
-	result, said = g.With("GIT_TRACE_PACKET="+trace.Name()).PushLeased(ctx, url, ref)
+	result, report = g.With("GIT_TRACE_PACKET="+trace.Name()).PushLeased(ctx, url, ref)
 	if result != Pushed {
-		dumb := strings.Contains(said, "git-http-push")
-		return result, !dumb && (result != Refused || !strings.Contains(said, noAtomic)), said
+		dumb := strings.Contains(report, "git-http-push")
+		return result, !dumb && (result != Refused || !strings.Contains(report, noAtomic)), report
 	}
 	packets, _ := os.ReadFile(trace.Name())
 	for line := range strings.Lines(string(packets)) { // capabilities (gitprotocol-capabilities(5))
 		if strings.Contains(line, "report-status") && slices.Contains(strings.Fields(line), "atomic") {
-			return result, true, said
+			return result, true, report
 		}
 	}
-	return result, false, said
+	return result, false, report
 }
 
 // noAtomic is what git says where there is no such capability.

@@ -16,12 +16,12 @@ import (
 	"github.com/git-gitops/git-gitops/internal/giturl"
 )
 
-// stagger is how long who is one place further back begins later.
+// stagger is how much later a clone begins for each position further back.
 const stagger = 400 * time.Millisecond
 
-// ahead is a clone that is made while its turn has not come: when it comes, only what has changed
-// is left to fetch. It is made in the place that the user asked for, and what it is not sure to
-// make like a fresh clone at that time, it leaves to one.
+// ahead is a clone that is made during the wait: when its turn comes, only what has changed is left
+// to fetch. It is made where the user asked for it. If it might differ from a fresh clone of that
+// moment, git clones again.
 type ahead struct {
 	f    *Flows
 	args gitargs.CloneArgs
@@ -64,7 +64,7 @@ const markKey = "gitops.ahead"
 // begin starts the clone. It is called at each news of the wait. The holder's work comes first, and
 // then that of those who are next: on the server, because all begin one after the other, and on a
 // machine that several pipelines share, by priority.
-func (a *ahead) begin(ctx context.Context, place int) {
+func (a *ahead) begin(ctx context.Context, position int) {
 	if a == nil || a.taken != nil {
 		return
 	}
@@ -74,13 +74,13 @@ func (a *ahead) begin(ctx context.Context, place int) {
 		defer close(a.taken)
 		defer a.stop()
 		select {
-		case <-time.After(min(time.Duration(place)*stagger, 5*time.Second)):
+		case <-time.After(min(time.Duration(position)*stagger, 5*time.Second)):
 		case <-a.turn: // without a clone
 			return
 		case <-ctx.Done():
 			return
 		}
-		s, err := a.make(ctx, place)
+		s, err := a.make(ctx, position)
 		if err != nil {
 			a.f.Notes.Debug("not cloning while waiting: %v", err)
 			return
@@ -97,7 +97,7 @@ func (a *ahead) begin(ctx context.Context, place int) {
 }
 
 // make clones, and looks at what it has made.
-func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
+func (a *ahead) make(ctx context.Context, position int) (git.Snapshot, error) {
 	g := a.f.Git
 	g.Globals = append(slices.Clone(g.Globals), "-c", "core.hooksPath="+os.DevNull)
 	if a.f.Terminal {
@@ -107,7 +107,7 @@ func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
 	if err != nil {
 		return git.Snapshot{}, err
 	}
-	job.Nice(4 + 3*place)
+	job.Nice(4 + 3*position)
 	ended := make(chan struct{})
 	defer close(ended)
 	go func() {
@@ -124,7 +124,7 @@ func (a *ahead) make(ctx context.Context, place int) (git.Snapshot, error) {
 }
 
 // finish brings the clone up to date, now that its turn has come. It reports whether there is one;
-// if not, the place is as it was.
+// if not, nothing of it is left.
 func (a *ahead) finish(ctx context.Context) bool {
 	if a == nil || a.taken == nil {
 		return false
@@ -160,7 +160,7 @@ func (a *ahead) abandon() {
 }
 
 // ours reports whether the clone in the folder is the one that we began. Another may have come
-// first, which git refuses to touch, or have been put in its place.
+// first, which git refuses to touch, or may be there instead by now.
 func (a *ahead) ours() bool {
 	config, err := os.ReadFile(filepath.Join(a.dir, ".git", "config"))
 	return err == nil && bytes.Contains(config, []byte(a.mark))

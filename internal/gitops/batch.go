@@ -24,8 +24,8 @@ const (
 	offersPause = time.Hour
 	// batchRefLife is for how long a batch ref counts: then others than its owner may delete it.
 	batchRefLife = 24 * time.Hour
-	// dropPatience is the longest pause before the deletion of a batch ref is tried again.
-	dropPatience = 2 * time.Second
+	// dropPatience is for how long the deletion of a batch ref is tried again.
+	dropPatience = 5 * time.Second
 	// mostOld is how many batch refs of others one push deletes at most.
 	mostOld      = 50
 	batchRefTime = "20060102T150405Z"
@@ -158,8 +158,7 @@ func (b *batch) aloneByClone(ctx context.Context) string {
 		return err.Error()
 	}
 	for _, name := range missedHooks {
-		info, err := os.Stat(filepath.Join(hooks, name))
-		if err == nil && info.Mode()&0o111 != 0 && (name != "pre-push" || !b.p.f.OwnHook(hooks)) {
+		if b.p.f.OtherHook(hooks, name) {
 			return "there is a hook " + name
 		}
 	}
@@ -244,7 +243,7 @@ func (b *batch) offer(ctx context.Context) error {
 	}
 	f.Notes.Debug("offering %s on %s", short(b.tip), b.ref)
 	b.tried = true
-	result, atomic, said := b.git.PushFirst(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
+	result, atomic, report := b.git.PushFirst(ctx, b.p.url, git.LeasedRef{Ref: b.ref, New: b.marker})
 	if !atomic { // no leader may see it
 		b.pause(ctx, "the server has no atomic pushes")
 		if result != git.Refused {
@@ -258,12 +257,12 @@ func (b *batch) offer(ctx context.Context) error {
 	switch {
 	case !atomic:
 		return nil
-	case result == git.Refused && strings.Contains(said, "hidden ref"):
-		b.pause(ctx, "the server takes no batch refs: "+strings.TrimSpace(said))
+	case result == git.Refused && strings.Contains(report, "hidden ref"):
+		b.pause(ctx, "the server takes no batch refs: "+strings.TrimSpace(report))
 		return nil
 	}
 	if result != git.Pushed {
-		return fmt.Errorf("the batch ref was %v: %s", result, strings.TrimSpace(said))
+		return fmt.Errorf("the batch ref was %v: %s", result, strings.TrimSpace(report))
 	}
 	b.made = true
 	_, err = f.Store.Offer(ctx, b.asks, b.record())
@@ -294,7 +293,7 @@ func (b *batch) woken(ctx context.Context) error {
 	if status, err := b.p.f.Store.Offer(ctx, b.asks, b.record()); err == nil && status == lock.OfferLanded {
 		return errWoken
 	}
-	return nil // trouble with Redis shows at the next try for the turn
+	return nil // a failure of Redis shows at the next try for the turn
 }
 
 // run pushes as the leader, now that the turn is ours. errAlone says that it has not, and that the
@@ -350,7 +349,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 				return true, nil
 			}
 			if b.hidden = refs[b.ref] == ""; b.hidden {
-				err = nil // the deletion tells more
+				err = nil // the deletion will show it
 			}
 			return false, err
 		}
@@ -363,7 +362,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			return false, err
 		}
 		b.riders, b.attempts = riders, append(b.attempts, moves[1].New)
-		result, said := b.git.PushLeased(ctx, b.p.url, moves...)
+		result, report := b.git.PushLeased(ctx, b.p.url, moves...)
 		switch result {
 		case git.Pushed:
 			b.own, b.tipNow, b.led = moves[1].New, moves[0].New, true
@@ -374,13 +373,13 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			b.wake(ctx, offers, refs, landed)
 			return true, nil
 		case git.Refused:
-			if refusesBatches(said) {
+			if refusesBatches(report) {
 				b.pause(ctx, "the server refuses to move batch refs, or commits of others")
 			}
-			f.Notes.Debug("the server refused %d pushes together: %s", len(riders)+1, strings.TrimSpace(said))
+			f.Notes.Debug("the server refused %d pushes together: %s", len(riders)+1, strings.TrimSpace(report))
 			return false, nil
 		default: // read again what is there
-			f.Notes.Debug("the push of %d together was %v: %s", len(riders)+1, result, strings.TrimSpace(said))
+			f.Notes.Debug("the push of %d together was %v: %s", len(riders)+1, result, strings.TrimSpace(report))
 		}
 	}
 	return false, nil
@@ -446,8 +445,8 @@ func (b *batch) replay(ctx context.Context, refs map[string]string, offers []loc
 	return moves, riders, nil
 }
 
-// wake has those go on whose commits have landed, with this push or with that of a leader who was
-// killed before it could wake them. known are batch refs that this push has moved.
+// wake wakes the waiters whose commits have landed, with this push or with that of a leader who was
+// killed before it could do so. known are batch refs that this push has moved.
 func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]string, known map[string]bool) {
 	ctx = context.WithoutCancel(ctx)
 	tip := refs["refs/heads/"+b.branch]
@@ -471,7 +470,7 @@ func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]s
 	}
 }
 
-// readOutcome reads it from what the remote has: landed is only what is in the branch.
+// readOutcome is the outcome by what the remote has: landed is only what is in the branch.
 func (b *batch) readOutcome(ctx context.Context, refs map[string]string) (landed bool, err error) {
 	ctx = context.WithoutCancel(ctx)
 	own, tip := refs[b.ref], refs["refs/heads/"+b.branch]
@@ -522,8 +521,8 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 		return false, nil
 	}
 	drop := git.LeasedRef{Ref: b.ref, Old: b.marker}
-	for pause := 100 * time.Millisecond; ; pause *= 2 {
-		result, said := b.git.PushLeased(ctx, b.p.url, drop)
+	for pauses := (lock.Backoff{Least: 200 * time.Millisecond, Most: 30 * time.Second}); ; {
+		result, report := b.git.PushLeased(ctx, b.p.url, drop)
 		if result == git.Pushed {
 			if b.hidden {
 				b.pause(ctx, "the server does not show batch refs")
@@ -531,7 +530,7 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 			b.forget()
 			return false, nil
 		}
-		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(said))
+		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(report))
 		gone := result != git.Refused && b.gone(ctx) // before the look: then nothing can land after it
 		landed, refs, err := b.outcome(ctx)
 		var unsure *UnknownError
@@ -546,22 +545,20 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 			b.forget()
 			// Nobody can push the commits any more. A deletion that got no answer has come
 			// through, or somebody else has deleted the ref: they have landed before only if the
-			// branch has their like.
+			// branch has commits like them.
 			if b.git.HasLike(ctx, b.base, refs["refs/heads/"+b.branch], b.tip) {
 				return false, err
 			}
 			return false, nil
 		}
-		if refusesDeletion(result, said) && drop.New == "" { // a server that keeps all refs: what is offered is then no marker any more
+		if refusesDeletion(result, report) && drop.New == "" { // a server that keeps all refs: what is offered is then no marker any more
 			if drop.New, err = b.git.Marker(ctx, b.marker, b.ref); err != nil {
 				drop.New = ""
 			}
 			b.pause(ctx, "the server does not allow deleting batch refs")
 			continue
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if lock.Sleep(ctx, pauses.Next()) != nil {
 			return false, &UnknownError{Branch: b.branch}
 		}
 	}
@@ -628,7 +625,7 @@ func (b *batch) finish(ctx context.Context) {
 			fmt.Print(stdout)
 		}
 	}
-	b.forget() // before the ref is gone, which would tell
+	b.forget() // before the ref is deleted, which shows the outcome
 	ctx, cancel := context.WithTimeout(ctx, afterwards)
 	defer cancel()
 	b.drop(ctx, b.own)
@@ -650,38 +647,32 @@ func (b *batch) withdraw(ctx context.Context) {
 	}
 }
 
-// drop deletes the own batch ref, on which nothing depends any more. A server that has some trouble
-// is asked again for a while: nobody else deletes it for a day. It reports whether the ref is gone.
-func (b *batch) drop(ctx context.Context, is string) bool {
-	for pause := 100 * time.Millisecond; ; pause *= 2 {
-		result, said := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: is})
-		if result == git.Pushed || result == git.Stale && b.gone(ctx) {
+// drop deletes the own batch ref, on which nothing depends any more. A server that fails is asked
+// again for a while: nobody else deletes it for a day. It reports whether the ref is gone.
+func (b *batch) drop(ctx context.Context, is string) (gone bool) {
+	lock.Retry(ctx, dropPatience, func() bool {
+		result, report := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: is})
+		if gone = result == git.Pushed || result == git.Stale && b.gone(ctx); gone {
 			return true
 		}
-		if refusesDeletion(result, said) {
+		b.p.f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(report))
+		if refusesDeletion(result, report) {
 			b.pause(ctx, "the server does not allow deleting batch refs")
-			return false
+			return true
 		}
-		if pause > dropPatience {
-			b.p.f.Notes.Debug("the batch ref was not deleted: %v: %s", result, strings.TrimSpace(said))
-			return false
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return false
-		}
-	}
+		return false
+	})
+	return gone
 }
 
 // refusesDeletion reports whether a batch ref cannot be deleted, and not just now.
-func refusesDeletion(result git.PushResult, said string) bool {
+func refusesDeletion(result git.PushResult, report string) bool {
 	const any = 128 // none of the exit codes with which a local hook may have said it
-	return result == git.Refused && !transient(said, any)
+	return result == git.Refused && !transient(report, any)
 }
 
-// gone makes sure that the own batch ref is not there, by a deletion of what is not there. A fetch
-// would not tell a ref that is hidden, nor one that a copy of the server does not have yet.
+// gone makes sure that the own batch ref does not exist: then git deletes "nothing" there. A fetch
+// shows no ref that is hidden, or that a mirror of the server does not have yet.
 func (b *batch) gone(ctx context.Context) bool {
 	result, _ := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref})
 	return result == git.Pushed
@@ -722,7 +713,7 @@ func (b *batch) noteOld(refs map[string]string) {
 	}
 }
 
-// pause has nobody offer for a while: the server has shown that it would be in vain.
+// pause has nobody offer for a while: the server has shown that it is no use.
 func (b *batch) pause(ctx context.Context, why string) {
 	b.p.f.Notes.Debug("no pushes together to %s for %v: %s", b.branch, offersPause, why)
 	_ = b.p.f.Store.PauseOffers(ctx, b.asks.Key, b.asks.Token, offersPause) // the next one finds out as well
@@ -730,9 +721,9 @@ func (b *batch) pause(ctx context.Context, why string) {
 
 // refusesBatches reports whether a refusal would meet every batch: of batch refs, and not of what
 // goes to the branch with them; or of commits that another than their committer pushes.
-func refusesBatches(said string) bool {
+func refusesBatches(report string) bool {
 	var batchRefs, branch bool
-	for line := range strings.Lines(said) {
+	for line := range strings.Lines(report) {
 		if strings.HasPrefix(line, "remote:") && personWords.MatchString(line) {
 			return true
 		}

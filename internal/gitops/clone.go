@@ -67,7 +67,7 @@ type cloning struct {
 }
 
 // take waits for the lock of a branch.
-func (c *cloning) take(ctx context.Context, branch string, waits func(place int)) error {
+func (c *cloning) take(ctx context.Context, branch string, waits func(position int)) error {
 	keys, err := c.f.keys([]string{c.url}, []string{branch})
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func (c *cloning) release(ctx context.Context) {
 
 // underLock clones under the lock of a branch, which is freed when that fails.
 func (c *cloning) underLock(ctx context.Context, branch string, ahead *ahead) (process.Exit, error) {
-	if err := c.take(ctx, branch, func(place int) { ahead.begin(ctx, place) }); err != nil {
+	if err := c.take(ctx, branch, func(position int) { ahead.begin(ctx, position) }); err != nil {
 		ahead.abandon()
 		return process.Exit{}, err
 	}
@@ -149,7 +149,7 @@ func (c *cloning) settle(ctx context.Context) (process.Exit, error) {
 				return process.Exit{}, err
 			}
 			return process.Exit{}, nil
-		case c.lease != nil: // never wait for one lock with another that nobody needs
+		case c.lease != nil: // do not hold a lock that is not needed while waiting for another
 			c.f.Notes.Say("the new clone is on %s, so the lock on %s is released, and that of %s taken", branch, c.lease.Key, branch)
 			c.release(ctx)
 		}

@@ -21,11 +21,11 @@ func (e *FencedError) Error() string {
 	return fmt.Sprintf("the server refuses this push to %s (%s)", e.Branch, e.Word)
 }
 
-// declare tells a server that guards its branches what this push will do. Where none is known to
-// ask, that would be time for nothing: the first push to a server that does is refused, and tried
+// declare tells a server that guards its branches what this push will do. It costs time, so it is
+// left out where no server is known to ask: the first push to one that does is refused, and tried
 // again. A push that cannot be tried again is always declared.
 func (p *pushing) declare(ctx context.Context) error {
-	if len(p.heeded) == 0 && !p.onlyTry() && !p.guarded() {
+	if len(p.refusals) == 0 && !p.onlyTry() && !p.guarded() {
 		return nil
 	}
 	var revs []string
@@ -112,9 +112,14 @@ func (p *pushing) expected(ctx context.Context, ref string) (string, error) {
 	return p.f.Git.RemoteTip(ctx, p.url, ref)
 }
 
-// heed prepares another try of a push that the server has refused as not under its lock. A lock
-// that was lost stays so.
-func (p *pushing) heed(ctx context.Context, word lock.Refusal, argv []string) error {
+// fenced prepares another try of a push that the server has refused as not under its lock. A lock
+// that was lost stays so, and what the server refuses twice is final.
+func (p *pushing) fenced(ctx context.Context, word lock.Refusal, argv []string) error {
+	p.held.note(ctx, lock.EventPushRejected, "by the server: "+string(word))
+	if slices.Contains(p.refusals, word) || p.onlyTry() || ctx.Err() != nil {
+		return &FencedError{Branch: strings.Join(shortNames(p.target.Branches), ", "), Word: word}
+	}
+	p.refusals = append(p.refusals, word)
 	if err := p.held.again(ctx); err != nil {
 		return err
 	}

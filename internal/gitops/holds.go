@@ -81,8 +81,8 @@ func (h *holds) still(ctx context.Context, entries []workspace.Entry, k lock.Key
 	return one, nil
 }
 
-// resume takes up the locks that the clone still has. What it was about is done, so it waits for
-// none, and trouble is only told.
+// resume takes up the locks that the clone still has. The push has landed, so it waits for
+// none, and a failure is only reported.
 func (h *holds) resume(ctx context.Context, entries []workspace.Entry, keys []lock.Key) {
 	for _, k := range keys {
 		one, err := h.still(ctx, entries, k)
@@ -146,9 +146,9 @@ const (
 )
 
 func (f *Flows) claim(e workspace.Entry) claim {
-	s, ok := sessionOf(e.Record)
+	s := e.Record.Session
 	switch {
-	case !ok || s.Owner == nil || f.Config.Lock.Session == session.Workspace || s.Same(f.Session) || s.Runs(os.Getpid()):
+	case s.Owner == nil || f.Config.Lock.Session == session.Workspace || s.Same(f.Session) || s.Runs(os.Getpid()):
 		return ours
 	case s.Alive():
 		return theirs
@@ -158,8 +158,8 @@ func (f *Flows) claim(e workspace.Entry) claim {
 }
 
 // believed is the entry, if it is ours. The lock of another session that lives is waited for like
-// anybody's. What a session that has ended left behind is ended: its base is not what this one
-// builds on.
+// any other. A lock that was left by a session that has ended is released, and its base is not what
+// this session builds on.
 func (f *Flows) believed(ctx context.Context, dir workspace.Dir, e workspace.Entry) (workspace.Entry, error) {
 	if e.Token == "" {
 		return e, nil
@@ -217,8 +217,8 @@ func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry
 // given, asks again while the failure may pass, within the lease. A first contact fails at once.
 func (f *Flows) patiently(ctx context.Context, holding bool, ask func() error) error {
 	var (
-		err  error
-		said bool
+		err       error
+		announced bool
 	)
 	limit := min(f.timing().Restart, f.Config.Lock.TTL)
 	started := time.Now()
@@ -226,8 +226,8 @@ func (f *Flows) patiently(ctx context.Context, holding bool, ask func() error) e
 		if err = ask(); !holding || !lock.Transient(err) {
 			return true
 		}
-		if left := limit - time.Since(started); !said && left > 0 {
-			said = true
+		if left := limit - time.Since(started); !announced && left > 0 {
+			announced = true
 			f.Notes.Say("%v; trying again for up to %s, because this clone holds a lock there", err, left.Round(time.Second))
 		}
 		return false

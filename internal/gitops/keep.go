@@ -26,10 +26,10 @@ type keeping struct {
 // process (GITOPS_LOCK_SESSION=workspace); the others have a keeper of their own.
 func (f *Flows) Keep(ctx context.Context, folders []string) error {
 	kept := map[lock.Token]*keeping{}
-	said := map[string]bool{}
+	warned := map[string]bool{}
 	complain := func(err error) {
-		if err != nil && !said[err.Error()] {
-			said[err.Error()] = true
+		if err != nil && !warned[err.Error()] {
+			warned[err.Error()] = true
 			f.Notes.Warn("%v", err)
 		}
 	}
@@ -43,11 +43,7 @@ func (f *Flows) Keep(ctx context.Context, folders []string) error {
 				entries, err := dir.Load()
 				complain(err)
 				for _, e := range entries {
-					s, ok := sessionOf(e.Record)
-					if !ok || s.Owner != nil {
-						continue
-					}
-					if kept[e.Own()] != nil {
+					if e.Record.Session.Owner != nil || kept[e.Own()] != nil {
 						continue
 					}
 					k, err := f.begin(ctx, dir, e)

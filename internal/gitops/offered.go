@@ -19,7 +19,7 @@ func (b *batch) remember() error {
 	})
 }
 
-// forget says that nobody has to ask any more what has become of the offer.
+// forget removes the offer from the clone: its outcome is known.
 func (b *batch) forget() {
 	if err := b.p.held.dir.ForgetOffered(b.ref); err != nil {
 		b.p.f.Notes.Debug("%v", err)
@@ -65,7 +65,7 @@ func (p *pushing) settle(ctx context.Context, urls []string) (landed *batch, err
 	return nil, nil
 }
 
-// goOn is for a push of other commits than those of an earlier one, which has landed.
+// goOn prepares this push after an earlier one of other commits, which has landed.
 func (p *pushing) goOn(ctx context.Context, b *batch) error {
 	switch {
 	case p.f.Git.Contains(ctx, p.repo.Tip, b.own): // they are rebased by now, or made again

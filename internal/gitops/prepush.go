@@ -202,8 +202,22 @@ func (h *holds) saveAndKeepPush(ctx context.Context, one *hold, watch *PushWatch
 	return h.f.noteKeeper(h.dir, e, pid)
 }
 
-// Keep is what a push that landed makes of the entry of a lock that stays.
-func (w PushWatch) Keep() func(*workspace.Entry) {
+// PushWatch is a git that is pushing and whose end a keeper waits for, because a hook cannot.
+type PushWatch struct {
+	Git               session.Process `json:"git"`
+	CommonDir         string          `json:"common_dir"`         // of the repository that it pushes from
+	Remote            string          `json:"remote"`             // name or URL, as git calls it
+	URL               string          `json:"url"`                // may hold a password: never printed
+	Repo              string          `json:"repo"`               // which repository that is
+	Ref               string          `json:"ref"`                // full name at the remote
+	OID               string          `json:"oid"`                // what is pushed there; zeros: deleted
+	SoleKeeper        bool            `json:"sole_keeper"`        // no other keeper has the lock
+	ReleaseRegardless bool            `json:"release_regardless"` // the lock is for just this push, whatever becomes of it
+	Stays             bool            `json:"stays"`              // the lock outlives the push, also when that lands
+}
+
+// AfterLanding is what a push that landed makes of the entry of a lock that stays.
+func (w PushWatch) AfterLanding() func(*workspace.Entry) {
 	tip := w.OID
 	if zeros(tip) {
 		tip = ""

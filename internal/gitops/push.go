@@ -34,7 +34,7 @@ func (f *Flows) Push(ctx context.Context, argv []string) (process.Exit, error) {
 	if err != nil { // not to be left to git: the remote may answer the next time, and the push be unguarded
 		return process.Exit{}, err
 	}
-	if len(target.Branches) == 0 { // tags and other refs take no lock; or git will say what is wrong
+	if len(target.Branches) == 0 { // only tags and the like, which take no lock; or git reports an error
 		return f.Git.Exec(command...)
 	}
 	urls := f.GitConfig.PushURLs(target.Remote)
@@ -75,7 +75,7 @@ func (f *Flows) Push(ctx context.Context, argv []string) (process.Exit, error) {
 	held.batch = p.newBatch(argv)
 	err = held.authorize(ctx, entries, keys)
 	p.sight = f.newSight(held, repo, target.Remote, urls)
-	if err != nil {
+	if err != nil { // or a leader has pushed for us
 		if err = held.batch.end(ctx, err); err != nil {
 			held.giveUp(ctx)
 			return process.Exit{}, err
@@ -84,22 +84,28 @@ func (f *Flows) Push(ctx context.Context, argv []string) (process.Exit, error) {
 		held.batch.finish(ctx)
 		return process.Exit{}, nil
 	}
-	p.git = f.Git.With(guardedBy + "=" + strconv.Itoa(os.Getpid())) // for the pre-push hook
-	switch err := held.batch.run(ctx); {
+	return p.underLocks(ctx, argv)
+}
+
+// underLocks pushes, now that every lock is held: as the leader of a batch, or alone. It ends what
+// a push that landed ends.
+func (p *pushing) underLocks(ctx context.Context, argv []string) (process.Exit, error) {
+	p.git = p.f.Git.With(guardedBy + "=" + strconv.Itoa(os.Getpid())) // for the pre-push hook
+	switch err := p.held.batch.run(ctx); {
 	case err == nil:
-		held.landed(ctx)
-		held.batch.finish(ctx)
+		p.held.landed(ctx)
+		p.held.batch.finish(ctx)
 		return process.Exit{}, nil
 	case !errors.Is(err, errAlone):
-		held.retain(ctx)
+		p.held.retain(ctx)
 		return process.Exit{}, err
 	}
 	exit, err := p.run(ctx, argv)
 	if err == nil && exit.OK() {
-		held.landed(ctx)
-		p.record(ctx, target.Updates)
+		p.held.landed(ctx)
+		p.record(ctx, p.target.Updates)
 	} else {
-		held.retain(ctx)
+		p.held.retain(ctx)
 		p.record(ctx, p.landedInPart())
 	}
 	return exit, err

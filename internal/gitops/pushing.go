@@ -63,8 +63,9 @@ type pushing struct {
 	leases  map[string]gitargs.Lease // of branches, by their full names
 	refused []git.RefStatus          // what the last look after a failure found
 	rebased bool
-	heeded  []lock.Refusal    // for which the server has refused a push as not under its lock
-	actual  map[string]string // tips that the server has, where they are not what this clone believes
+
+	refusals []lock.Refusal    // for which the server has refused a push as not under its lock
+	actual   map[string]string // tips that the server has, where they are not what this clone believes
 }
 
 // run pushes until it landed, or has failed for good. The exit is git's own; it is a success
@@ -83,7 +84,7 @@ func (p *pushing) run(ctx context.Context, argv []string) (process.Exit, error) 
 			return p.notIntegrated(err)
 		}
 	}
-	pause := time.Second
+	pauses := lock.Backoff{Least: 2 * time.Second, Most: time.Minute}
 	for try := 0; ; try++ {
 		if err := p.declare(ctx); err != nil {
 			return process.Exit{}, err
@@ -97,12 +98,7 @@ func (p *pushing) run(ctx context.Context, argv []string) (process.Exit, error) 
 			return exit, nil // nobody to ask: it was interrupted, or could not reach the remote
 		}
 		if word := fence.Word(linesWith(stderr, "remote: ")); word != "" {
-			p.held.note(ctx, lock.EventPushRejected, "by the server: "+string(word))
-			if slices.Contains(p.heeded, word) || p.onlyTry() || ctx.Err() != nil {
-				return exit, &FencedError{Branch: strings.Join(shortNames(p.target.Branches), ", "), Word: word}
-			}
-			p.heeded = append(p.heeded, word)
-			if err := p.heed(ctx, word, argv); err != nil {
+			if err := p.fenced(ctx, word, argv); err != nil {
 				return exit, err
 			}
 			continue
@@ -111,18 +107,10 @@ func (p *pushing) run(ctx context.Context, argv []string) (process.Exit, error) 
 		if next != pushLanded {
 			p.held.note(ctx, lock.EventPushRejected, fmt.Sprintf("git exit code %d", exit.Code))
 		}
-		switch {
-		case next == pushLanded:
-			if !exit.OK() {
-				p.f.Notes.Warn("git reported an error, but the push has landed: the remote has what was pushed")
-			}
-			return process.Exit{}, nil
-		case exit.OK() && next == pushUnknown:
-			return exit, nil
-		case exit.OK():
-			p.f.Notes.Warn("git says that everything is up to date, but the remote has something else")
-			return process.Exit{Code: 1}, nil
-		case next == pushRejected || next == pushUnknown || try >= p.f.Config.Push.Retries || p.f.Terminal || p.args.Porcelain || ctx.Err() != nil:
+		if exit.OK() || next == pushLanded {
+			return p.finalExit(exit, next), nil
+		}
+		if next == pushRejected || next == pushUnknown || try >= p.f.Config.Push.Retries || p.onlyTry() || ctx.Err() != nil {
 			if unseen := p.unseen(ctx, p.refused); unseen != nil {
 				return exit, unseen
 			}
@@ -137,16 +125,30 @@ func (p *pushing) run(ctx context.Context, argv []string) (process.Exit, error) 
 			}
 			continue
 		}
+		pause := pauses.Next().Round(100 * time.Millisecond)
 		p.f.Notes.Say("the remote refused the push for a temporary reason; trying again in %s (%d of %d)", pause, try+1, p.f.Config.Push.Retries)
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if lock.Sleep(ctx, pause) != nil {
 			return exit, nil
 		}
-		pause *= 2
 		if err := p.held.again(ctx); err != nil {
 			return process.Exit{}, err
 		}
+	}
+}
+
+// finalExit is the exit of a push of which git and the remote do not say the same.
+func (p *pushing) finalExit(exit process.Exit, next next) process.Exit {
+	switch next {
+	case pushLanded:
+		if !exit.OK() {
+			p.f.Notes.Warn("git reported an error, but the push has landed: the remote has what was pushed")
+		}
+		return process.Exit{}
+	case pushUnknown:
+		return exit
+	default:
+		p.f.Notes.Warn("git says that everything is up to date, but the remote has something else")
+		return process.Exit{Code: 1}
 	}
 }
 
@@ -163,15 +165,15 @@ func (p *pushing) push(argv []string) (exit process.Exit, stderr string, err err
 type next int
 
 const (
-	pushRejected      next = iota // it is git's to tell
-	pushUnknown                   // so it is, and the remote could not be asked
+	pushRejected      next = iota // git has said why
+	pushUnknown                   // the remote could not be asked
 	pushLanded                    // what was pushed is at the remote
 	pushRefusedForNow             // the remote is as it was, and refused for a reason that passes
 	branchMoved                   // somebody outside the lock moved it, and we may rebase
 )
 
 // diagnose looks at the remote, not at the text of the error, for what became of a push. Only
-// the reason of a refusal is read from its words.
+// the reason of a refusal is read from its text.
 func (p *pushing) diagnose(ctx context.Context, argv []string, exit process.Exit, stderr string) next {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
@@ -224,7 +226,7 @@ var transientWords = []string{
 	"try again later",
 }
 
-// rejectedWords are in refusals that begin with the same words, and are the same at every try.
+// rejectedWords are in refusals that look like those, but are the same at every try.
 var rejectedWords = []string{
 	"exists; cannot create", // a branch a/b beside a branch a
 	"Permission denied",
@@ -336,17 +338,4 @@ func (p *pushing) notIntegrated(err error) (process.Exit, error) {
 	}
 	p.f.Notes.Warn("not pushed: %v; the clone is as it was", err)
 	return process.Exit{Code: 1}, nil
-}
-
-// withLeases makes each forced push of a branch one that overwrites only what this clone has seen.
-func (p *pushing) withLeases(ctx context.Context, argv []string) ([]string, error) {
-	leases, err := p.findLeases(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p.leases = leases
-	if mirror := "remote." + p.target.Remote + ".mirror"; len(p.leases) > 0 && len(p.args.Refspecs) == 0 && p.f.GitConfig.IsTrue(mirror) {
-		p.git = p.git.WithConfig(mirror, "false") // the arguments say it now, and not by force
-	}
-	return p.args.WithLeases(p.f.pushContext(ctx, p.repo), p.target, argv, p.leases)
 }

@@ -1,15 +1,13 @@
 package gitops
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/user"
-	"strings"
-	"unicode"
 
 	"github.com/git-gitops/git-gitops/internal/giturl"
 	"github.com/git-gitops/git-gitops/internal/lock"
+	"github.com/git-gitops/git-gitops/internal/term"
 )
 
 // most is the longest text of a record, in runes.
@@ -19,11 +17,10 @@ const most = 256
 func (f *Flows) record(k lock.Key, command string) lock.Record {
 	r := lock.Record{
 		Repo: k.Repo, Branch: k.Branch, Name: k.Name,
-		PID: os.Getpid(), Command: command, Purpose: f.Config.Lock.Purpose,
+		PID: os.Getpid(), Command: command, Purpose: f.Config.Lock.Purpose, Session: f.Session,
 	}
 	r.Host, _ = os.Hostname()
 	r.User = userName()
-	r.Session, _ = json.Marshal(f.Session) // plain data: cannot fail
 	r.RunURL, r.Job = ciRun(os.Getenv)
 	for _, text := range []*string{&r.Host, &r.User, &r.Purpose, &r.RunURL, &r.Job} {
 		*text = bounded(*text)
@@ -42,21 +39,11 @@ func userName() string {
 // Me is the record of an operator's command.
 func (f *Flows) Me(command string) lock.Record { return f.record(lock.Key{}, command) }
 
-// bounded is a text without control characters, credentials in URLs, or more than most runes.
-func bounded(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	if runes := []rune(s); len(runes) > most {
-		s = string(runes[:most])
-	}
-	return giturl.Redact(s)
-}
+// bounded is a text as others may see it: on one line of at most most runes, and without
+// credentials in URLs.
+func bounded(s string) string { return term.CleanTo(giturl.Redact(s), most) }
 
-// ciSystems are the variables that CI systems set, from their documentation: one that tells the
+// ciSystems are the variables that CI systems set, from their documentation: one that shows the
 // system, the URL of the run, its job. A text with $ is put together from variables.
 var ciSystems = []struct{ mark, url, job string }{
 	{"GITHUB_ACTIONS", "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID", "$GITHUB_WORKFLOW / $GITHUB_JOB"},

@@ -37,8 +37,11 @@ func TestCIRun(t *testing.T) {
 
 // A record is bounded, and has no control characters, no broken text and no credentials.
 func TestBounded(t *testing.T) {
-	if got := bounded("a\x1b[2J\nb\xff https://user:secret@host/x"); got != "a[2Jb https://host/x" {
+	if got := bounded("a\x1b[2J\nb\xff https://user:secret@host/x"); got != "a?[2J b? https://host/x" {
 		t.Errorf("got %q", got)
+	}
+	if got := bounded(strings.Repeat("x", most-20) + " https://user:secret@host/x"); strings.Contains(got, "user") {
+		t.Errorf("half a password: %q", got)
 	}
 	if got := bounded(strings.Repeat("ä", 1000)); len([]rune(got)) != most {
 		t.Errorf("%d runes", len([]rune(got)))

@@ -37,7 +37,7 @@ func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (proce
 	if err != nil {
 		return process.Exit{}, fmt.Errorf("find this process: %w", err)
 	}
-	// The lock is the command's and that of all below it, and of nobody beside it.
+	// The lock belongs to the command and to what it starts, and to nobody else.
 	own := f.Session
 	own.Owner, own.Chain = &self, []session.Process{self}
 	f = f.in(own)

@@ -2,7 +2,6 @@ package gitops
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -26,8 +25,8 @@ const (
 	// noteTime is how long the keeper of a part that has ended may take to note that the rest of
 	// the script inherits its lock.
 	noteTime = 1500 * time.Millisecond
-	// heirTime is how long a background job leaves an inherited lock alone. Nothing tells whether
-	// the script goes on with it, or a job has failed at once.
+	// heirTime is how long a background job leaves an inherited lock alone. The script may go on
+	// with it, or a job may have failed at once: both look alike.
 	heirTime = 10 * time.Second
 	// selfTime is how long a wait for oneself lasts: a keeper may be about to notice that the clone
 	// was deleted.
@@ -47,9 +46,9 @@ func (e *SelfWaitError) Error() string {
 	return fmt.Sprintf("%s waits for the lock on %s, which the same script holds", e.Who, e.Key)
 }
 
-// HoldingError is a wait that ran out of time in a workspace whose clones hold locks meanwhile.
-// Whoever was waited for may wait for one of them: nothing tells which step of a job goes on with a
-// lock when the shell that took it has ended.
+// HoldingError is a wait that ran out of time in a workspace whose clones held locks during it.
+// The holder may wait for one of them: when the shell that took a lock has ended, it is not known
+// which step of a job goes on with it.
 type HoldingError struct {
 	Err   *lock.TimeoutError
 	Locks []HeldLock
@@ -71,7 +70,7 @@ type standing int
 
 const (
 	beside  standing = iota // to be waited for
-	apart                   // it has ended, and is none of this script's: no hindrance, but not ours to end
+	apart                   // it has ended, and is no part of this script: not waited for, and not ended by us
 	pending                 // not clear yet: look again
 	within                  // shares
 	ended                   // it has ended, and may be taken over
@@ -79,7 +78,7 @@ const (
 
 // policy decides what one wait does about the holders that it meets: a command below the holder's
 // own processes shares the lock, one of the same script takes it over from a part of it that has
-// ended, and all others wait, unless that would be for ever.
+// ended, and all others wait, unless the wait would never end.
 type policy struct {
 	f    *Flows
 	k    lock.Key
@@ -115,9 +114,8 @@ func (p *policy) decide(ctx context.Context, a lock.Attempt) (lock.Decision, err
 		again time.Duration
 	)
 	for _, share := range a.Holder.Shares {
-		s, ok := sessionOf(share.Record)
-		st := beside
-		if ok && p.f.shares(s) {
+		s, st := share.Session, beside
+		if p.f.shares(s) {
 			st = p.stand(share, s)
 		}
 		all[st] = true
@@ -187,17 +185,12 @@ func (p *policy) stand(share lock.Share, s session.Session) standing {
 	return beside
 }
 
-func sessionOf(r lock.Record) (session.Session, bool) {
-	var s session.Session
-	return s, len(r.Session) > 0 && json.Unmarshal(r.Session, &s) == nil
-}
-
 // self ends a wait for a lock that a shell above this command holds and does not share: the shell
 // waits for us, and we for it.
 func (p *policy) self(a lock.Attempt) error {
 	for _, share := range a.Holder.Shares {
-		s, ok := sessionOf(share.Record)
-		if low, alive := s.Lowest(); !ok || p.f.shares(s) || !alive || !low.IsShell() || !p.f.waitedForBy(low) {
+		s := share.Session
+		if low, alive := s.Lowest(); p.f.shares(s) || !alive || !low.IsShell() || !p.f.waitedForBy(low) {
 			continue
 		}
 		if p.lasts(share.Token, "self", selfTime) {
@@ -219,8 +212,8 @@ func (f *Flows) orSelfWait(err error) error {
 		return err
 	}
 	for _, share := range timeout.Holder.Shares {
-		s, ok := sessionOf(share.Record)
-		if low, alive := s.Lowest(); ok && alive && low.IsShell() && f.waitedForBy(low) {
+		s := share.Session
+		if low, alive := s.Lowest(); alive && low.IsShell() && f.waitedForBy(low) {
 			return f.selfWait(timeout.Key, timeout.Holder, s)
 		}
 	}
@@ -243,7 +236,7 @@ func (f *Flows) heldHere(timeout *lock.TimeoutError) (locks []HeldLock) {
 	for _, dir := range dirs {
 		entries, _ := dir.Load()
 		for _, e := range entries {
-			if s, ok := sessionOf(e.Record); ok && s.Owner == nil && e.Lost == "" {
+			if e.Record.Session.Owner == nil && e.Lost == "" {
 				locks = append(locks, HeldLock{Key: e.Key, Dir: filepath.Dir(filepath.Dir(string(dir))), Own: e.Token == timeout.Holder.Token})
 			}
 		}
@@ -253,8 +246,7 @@ func (f *Flows) heldHere(timeout *lock.TimeoutError) (locks []HeldLock) {
 
 // sayShare says who shares our lock, or had it before, where that may surprise.
 func (f *Flows) sayShare(k lock.Key, l *lock.Lease) {
-	s, _ := sessionOf(l.From.Record)
-	low, alive := s.Lowest()
+	low, alive := l.From.Session.Lowest()
 	switch {
 	case l.From.Token == "":
 	case l.Share == "":
@@ -264,146 +256,12 @@ func (f *Flows) sayShare(k lock.Key, l *lock.Lease) {
 	}
 }
 
-// heldAbove are the locks of all sessions that this command may be part of.
-func (f *Flows) heldAbove() []workspace.Entry {
-	var entries []workspace.Entry
-	for _, id := range session.Owners(os.Getpid()) {
-		entries = append(entries, workspace.Held(id)...)
-	}
-	return entries
-}
-
 // waitedForBy reports whether a process above this command waits for it: it is no background job.
 func (f *Flows) waitedForBy(p session.Process) bool {
 	if background, _ := session.Background(os.Getpid(), p); background {
 		return false
 	}
 	return p.Above(os.Getpid())
-}
-
-// deadlock finds the circle that this wait would close. Only who holds a lock can be part of one:
-// it says what its holds wait for, and follows what the holders before it wait for. All in a
-// circle see it; the one who began to wait last gives up. What each says counts once it was said
-// again, so that nobody is part of a circle who waits no more. watching reports whether this wait
-// could be part of one.
-func (p *policy) deadlock(ctx context.Context, a lock.Attempt) (watching bool, err error) {
-	f := p.f
-	mine := f.stuck(p.k)
-	if len(mine) == 0 {
-		return false, nil
-	}
-	edge := lock.Blocked{Lock: p.k.String(), Ticket: a.Ticket, Who: f.who(), Look: time.Now().UnixNano()}
-	for _, share := range a.Holder.Shares {
-		edge.Holders = append(edge.Holders, share.Token)
-	}
-	f.state.blocked = mine
-	for _, t := range mine {
-		if err := f.Store.Block(ctx, t, edge); err != nil {
-			return true, err
-		}
-	}
-	cycle, err := p.cycle(ctx, edge.Holders, mine)
-	if err != nil {
-		return true, err
-	}
-	looks, again := map[lock.Token]int64{}, len(cycle) > 0
-	var edges []lock.Blocked
-	for _, step := range cycle {
-		looks[step.token] = step.edge.Look
-		before, ok := p.last[step.token]
-		again = again && ok && step.edge.Look > before
-		edges = append(edges, step.edge)
-	}
-	if again && !slices.ContainsFunc(edges, func(b lock.Blocked) bool { return b.Ticket > a.Ticket }) {
-		return true, &lock.DeadlockError{Key: p.k, Who: edge.Who, Cycle: edges}
-	}
-	if !again {
-		for t := range looks { // the first look at each counts
-			if before, ok := p.last[t]; ok {
-				looks[t] = before
-			}
-		}
-		p.last = looks
-	}
-	return true, nil
-}
-
-// step is one who waits, on the way round a circle.
-type step struct {
-	token lock.Token
-	edge  lock.Blocked
-}
-
-// cycle follows what each of some holders waits for, and returns the way to one of the holds that
-// are ours; nil when there is none.
-func (p *policy) cycle(ctx context.Context, from, mine []lock.Token) ([]step, error) {
-	const most = 1000
-	ways := [][]step{}
-	known := map[lock.Token]bool{}
-	next := func(way []step, holders []lock.Token) {
-		for _, t := range holders {
-			if !known[t] {
-				known[t] = true
-				ways = append(ways, append(slices.Clone(way), step{token: t}))
-			}
-		}
-	}
-	next(nil, from)
-	for i := 0; i < len(ways) && i < most; i++ {
-		way := ways[i]
-		at := &way[len(way)-1]
-		edge, ok, err := p.f.Store.Blocked(ctx, at.token)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			continue
-		}
-		at.edge = edge
-		if slices.ContainsFunc(edge.Holders, func(t lock.Token) bool { return slices.Contains(mine, t) }) {
-			return way, nil
-		}
-		next(way, edge.Holders)
-	}
-	return nil, nil
-}
-
-// stuck are the holds that cannot go on while this command waits for a lock: its own, and those of
-// the processes above that wait for it.
-func (f *Flows) stuck(k lock.Key) []lock.Token {
-	var tokens []lock.Token
-	for id, t := range f.state.taken {
-		if id != k.ID() {
-			tokens = append(tokens, t)
-		}
-	}
-	for _, e := range f.heldAbove() {
-		s, ok := sessionOf(e.Record)
-		low, alive := s.Lowest()
-		if !ok || !alive || e.Key.ID() == k.ID() || !f.shares(s) && !low.IsShell() {
-			continue
-		}
-		if background, known := session.Background(os.Getpid(), low); background && known || !low.Above(os.Getpid()) {
-			continue
-		}
-		tokens = append(tokens, e.Own())
-	}
-	slices.Sort(tokens)
-	return slices.Compact(tokens)
-}
-
-// unblock takes back what deadlock said, however the wait has ended: who waits no more is part of
-// no circle.
-func (f *Flows) unblock(ctx context.Context) {
-	if len(f.state.blocked) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timing().Release)
-	defer cancel()
-	for _, t := range f.state.blocked {
-		_ = f.Store.Block(ctx, t, lock.Blocked{}) // else it expires
-	}
-	f.state.blocked = nil
 }
 
 // who is this command in a few words.

@@ -5,7 +5,6 @@ package keeper
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +28,9 @@ const inherit = time.Second
 // container that stops comes at the same time.
 const farewell = 2 * time.Second
 
+// EventPushed says that a push under the lock has landed. The store notes no such event.
+const EventPushed lock.EventType = "pushed"
+
 // Keeper keeps one lock.
 type Keeper struct {
 	Store   lock.Store
@@ -42,11 +44,11 @@ type Keeper struct {
 
 	// Event gets what happens to the lock: acquired, released, lost or pushed, why, and the
 	// fence. It must not wait; may be nil.
-	Event func(what, why string, f lock.Fence)
+	Event func(what lock.EventType, why string, f lock.Fence)
 
 	// Pushing is the git that is pushing under this lock, for a hook, which cannot see its
 	// push end. When it has ended, Landed looks at the remote: a push that landed ends the lock.
-	// After any other the lock is kept for the retry, by this keeper if it is the Only one.
+	// After any other the lock is kept for the retry, by this keeper if it is the sole one.
 	Pushing    *session.Process
 	Landed     func(context.Context) bool
 	SoleKeeper bool
@@ -84,7 +86,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	heirs, stop := k.heirs()
 	defer stop()
 	if k.first() {
-		k.report(lease, "acquired", "")
+		k.report(lease, lock.EventAcquired, "")
 	}
 	look := time.NewTicker(Look)
 	defer look.Stop()
@@ -106,7 +108,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			pushed = nil
 			landed := k.Landed(ctx)
 			if landed {
-				k.report(lease, "pushed", "")
+				k.report(lease, EventPushed, "")
 			}
 			switch {
 			case landed && k.Stays == nil:
@@ -122,11 +124,9 @@ func (k *Keeper) Run(ctx context.Context) {
 				return
 			}
 		case heir := <-heirs:
-			if record, err := json.Marshal(heir); err == nil { // plain data: cannot fail
-				lease.Record.Session = record
-				k.note(func(e *workspace.Entry) { e.Record.Session = record })
-				renew.Reset(0) // which the others see
-			}
+			lease.Record.Session = heir
+			k.note(func(e *workspace.Entry) { e.Record.Session = heir })
+			renew.Reset(0) // which the others see
 		case <-maxHold.C:
 			k.end(lease, fmt.Sprintf("it was held for %s, the longest that GITOPS_LOCK_MAX_HOLD allows", k.MaxHold))
 			return
@@ -205,8 +205,8 @@ func (k *Keeper) heirs() (<-chan session.Session, func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		var s session.Session
-		if json.Unmarshal(k.Entry.Record.Session, &s) != nil || s.Owner == nil || s.Heir {
+		s := k.Entry.Record.Session
+		if s.Owner == nil || s.Heir {
 			return
 		}
 		for {
@@ -240,7 +240,7 @@ func (k *Keeper) forgotten() bool {
 }
 
 // renew extends the lease, and says when to do so again; never, when it is lost. While Redis cannot
-// be asked nobody else can be granted the lock either, so the asking goes on.
+// be reached nobody else can get the lock either, so it is asked again.
 func (k *Keeper) renew(ctx context.Context, lease *lock.Lease) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.TTL/3)
 	defer cancel()
@@ -270,12 +270,12 @@ func (k *Keeper) loss(lease *lock.Lease, err error) {
 	var lost *lock.LostError
 	if !errors.As(err, &lost) || lost.Released() || k.forgotten() {
 		if k.Entry.Share == "" {
-			k.report(lease, "released", byCommand)
+			k.report(lease, lock.EventReleased, byCommand)
 		}
 		return
 	}
 	k.Log("lost: %v", err)
-	k.report(lease, "lost", lost.Reason())
+	k.report(lease, lock.EventLost, lost.Reason())
 	k.note(func(e *workspace.Entry) { e.Lost = lost.Reason() })
 	if k.Lost != nil && lost.Ended != lock.EndedByTakeOver { // by a sibling: the script itself still has it
 		k.Lost(err)
@@ -329,22 +329,22 @@ func (k *Keeper) released(lease *lock.Lease, result lock.ReleaseResult, why stri
 	switch {
 	case result == lock.StillShared, result == lock.NotHeld && k.Entry.Share != "":
 	case result == lock.NotHeld && k.forgotten():
-		k.report(lease, "released", byCommand)
+		k.report(lease, lock.EventReleased, byCommand)
 	case result == lock.NotHeld:
-		k.report(lease, "lost", "it was not held any more")
+		k.report(lease, lock.EventLost, "it was not held any more")
 	default:
-		k.report(lease, "released", why)
+		k.report(lease, lock.EventReleased, why)
 	}
 }
 
 // first reports whether the hold begins with this keeper: the lock is neither somebody else's that
-// we share, nor had it a keeper before.
+// we share, nor did it have a keeper before.
 func (k *Keeper) first() bool {
 	before := k.Entry.Keeper
 	return k.Entry.Share == "" && (before == nil || before.PID == os.Getpid())
 }
 
-func (k *Keeper) report(lease *lock.Lease, what, why string) {
+func (k *Keeper) report(lease *lock.Lease, what lock.EventType, why string) {
 	if k.Event != nil {
 		k.Event(what, why, lease.Fence())
 	}

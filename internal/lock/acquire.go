@@ -21,7 +21,7 @@ type Waiting struct {
 //
 // When it returns an error the lock is not held: whatever the store may have granted is
 // released by token. The errors are a *SkippedError, a *SupersededError, a *StoreError when the
-// store failed at the first contact or in a way that waiting does not mend, a *TimeoutError, or
+// store failed at the first contact or in a way that does not pass, a *TimeoutError, or
 // ctx's.
 func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, news func(Waiting)) (*Lease, error) {
 	started := time.Now()
@@ -99,7 +99,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			news(Waiting{Key: r.Key, Position: last.Position, Holder: last.Holder, Freeze: last.Freeze, Err: err})
 		}
 		if err != nil {
-			err = sleep(ctx, min(retry.at(last.Position).Next(), left))
+			err = Sleep(ctx, min(retry.at(last.Position).Next(), left))
 		} else {
 			pause := timing.patience(attempt)
 			if again > 0 {
@@ -110,7 +110,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 				err = r.Woken(ctx)
 			}
 			if err != nil && ctx.Err() == nil && Transient(err) {
-				err = sleep(ctx, min(retry.at(last.Position).Next(), left)) // the next try tells why
+				err = Sleep(ctx, min(retry.at(last.Position).Next(), left)) // the next try tells why
 			}
 		}
 		if err != nil {
@@ -121,7 +121,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 }
 
 // see notes who has the lock. If the store loses its data, that holder is believed in for no longer
-// than until a renewal is due, and some time to carry it out: one that lives has made it by then.
+// than until a renewal is due, and some slack: a living holder has renewed by then.
 func (t *Try) see(h Holder, sent time.Time, slack time.Duration) {
 	if h.Token == "" {
 		return
@@ -192,13 +192,13 @@ func (t Timing) patience(a Attempt) time.Duration {
 }
 
 // pace is how many times longer than the first in line one may be silent: 1 to Stretch.
-func pace(place int) float64 {
-	return 1 + (Stretch-1)*far(place)
+func pace(position int) float64 {
+	return 1 + (Stretch-1)*far(position)
 }
 
-// far is how far back in line a place is: 0 at the head, 1 from Far on.
-func far(place int) float64 {
-	return float64(min(max(place-Near, 0), Far-Near)) / (Far - Near)
+// far is how far back in line a position is: 0 at the head, 1 from Far on.
+func far(position int) float64 {
+	return float64(min(max(position-Near, 0), Far-Near)) / (Far - Near)
 }
 
 // spread adds up to a tenth, so that not all ask at once.

@@ -54,7 +54,7 @@ func (e *StoreError) Error() string { return e.Err.Error() }
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// Transient reports whether waiting may mend it: a restart, a failover, a cut connection. A wait
+// Transient reports whether it may pass: a restart, a failover, a cut connection. A wait
 // that has timed out is over.
 func Transient(err error) bool {
 	var (
@@ -75,7 +75,7 @@ func Transient(err error) bool {
 // TimeoutError says that the wait for a lock ended without it.
 type TimeoutError struct {
 	Key      Key
-	Position int // the last known place in the queue
+	Position int // the last known position in the queue
 	Holder   Holder
 	Freeze   Freeze // of the lock
 	Waited   time.Duration

@@ -15,8 +15,8 @@ const (
 	EventGone         EventType = "gone"
 	EventLost         EventType = "lost"
 	EventBroken       EventType = "broken"
-	EventTimedOut     EventType = "timed_out" // a wait was given up
-	EventCancelled    EventType = "cancelled" // so was this one, by the one who waited
+	EventTimedOut     EventType = "timed_out" // a wait ended by its time limit
+	EventCancelled    EventType = "cancelled" // a wait was given up
 	EventPushRejected EventType = "push_rejected"
 	EventBatchJoined  EventType = "batch_joined"
 	EventBatchPushed  EventType = "batch_pushed"

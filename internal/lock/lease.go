@@ -61,7 +61,7 @@ func (l *Lease) Guarded() bool {
 	return l.guarded
 }
 
-// Left is the time for which the lock is surely ours; negative when that is over.
+// Left is the time for which the lock is surely ours; negative after it.
 func (l *Lease) Left() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,12 +10,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/git-gitops/git-gitops/internal/session"
 )
 
 // Key says which lock. Two keys with the same ID are the same lock.
@@ -43,7 +44,7 @@ func (k Key) ID() string {
 	return id
 }
 
-// ParseID is the key that an ID came from; for one that is not of our form, a verbatim key.
+// ParseID is the key that an ID came from; a verbatim key when it does not look like one of ours.
 func ParseID(id string) Key {
 	repo, rest, ok := strings.Cut(id, "@")
 	branch, name, _ := strings.Cut(rest, ":")
@@ -129,8 +130,8 @@ type Record struct {
 	RunURL  string `json:"run_url,omitempty"` // the CI run, when the environment names one
 	Job     string `json:"job,omitempty"`
 
-	// Session is the process that the lock belongs to, in the words of internal/session.
-	Session json.RawMessage `json:"session,omitempty"`
+	// Session is the process that the lock belongs to; zero when nothing is said of it.
+	Session session.Session `json:"session,omitzero"`
 }
 
 // Holder is who holds a lock, as the store knows it.
@@ -265,7 +266,7 @@ const (
 	Wait Action = iota
 	// Join shares the lock: it is ours as well, and free when all who share have released it.
 	Join
-	// TakeOver takes the lock from a holder that is done with it.
+	// TakeOver takes the lock from a holder that has ended.
 	TakeOver
 )
 
@@ -298,7 +299,7 @@ type Permit struct {
 	Holder  Holder // who has the lock, if anybody
 }
 
-// Refusal is why an update may not be made. The words are fixed: clients know them.
+// Refusal is why an update may not be made. The texts are fixed: clients know them.
 type Refusal string
 
 // The refusals; "" is none.

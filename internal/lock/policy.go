@@ -60,7 +60,7 @@ func skipping(ctx context.Context, s Store, t Try, a Attempt, look int) (*Lease,
 		return lease, ctx.Err()
 	}
 	if err == nil && a.Holder.Presence == Absent && a.Waiters == 0 && look < skipLooks {
-		return nil, sleep(ctx, s.Timing().Look)
+		return nil, Sleep(ctx, s.Timing().Look)
 	}
 	return nil, &SkippedError{Key: t.Key, Holder: a.Holder, Waiters: a.Waiters, Freeze: a.Freeze}
 }

@@ -24,7 +24,7 @@ const noPresence = "none"
 
 // Subscription shows others that the process which made it lives.
 type Subscription interface {
-	// Server names the server that counts it, in the store's words.
+	// Server is the store's name for the server that counts it.
 	Server() string
 	// Wait returns nil after d when the subscription still stands, and an error as soon as it has
 	// ended.
@@ -52,7 +52,7 @@ func (l *Lease) Attend(ctx context.Context, s Store) (stop func()) {
 
 func (l *Lease) attend(ctx context.Context, s Store) {
 	timing, retry := s.Timing(), newBackoff()
-	uncounted := time.Duration(0)
+	uncounted := Backoff{Least: time.Second, Most: timing.Unsubscribed} // while another server has the lock
 	for {
 		limit, cancel := context.WithTimeout(ctx, timing.Subscribe)
 		sub, err := s.Subscribe(limit, l.Key, l.Token)
@@ -66,7 +66,7 @@ func (l *Lease) attend(ctx context.Context, s Store) {
 			if !Transient(err) {
 				pause = timing.Unsubscribed
 			}
-			if sleep(ctx, pause) != nil {
+			if Sleep(ctx, pause) != nil {
 				return
 			}
 			continue
@@ -82,11 +82,10 @@ func (l *Lease) attend(ctx context.Context, s Store) {
 			return
 		}
 		if l.Claimed() {
-			uncounted = 0
+			uncounted.Reset()
 			continue
 		}
-		uncounted = min(max(2*uncounted, time.Second), timing.Unsubscribed) // another server has the lock
-		if sleep(ctx, uncounted) != nil {
+		if Sleep(ctx, uncounted.Next()) != nil {
 			return
 		}
 	}
@@ -117,7 +116,7 @@ func (l *Lease) unclaim() {
 	}
 }
 
-// Unclaim takes back what was claimed, for who leaves the lease to nobody.
+// Unclaim takes back what was claimed, when nobody will keep the lease from now on.
 func (l *Lease) Unclaim(ctx context.Context, s Store) error {
 	l.unclaim()
 	return l.Renew(ctx, s)

@@ -12,7 +12,7 @@ type Backoff struct {
 	last        time.Duration
 }
 
-// newBackoff is for a store that is soon back.
+// newBackoff is for a store that will soon be back.
 func newBackoff() Backoff { return Backoff{Least: 50 * time.Millisecond, Most: time.Second} }
 
 // Next is the next pause.
@@ -24,10 +24,10 @@ func (b *Backoff) Next() time.Duration {
 // Reset begins again with the shortest pause.
 func (b *Backoff) Reset() { b.last = 0 }
 
-// at makes the pauses those of a place in line: far back from 5 s to a minute, or else all who wait
-// would be there at once when the store is back.
-func (b *Backoff) at(place int) *Backoff {
-	f := far(place)
+// at makes the pauses those of a position in line: far back from 5 s to a minute, so that not all
+// waiters come at once when the store is back.
+func (b *Backoff) at(position int) *Backoff {
+	f := far(position)
 	b.Least = 50*time.Millisecond + time.Duration(f*float64(5*time.Second))
 	b.Most = time.Second + time.Duration(f*float64(59*time.Second))
 	return b
@@ -36,17 +36,29 @@ func (b *Backoff) at(place int) *Backoff {
 // Retry tries until it is done, with growing pauses, until d is over or ctx ends. It reports
 // whether it is done.
 func Retry(ctx context.Context, d time.Duration, done func() bool) bool {
-	end, pauses := time.Now().Add(d), newBackoff()
-	for !done() {
-		pause := pauses.Next()
-		if time.Until(end) < pause || sleep(ctx, pause) != nil {
-			return false
-		}
-	}
-	return true
+	end := time.Now().Add(d)
+	return done() || again(ctx, end, done)
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
+// Again is Retry for what was tried just now, and failed: it begins with a pause.
+func Again(ctx context.Context, d time.Duration, done func() bool) bool {
+	return again(ctx, time.Now().Add(d), done)
+}
+
+func again(ctx context.Context, end time.Time, done func() bool) bool {
+	for pauses := newBackoff(); ; {
+		pause := pauses.Next()
+		if time.Until(end) < pause || Sleep(ctx, pause) != nil {
+			return false
+		}
+		if done() {
+			return true
+		}
+	}
+}
+
+// Sleep returns nil after d, and ctx's error when that ends before.
+func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -70,8 +70,8 @@ func (t Timing) FirstLease(r Request) time.Duration {
 	return r.TTL
 }
 
-// Stretch is how many times longer than the first in line one may be silent who is far back: from
-// place Near on it grows, to Far.
+// Stretch is how many times longer than the first in line a waiter may be silent from position Far
+// on. From Near to Far it grows.
 const (
 	Stretch = 6
 	Near    = 4

@@ -277,20 +277,24 @@ func Table(w io.Writer, rows [][]string) error {
 // longest is the most runes of foreign text that one line shows.
 const longest = 2000
 
-// Clean makes text from elsewhere harmless: no control character, no invisible or
-// direction-changing one, no invalid UTF-8, bounded in length.
-func Clean(s string) string {
+// Clean makes text from elsewhere fit for one line: white space becomes a space, a control
+// character, an invisible or direction-changing one and invalid UTF-8 a question mark.
+func Clean(s string) string { return CleanTo(s, longest) }
+
+// CleanTo is Clean, for at most so many runes.
+func CleanTo(s string, most int) string {
 	var b strings.Builder
-	n := 0
+	n, whole := 0, utf8.RuneCountInString(s) <= most
 	for _, r := range s {
-		if n++; n > longest {
+		if n++; n == most && !whole {
 			b.WriteString("…")
 			break
 		}
 		switch {
-		case r == utf8.RuneError, unicode.IsControl(r), unicode.Is(unicode.Cf, r), unicode.Is(unicode.Co, r),
-			r == '\u2028', r == '\u2029':
-			b.WriteRune('?')
+		case unicode.IsSpace(r):
+			b.WriteByte(' ')
+		case r == utf8.RuneError, unicode.IsControl(r), unicode.Is(unicode.Cf, r), unicode.Is(unicode.Co, r):
+			b.WriteByte('?')
 		default:
 			b.WriteRune(r)
 		}

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// saidMost is how much of a server's first words is kept.
-	saidMost = 512
+	// firstMost is how much of a server's first words is kept.
+	firstMost = 512
 	// lastWords is how long to listen for what the server said before it closed a connection.
 	lastWords = 100 * time.Millisecond
 )
@@ -26,7 +26,7 @@ type conn struct {
 	certificate *atomic.Bool // whether the server asked for ours; nil without TLS
 
 	mu    sync.Mutex
-	first []byte // at most saidMost
+	first []byte // at most firstMost
 	heard int    // bytes in all
 }
 
@@ -71,7 +71,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.mu.Lock()
 	c.heard += n
-	c.first = append(c.first, b[:min(n, saidMost-len(c.first))]...)
+	c.first = append(c.first, b[:min(n, firstMost-len(c.first))]...)
 	c.mu.Unlock()
 	if err != nil && dropped(err) {
 		err = c.ended(err)
@@ -83,7 +83,7 @@ func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	if err != nil && dropped(err) {
 		_ = c.SetReadDeadline(time.Now().Add(lastWords))
-		_, _ = c.Read(make([]byte, saidMost))
+		_, _ = c.Read(make([]byte, firstMost))
 		err = c.ended(err)
 	}
 	return n, err
@@ -96,7 +96,7 @@ func (c *conn) ended(err error) error {
 	e := &endedError{err: err, silent: c.heard == 0, certificate: c.certificate != nil && c.certificate.Load()}
 	line, _, whole := bytes.Cut(c.first, []byte("\r\n"))
 	if whole && len(line) > 1 && line[0] == '-' && c.heard == len(line)+2 {
-		e.said = string(line[1:])
+		e.reply = string(line[1:])
 	}
 	return fmt.Errorf("%w", e) // the client takes one layer off an error of its first command
 }
@@ -104,7 +104,7 @@ func (c *conn) ended(err error) error {
 // endedError is a connection that the other side ended.
 type endedError struct {
 	err         error
-	said        string // an error that was all it ever said; "" if there was none
+	reply       string // an error that was all it ever said; "" if there was none
 	silent      bool   // it never said anything
 	certificate bool   // it had asked for our certificate
 }

@@ -111,7 +111,7 @@ func hangUp(early chan dialed) {
 	}
 }
 
-// connect shakes hands by itself, so that failures of TLS can be told from failures of the
+// connect does the TLS handshake itself, so that a failure of TLS is not taken for one of the
 // network.
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
 	reaching, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -138,9 +138,9 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 	if config.ServerName == "" { // as for Sentinel and Cluster: each address stands for itself
 		config.ServerName, _, _ = net.SplitHostPort(addr)
 	}
-	asked := new(atomic.Bool)
+	wanted := new(atomic.Bool)
 	config.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		asked.Store(true)
+		wanted.Store(true)
 		for i := range certificates { // as without this function
 			if r.SupportsCertificate(&certificates[i]) == nil {
 				return &certificates[i], nil
@@ -153,7 +153,7 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 		_ = raw.Close()
 		return nil, &handshakeError{err}
 	}
-	return remember(secure, asked), nil
+	return remember(secure, wanted), nil
 }
 
 // nextAddress is how long an address of a name has before the next one is tried beside it.

@@ -26,7 +26,7 @@ type Event struct {
 	Run      string        // URL of its CI run, "" for none
 	Fence    string        // "" for events of a wait
 	Wait     time.Duration // acquired, timed_out, cancelled, superseded: how long it waited
-	Position int           // acquired: the first place in the queue, 0 for no wait
+	Position int           // acquired: the first position in the queue, 0 for no wait
 	Hold     time.Duration // released, expired, gone, broken: how long it was held
 	Queue    int           // how many waited at that time
 	Batch    int           // batch_pushed: how many pushes went together

@@ -58,14 +58,14 @@ func (s *Store) failure(err error) error {
 		e.Err = s.at(e.Err)
 	}()
 
-	asked := s.asked(err)
-	if asked != nil {
-		e.Err = asked
+	noMaster := s.noMaster(err)
+	if noMaster != nil {
+		e.Err = noMaster
 	}
 	var reply redis.Error
 	switch _, cluster := s.client.(*redis.ClusterClient); {
 	case !errors.As(err, &reply):
-	case asked != nil && errors.Is(err, redis.Nil):
+	case noMaster != nil && errors.Is(err, redis.Nil):
 		e.Failure = lock.Unreachable
 		return e
 	case cluster && (strings.HasPrefix(reply.Error(), "MOVED ") || strings.HasPrefix(reply.Error(), "ASK ")):
@@ -80,9 +80,9 @@ func (s *Store) failure(err error) error {
 		return e
 	}
 	var end *endedError
-	if errors.As(err, &end) && end.said != "" {
-		e.Err = errors.New(end.said)
-		s.refused(e, end.said)
+	if errors.As(err, &end) && end.reply != "" {
+		e.Err = errors.New(end.reply)
+		s.refused(e, end.reply)
 		return e
 	}
 	var shake *handshakeError
@@ -113,7 +113,7 @@ func (s *Store) failure(err error) error {
 		e.Ambiguous = op.Op != "dial"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		e.Failure = lock.Unreachable
-		if asked == nil {
+		if noMaster == nil {
 			e.Err = errors.New("no answer in time")
 		}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, redis.ErrClosed):
@@ -140,15 +140,15 @@ func (s *Store) refused(e *lock.StoreError, text string) {
 	}
 }
 
-// loginRefused reports whether a login was refused with a password that is not the one of now.
+// loginRefused reports whether a login was refused, and the password has changed since.
 func (s *Store) loginRefused(err error) bool {
 	var reply redis.Error
 	return s.credentials != nil && errors.As(err, &reply) && replyFailure(reply.Error()) == lock.AuthFailed && s.credentials.changed()
 }
 
-// asked is what the sentinels answered when none could name the master, each answer once; nil when
-// err is something else.
-func (s *Store) asked(err error) error {
+// noMaster is what the sentinels answered when none could name the master, each answer once; nil
+// when err is something else.
+func (s *Store) noMaster(err error) error {
 	var all interface{ Unwrap() []error }
 	switch {
 	case s.master == "" || !errors.As(err, &all):

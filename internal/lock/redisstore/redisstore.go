@@ -70,7 +70,7 @@ type Options struct {
 	Prefix string // of all keys; "" is "gitops"
 	Events int    // how many events of each lock are kept; 0: none
 
-	// Sparing: connections are closed after each command, for who seldom asks.
+	// Sparing: connections are closed after each command. For a store that is seldom asked.
 	Sparing bool
 
 	Timing lock.Timing // of those who use the store; the zero value is lock.DefaultTiming
@@ -228,16 +228,16 @@ func (s *Store) tryAcquire(ctx context.Context, t lock.Try, above *freezesAbove)
 	if t.QueuePolicy == lock.Newest {
 		group = t.Group
 	}
-	asked := 0
+	known := 0
 	if above != nil {
-		asked = 1
+		known = 1
 	} else {
 		above = &freezesAbove{}
 	}
 	reply, err := s.run(ctx, acquireScript, t.Key, t.Token, t.Known,
 		t.TTL.Milliseconds(), t.Ticket, encode(t.Record), t.Position,
 		string(t.HeldBy), max(0, time.Until(t.HeldUntil)).Milliseconds(), held,
-		string(t.QueuePolicy), group, t.HeadStart.Milliseconds(), t.Arrived, asked, above.repo, above.branch,
+		string(t.QueuePolicy), group, t.HeadStart.Milliseconds(), t.Arrived, known, above.repo, above.branch,
 		s.timing.FirstLease(t.Request).Milliseconds())
 	if err != nil {
 		return lock.Attempt{}, false, err

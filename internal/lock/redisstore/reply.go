@@ -13,7 +13,7 @@ import (
 func encode(r lock.Record) string {
 	b, err := json.Marshal(r)
 	if err != nil {
-		return "{}" // only a malformed Session can do that
+		return "{}" // plain data: cannot fail
 	}
 	return string(b)
 }

@@ -51,8 +51,8 @@ func scriptText(file string) string {
 	return string(text)
 }
 
-// run is one script, with the time it may take.
-// known is the greatest fence that the client knows of.
+// run runs a script for as long as it may take. known is the greatest fence that the client knows
+// of.
 func (s *Store) run(ctx context.Context, script func() *redis.Script, k lock.Key, t lock.Token, known lock.Fence, more ...any) (any, error) {
 	return s.runWith(ctx, script, k, t, known, nil, more...)
 }
@@ -77,7 +77,7 @@ func (s *Store) runWith(ctx context.Context, script func() *redis.Script, k lock
 	s.mu.Lock()
 	again := s.failed && !s.contacted
 	s.mu.Unlock()
-	go func() { // the client heeds a deadline while it reads, but no cancellation
+	go func() { // the client observes a deadline while it reads, but no cancellation
 		limit, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		s.lookAgain(limit)

@@ -32,7 +32,7 @@ func (s *Store) Subscribe(ctx context.Context, k lock.Key, holder lock.Token) (l
 		err error
 	}
 	answered := make(chan answer, 1)
-	go func() { // the client heeds a deadline while it reads, but no cancellation
+	go func() { // the client observes a deadline while it reads, but no cancellation
 		sub, err := s.subscribe(ctx, k, holder)
 		answered <- answer{sub, err}
 	}()
