@@ -130,7 +130,7 @@ func (d *Checkup) held(ctx context.Context, dir workspace.Dir) {
 		d.Fail("keeper", strings.Join(StateAdvice(state), "; "), "%v", err)
 	}
 	if err == nil && len(entries) == 0 {
-		d.OK("keeper", "this clone remembers no lock")
+		d.OK("keeper", "no lock is held from here")
 	}
 	const end = "git gitops push, or git gitops unlock --all"
 	for _, e := range entries {
