@@ -116,6 +116,7 @@ func TestExamples_oneByOne(t *testing.T) {
 // their own within it. They provision, deprovision, find nothing to change, or fail for want of a
 // secret; nobody's push is rejected, and the history has what each said.
 func TestExamples_parallel(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name  string
 		reach func(*world) *world

@@ -171,6 +171,7 @@ func pipelinesAtOnce(t *testing.T, w *world, pipeline func(i int) (script string
 // TestPipelines_oneCounter: pipelines that all change one file start at once. None is rejected,
 // none is lost.
 func TestPipelines_oneCounter(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name  string
 		reach func(*world) *world

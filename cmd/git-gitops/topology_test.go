@@ -37,6 +37,7 @@ func (w *world) on(settings string) *world {
 // lands or fails cleanly, none is lost, and those that waited land in the order in which they
 // waited.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	const pipelines = 30
 	for name, start := range topologies {
 		t.Run(name, func(t *testing.T) {

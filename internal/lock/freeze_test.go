@@ -580,7 +580,7 @@ func TestFreeze_races(t *testing.T) {
 	server, client := serve(t)
 	const pipelines, rounds = 6, 8
 	timing := lock.DefaultTiming()
-	timing.Claim = 300 * time.Millisecond // of the lock that one has who dies right after a hand-over
+	timing.Claim = 300 * time.Millisecond // how long one that dies right after a hand-over has the lock
 	openNoting := func() *redisstore.Store {
 		s := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}, Events: 100000, Timing: timing})
 		t.Cleanup(func() { _ = s.Close() })

@@ -315,7 +315,8 @@ func until(what string, reached func() bool) error {
 	return nil
 }
 
-// HandOver asks for a failover while the primary of a key is alive.
+// HandOver asks for a failover while the primary of a key is alive. A Cluster gives one up that
+// takes longer than five seconds, as on a busy machine, and is asked again.
 func (all *Topology) HandOver(key string) error {
 	ctx := context.Background()
 	if len(all.Sentinels) > 0 {
@@ -323,20 +324,41 @@ func (all *Topology) HandOver(key string) error {
 			return until("the last failover is over", func() bool { return c.Do(ctx, "sentinel", "failover", MasterName).Err() == nil })
 		})
 	}
+	var old *Server
+	var asked time.Time
 	return until("a replica takes over", func() (done bool) {
-		for _, s := range all.Servers {
-			_ = s.with(func(c *redis.Client) error {
-				for _, r := range slot(c, key) {
-					done = len(r.Nodes) > 1 && s.Addr() == r.Nodes[1].Addr && c.ClusterFailover(ctx).Err() == nil
-				}
+		if old == nil {
+			old = all.Primary(key)
+		}
+		if old != nil {
+			_ = old.with(func(c *redis.Client) error {
+				role, err := c.Do(ctx, "role").Slice()
+				done = err == nil && role[0] == "slave"
 				return nil
 			})
-			if done {
-				break
-			}
+		}
+		if !done && old != nil && time.Since(asked) > 10*time.Second && all.beginFailover(key) {
+			asked = time.Now()
 		}
 		return done
 	})
+}
+
+// beginFailover asks the replica of a key's primary in a Cluster to take over.
+func (all *Topology) beginFailover(key string) (begins bool) {
+	ctx := context.Background()
+	for _, s := range all.Servers {
+		_ = s.with(func(c *redis.Client) error {
+			for _, r := range slot(c, key) {
+				begins = len(r.Nodes) > 1 && s.Addr() == r.Nodes[1].Addr && c.ClusterFailover(ctx).Err() == nil
+			}
+			return nil
+		})
+		if begins {
+			break
+		}
+	}
+	return begins
 }
 
 // Replicas is how many replicas have the data of a primary.
