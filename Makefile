@@ -1,7 +1,7 @@
 # `make help` lists what there is.
 
 BIN := bin/git-gitops
-VERSION := $(patsubst v%,%,$(shell git describe --tags --always --dirty))
+VERSION := $(patsubst v%,%,$(shell git describe --tags --match 'v*.*.*' --always --dirty))
 GOFLAGS_BUILD = -trimpath -tags urfave_cli_no_docs -ldflags "-s -w -X github.com/git-gitops/git-gitops/internal/cli.version=$(VERSION)"
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
