@@ -206,7 +206,7 @@ func (f *faults) restart(empty bool) bool {
 	if err := f.w.redis.Resume(); err != nil {
 		f.w.t.Error(fmt.Errorf("restart: %w", err))
 	}
-	f.w.until("the monitor follows", busy, func() bool { return f.w.monitor.epochs.Load() > epoch })
+	f.w.until("the monitor follows", func() bool { return f.w.monitor.epochs.Load() > epoch })
 	for _, p := range f.w.toRedis {
 		p.Mend()
 	}

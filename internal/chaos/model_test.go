@@ -19,7 +19,6 @@ import (
 
 	"github.com/anishathalye/porcupine"
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/goleak"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
@@ -133,25 +132,22 @@ const (
 // killed, and checks the history: with the append-only file it is that of a mutex; after a loss of
 // data the fences still grow.
 func TestModel(t *testing.T) {
-	leaks := goleak.IgnoreCurrent()
+	t.Parallel()
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
 	t.Logf("-chaos.seed=%d", seed)
-	t.Run("with", func(t *testing.T) {
-		for _, run := range []struct {
-			name  string
-			model porcupine.Model
-			lost  loss
-		}{{"append-only file", mutexModel, nothing}, {"loss of all data", fenceModel, everything}, {"rollback", fenceModel, lately}} {
-			t.Run(run.name, func(t *testing.T) {
-				t.Parallel()
-				runModel(t, seed, run.model, run.lost)
-			})
-		}
-	})
-	goleak.VerifyNone(t, leaks)
+	for _, run := range []struct {
+		name  string
+		model porcupine.Model
+		lost  loss
+	}{{"append-only file", mutexModel, nothing}, {"loss of all data", fenceModel, everything}, {"rollback", fenceModel, lately}} {
+		t.Run(run.name, func(t *testing.T) {
+			t.Parallel()
+			runModel(t, seed, run.model, run.lost)
+		})
+	}
 }
 
 func runModel(t *testing.T, seed uint64, model porcupine.Model, lost loss) {
@@ -479,6 +475,7 @@ func TestModel_detects(t *testing.T) {
 // half of them die without a word, and connections are cut and Redis is killed. Only their presence
 // frees the locks of the dead.
 func TestModel_presence(t *testing.T) {
+	t.Parallel()
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()

@@ -26,11 +26,14 @@ var mutations = []struct {
 // TestMutations: without faults every pipeline lands at its first push, in order; with a broken
 // lock the suite says so.
 func TestMutations(t *testing.T) {
+	t.Parallel()
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
 			if m.file != "" && !*mutationsFlag {
 				t.Skip("builds the program again: -chaos.mutations")
 			}
+			storms.Lock()
+			defer storms.Unlock()
 			w := newWorld(t, time.Minute) // nobody dies here, and a slow machine is to end nobody's lock
 			w.build(overlay(t, m.file, m.old, m.new)...)
 			var all sync.WaitGroup

@@ -19,6 +19,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
@@ -34,6 +35,7 @@ var (
 // TestPresence has holders live, and the next in line of each wait, while Redis restarts and fails
 // over in every way: no holder is judged gone. Then all holders end, and the next have their locks.
 func TestPresence(t *testing.T) {
+	t.Parallel()
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -176,14 +178,12 @@ func (l *living) fail(when string) bool {
 	return bad
 }
 
-// until waits for what a busy machine may be slow to do.
-func (l *living) until(what string, reached func() bool) {
+// until waits for a condition.
+func (l *living) until(what string, ok func() bool) {
 	l.t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); !reached(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			l.fail(what)
-			l.t.Fatalf("not within three minutes: %s", what)
-		}
+	if !gittest.Reached(ok) {
+		l.fail(what)
+		l.t.Fatalf("never: %s", what)
 	}
 }
 

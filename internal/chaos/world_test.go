@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
 
 	"github.com/git-gitops/git-gitops/internal/gittest"
 	"github.com/git-gitops/git-gitops/internal/lock"
@@ -30,11 +31,10 @@ import (
 )
 
 // TTL of the locks here under faults, and the longest that a pipeline waits for one: a wait that
-// comes to this end is a hang. busy is for what a machine may be slow to do that has other work.
+// comes to this end is a hang.
 const (
 	ttl      = 5 * time.Second
 	patience = 6 * time.Minute
-	busy     = time.Minute
 )
 
 // world is one run: a git server, a Redis, proxies before both, and the pipelines.
@@ -94,7 +94,7 @@ func newWorld(t *testing.T, ttl time.Duration) *world {
 	}
 	w.monitor = watch(w.redis.Addr(), w.keys, w.event)
 	t.Cleanup(w.monitor.end)
-	w.until("the monitor follows", busy, func() bool { return w.monitor.epochs.Load() > 0 })
+	w.until("the monitor follows", func() bool { return w.monitor.epochs.Load() > 0 })
 	for range 3 {
 		w.toRedis = append(w.toRedis, redistest.NewProxy(t, w.redis.Addr()))
 	}
@@ -139,7 +139,7 @@ func (w *world) serveGit() {
 		_ = server.Wait()
 	})
 	addr := net.JoinHostPort("127.0.0.1", port)
-	w.until("the git server listens", busy, func() bool {
+	w.until("the git server listens", func() bool {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
 			_ = conn.Close()
@@ -187,8 +187,15 @@ func TestMain(m *testing.M) {
 	if programs, err = os.MkdirTemp("", "gitops-chaos-"); err != nil {
 		panic(err)
 	}
+	gittest.Parallel(8)
 	code := m.Run()
 	_ = os.RemoveAll(programs)
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
 	os.Exit(code)
 }
 
@@ -206,7 +213,7 @@ func (w *world) env(more ...string) []string {
 	return append(append(gittest.Env(),
 		"PATH="+filepath.Join(w.dir, "bin")+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"HOME="+filepath.Join(w.dir, "home"),
-		"GORACE=atexit_sleep_ms=0 log_path="+filepath.Join(w.dir, "logs", "race"),
+		"GORACE="+gittest.RaceSettings+" log_path="+filepath.Join(w.dir, "logs", "race"),
 		"REDIS_HOST="+w.redis.Host,
 		"REDIS_PORT="+w.redis.Port,
 		"GITOPS_LOCK_TTL="+strconv.Itoa(int(w.ttl.Seconds())),
@@ -236,14 +243,12 @@ func (w *world) must(name string, args ...string) string {
 	return string(out)
 }
 
-// until waits for a condition.
-func (w *world) until(what string, most time.Duration, reached func() bool) bool {
+// until waits for a condition. Without it, the test has failed and goes on.
+func (w *world) until(what string, ok func() bool) bool {
 	w.t.Helper()
-	for deadline := time.Now().Add(most); !reached(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Errorf("still not after %s: %s", most, what)
-			return false
-		}
+	if !gittest.Reached(ok) {
+		w.t.Errorf("never: %s", what)
+		return false
 	}
 	return true
 }
