@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -894,5 +895,147 @@ func TestBatch_olderRedis(t *testing.T) {
 				t.Errorf("batch refs left behind:\n%s", refs)
 			}
 		})
+	}
+}
+
+// TestBatch_numbers: events, stats and the lines on stderr count what the server has seen.
+func TestBatch_numbers(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		n       int
+		max     string
+		edit    string
+		strike  []string // when, before or after the leader's git, and what
+		unnamed int      // how many cannot say who has pushed for them
+	}{
+		"in batches of four":   {n: 10, max: "3", edit: ownFile},
+		"one goes alone":       {n: 4, max: "50", edit: ownFile + `; [ $i != 3 ] || echo "x text" >.gitattributes`},
+		"a lost answer":        {n: 4, max: "50", edit: ownFile, strike: []string{"' push '*:refs/heads/main*", "after", "exit 128"}},
+		"the leader is killed": {n: 4, max: "50", edit: ownFile, strike: []string{"' push '*:refs/heads/main*", "after", "kill -9 $PPID; exit 1"}, unnamed: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := batching(t).with("GITOPS_LOCK_TTL="+leaseTTL.String(), "GITOPS_PUSH_BATCH_MAX="+c.max)
+			w.write(bare+"/hooks/post-receive", "#!/bin/sh\ntext=$(cat)\nprintf 'push\\n%s\\n' \"$text\" >>../../../received\n")
+			w.cloned(w.path(bare), c.n, c.edit)
+			w.must(".", "rm -f received")
+			first := w
+			if c.strike != nil {
+				first = w.striking(c.strike[0], c.strike[1], c.strike[2])
+			}
+			free := w.takeTurn()
+			all := []*process{first.push(0)}
+			w.until("the leader has offered", func() bool { return w.offers() == 1 })
+			for i := 1; i < c.n; i++ {
+				all = append(all, w.push(i))
+			}
+			w.until("all have offered", func() bool { return w.offers() == c.n })
+			free()
+			said := map[string]int{}
+			for _, p := range all {
+				for line := range strings.Lines(p.wait().ours()) {
+					if _, with, ok := strings.Cut(line, "pushed to main together with "); ok {
+						said[strings.Split(with, ",")[0]]++
+					}
+				}
+			}
+
+			// What the server has seen: of each push to the branch, how many batch refs it moved.
+			var sizes []int
+			pushes, saved, largest := 0, 0, 0
+			for _, one := range strings.Split(w.read("received"), "push\n") {
+				if !strings.Contains(one, " refs/heads/main\n") {
+					continue
+				}
+				pushes++
+				if size := strings.Count(one, " refs/gitops/batch/main/"); size > 1 {
+					sizes, saved, largest = append(sizes, size), saved+size-1, max(largest, size)
+				}
+			}
+			want := map[string]int{}
+			for _, size := range sizes {
+				others := fmt.Sprint(size-1, " others")
+				if size == 2 {
+					others = "1 other"
+				}
+				want[others] += size
+			}
+			if c.unnamed > 0 {
+				want = map[string]int{"others": c.unnamed}
+			}
+			if !maps.Equal(said, want) || len(sizes) == 0 {
+				t.Errorf("the pipelines say %v, want %v", said, want)
+			}
+			events := w.must("turn", `git gitops events`)
+			for word, want := range map[string]int{" batch_joined ": c.n, " batch_pushed ": len(sizes), " batch_landed ": saved} {
+				if got := strings.Count(events, word); got != want {
+					t.Errorf("%d %s, want %d:\n%s", got, word, want, events)
+				}
+			}
+			for _, size := range sizes {
+				wantText(t, events, fmt.Sprintf("  %d pushes", size))
+			}
+			if c.n-pushes != saved && c.strike == nil {
+				t.Errorf("%d pushes of %d pipelines, which save %d", pushes, c.n, saved)
+			}
+			wantText(t, w.must("turn", `git gitops stats --json @main`), fmt.Sprintf(`"batches":%d,"largest_batch":%d,"pushes_saved":%d}`, len(sizes), largest, saved))
+			if row := strings.Fields(w.must("turn", `git gitops stats | grep "^$GITOPS_LOCK_REPO@main "`)); !slices.Equal(row[len(row)-3:], []string{fmt.Sprint(len(sizes)), fmt.Sprint(largest), fmt.Sprint(saved)}) {
+				t.Errorf("stats: %q", row)
+			}
+		})
+	}
+}
+
+// TestBatch_offerForgotten: who has landed in its own turn, while it could not tell whether its
+// offer had reached the server, does not ask after that offer at its next push.
+func TestBatch_offerForgotten(t *testing.T) {
+	t.Parallel()
+	w := batching(t)
+	w.cloned(w.path(bare), 1, ownFile)
+	w.write("failing-git", `#!/bin/bash
+if [[ " $* " == *' push '*refs/gitops/batch/* ]] && [ -e `+w.path("down")+` ]; then exit 128; fi
+exec `+w.must(".", "command -v git")+` "$@"
+`)
+	w.write("down", "")
+	w = w.with("GITOPS_GIT=" + w.path("failing-git"))
+	free := w.takeTurn()
+	p := w.push(0)
+	w.until("it cannot tell", func() bool { return strings.Contains(p.stderr.String(), "the batch ref was unknown") })
+	free()
+	wantCode(t, p.wait(), 0)
+	w.must(".", "rm down")
+	w.must("work0", "git commit -q --allow-empty -m next")
+	wantCode(t, w.push(0).wait(), 0)
+	if got := w.must("work0", "ls .git/gitops/offered"); got != "" {
+		t.Errorf("left in the clone: %s", got)
+	}
+	w.wantOnce(1)
+}
+
+// TestBatch_meanwhile: a commit that is made while the clone is moved stays.
+func TestBatch_meanwhile(t *testing.T) {
+	t.Parallel()
+	w := batching(t)
+	w.cloned(w.path(bare), 2, ownFile)
+	free := w.takeTurn()
+	all := []*process{w.push(0)}
+	w.until("the leader has offered", func() bool { return w.offers() == 1 })
+	other := w.striking("' '@(reset|read-tree)*' -'@(-keep|m)' '*", "before",
+		`(unset GIT_DIR GIT_INDEX_FILE GIT_WORK_TREE; "$real" commit -q --allow-empty -m meanwhile)`)
+	all = append(all, other.push(1))
+	w.until("all have offered", func() bool { return w.offers() == 2 })
+	free()
+	landAll(t, all)
+	if !w.exists("struck") {
+		t.Fatal("nothing was committed")
+	}
+	wantText(t, all[1].stderr.String(), "the push has landed as ", "but the clone could not be moved to it")
+	if got := w.must("work1", "git log -1 --format=%s"); got != "meanwhile" {
+		t.Errorf("the last commit is %q", got)
+	}
+	w.wantOnce(2)
+	w.with("GITOPS_LOCK_NAME=svc1").must("work1", "git pull -q --rebase && git gitops push -q")
+	if got := w.must(bare, "git log --format=%s main"); got != "meanwhile\nchange 1\nchange 0\nmany\nseed" {
+		t.Errorf("the branch has\n%s", got)
 	}
 }

@@ -102,7 +102,7 @@ func TestBroken(t *testing.T) {
 		t.Errorf("events: %s", got)
 	}
 	stats := w.must(".", "git gitops stats")
-	wantText(t, w.seen(stats), "LOCK ACQUIRED WAIT P50 P95 MAX HOLD P50 P95 MAX FAILURES SKIPPED FREEZES LONGEST QUEUE\nDIR/remote@main 3 ")
+	wantText(t, w.seen(stats), "LOCK ACQUIRED WAIT P50 P95 MAX HOLD P50 P95 MAX FAILURES SKIPPED FREEZES LONGEST QUEUE BATCHES LARGEST PUSHES SAVED\nDIR/remote@main 3 ")
 	if w.must(".", "git gitops events nothing-like-that; git gitops locks nothing-like-that --json; git gitops stats --json nothing-like-that") != "" {
 		t.Error("a pattern that matches nothing lists something")
 	}

@@ -125,6 +125,9 @@ func printEvent(w io.Writer, e redisstore.Event, asJSON bool) error {
 	if e.Type == lock.EventAcquired || e.Wait > 0 {
 		text += "  waited " + term.Duration(e.Wait)
 	}
+	if e.Batch > 0 {
+		text += fmt.Sprintf("  %d pushes", e.Batch)
+	}
 	if e.Hold > 0 {
 		text += "  held " + term.Duration(e.Hold)
 	}
@@ -224,7 +227,7 @@ func statsVerb(ctx context.Context, u *ucli.Context, o *opened) error {
 	if err != nil {
 		return err
 	}
-	rows := [][]string{{"LOCK", "ACQUIRED", "WAIT P50", "P95", "MAX", "HOLD P50", "P95", "MAX", "FAILURES", "SKIPPED", "FREEZES", "LONGEST QUEUE"}}
+	rows := [][]string{{"LOCK", "ACQUIRED", "WAIT P50", "P95", "MAX", "HOLD P50", "P95", "MAX", "FAILURES", "SKIPPED", "FREEZES", "LONGEST QUEUE", "BATCHES", "LARGEST", "PUSHES SAVED"}}
 	enc := json.NewEncoder(u.App.Writer)
 	for _, s := range summarize(events) {
 		if !named(u.Args().First(), s.Key, s.Lock) {
@@ -240,7 +243,10 @@ func statsVerb(ctx context.Context, u *ucli.Context, o *opened) error {
 		for _, seconds := range []float64{s.WaitP50, s.WaitP95, s.WaitMax, s.HoldP50, s.HoldP95, s.HoldMax} {
 			row = append(row, term.Duration(time.Duration(seconds*float64(time.Second))))
 		}
-		rows = append(rows, append(row, strconv.Itoa(s.Failures), strconv.Itoa(s.Skipped), strconv.Itoa(s.Freezes), strconv.Itoa(s.Queue)))
+		for _, n := range []int{s.Failures, s.Skipped, s.Freezes, s.Queue, s.Batches, s.Largest, s.Saved} {
+			row = append(row, strconv.Itoa(n))
+		}
+		rows = append(rows, row)
 	}
 	if u.Bool("json") {
 		return nil

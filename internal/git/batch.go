@@ -267,11 +267,19 @@ func (g Git) Untouched(ctx context.Context) bool {
 	return err == nil && out == "" && !g.rebasing(ctx)
 }
 
-// MoveTo moves the checked-out branch with index and work tree to a commit, as a rebase would, and
-// keeps what is edited there.
-func (g Git) MoveTo(ctx context.Context, commit string) error {
-	_, err := g.With("GIT_REFLOG_ACTION=gitops push").Output(ctx, "reset", "--keep", "--quiet", commit)
-	return err
+// MoveTo moves the checked-out branch with index and work tree from one commit to another, as a
+// rebase would, and keeps what is edited there. A commit that is made at the same time stays: the
+// branch moves only if it still is where it was.
+func (g Git) MoveTo(ctx context.Context, from, to string) error {
+	if _, err := g.Output(ctx, "read-tree", "-m", "-u", from, to); err != nil {
+		return err
+	}
+	_, err := g.Output(ctx, "update-ref", "-m", "gitops push", "HEAD", to, from)
+	if err != nil {
+		_, undone := g.Output(ctx, "read-tree", "-m", "-u", to, "HEAD")
+		return errors.Join(err, undone)
+	}
+	return nil
 }
 
 // Track sets a remote-tracking branch, and makes it the upstream of the checked-out branch if so

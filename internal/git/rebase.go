@@ -95,7 +95,8 @@ func (g Git) rebase(ctx context.Context, onto, since string) (string, error) {
 		return "", g.abort(ctx, err)
 	}
 	// One that keeps only a part of itself has lost the rest in the same way.
-	now, err := g.edits(ctx, upstream, "HEAD")
+	after := g.Tip(ctx, "HEAD")
+	now, err := g.edits(ctx, upstream, after)
 	if err == nil && len(now) == len(ours) {
 		i := 0
 		for i < len(now) && now[i].size >= ours[i].size {
@@ -106,7 +107,7 @@ func (g Git) rebase(ctx context.Context, onto, since string) (string, error) {
 		}
 		err = &RebaseError{Commit: g.title(ctx, ours[i].commit), Emptied: true}
 	}
-	_, undone := g.Output(ctx, "reset", "--keep", "--quiet", before)
+	undone := g.MoveTo(ctx, after, before)
 	if err == nil {
 		err = &RebaseError{Reason: "it would not keep every commit"}
 	}

@@ -345,7 +345,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 		if refs[b.ref] != b.marker { // hidden or deleted; or a push without an answer has landed, by this leader or another
 			landed, err := b.readOutcome(ctx, refs)
 			if landed {
-				b.wake(ctx, offers, refs, nil)
+				b.wake(ctx, offers, refs)
 				return true, nil
 			}
 			if b.hidden = refs[b.ref] == ""; b.hidden {
@@ -353,7 +353,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			}
 			return false, err
 		}
-		moves, riders, err := b.replay(ctx, refs, offers)
+		moves, err := b.replay(ctx, refs, offers)
 		if err != nil {
 			f.Notes.Debug("not pushing together: %v", err)
 			return false, nil
@@ -361,25 +361,24 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 		if err := b.p.held.declare(ctx, updateOf(moves[0])); err != nil { // never push without the turn
 			return false, err
 		}
-		b.riders, b.attempts = riders, append(b.attempts, moves[1].New)
+		b.attempts = append(b.attempts, moves[1].New)
 		result, report := b.git.PushLeased(ctx, b.p.url, moves...)
 		switch result {
 		case git.Pushed:
 			b.own, b.tipNow, b.led = moves[1].New, moves[0].New, true
-			landed := map[string]bool{}
 			for _, m := range moves {
-				refs[m.Ref], landed[m.Ref] = m.New, true
+				refs[m.Ref] = m.New
 			}
-			b.wake(ctx, offers, refs, landed)
+			b.wake(ctx, offers, refs, moves[1:]...)
 			return true, nil
 		case git.Refused:
 			if refusesBatches(report) {
 				b.pause(ctx, "the server refuses to move batch refs, or commits of others")
 			}
-			f.Notes.Debug("the server refused %d pushes together: %s", len(riders)+1, strings.TrimSpace(report))
+			f.Notes.Debug("the server refused %d pushes together: %s", len(moves)-1, strings.TrimSpace(report))
 			return false, nil
 		default: // read again what is there
-			f.Notes.Debug("the push of %d together was %v: %s", len(riders)+1, result, strings.TrimSpace(report))
+			f.Notes.Debug("the push of %d together was %v: %s", len(moves)-1, result, strings.TrimSpace(report))
 		}
 	}
 	return false, nil
@@ -391,14 +390,13 @@ func (b *batch) takes(o lock.Offer) bool {
 	return isOID(o.Marker) && isOID(o.Base) && time.Since(b.madeAt(o.Ref)) < batchRefLife && o.Signed(b.asks.Key, b.p.f.Config.Push.BatchSecret.Reveal())
 }
 
-// replay puts all commits on the tip. moves begin with the branch and the own batch ref; riders are
-// who goes along.
-func (b *batch) replay(ctx context.Context, refs map[string]string, offers []lock.Offer) (moves []git.LeasedRef, riders []string, err error) {
+// replay puts all commits on the tip. moves begin with the branch and the own batch ref.
+func (b *batch) replay(ctx context.Context, refs map[string]string, offers []lock.Offer) (moves []git.LeasedRef, err error) {
 	f := b.p.f
 	tip := refs["refs/heads/"+b.branch]
 	r, err := b.git.NewReplay(ctx, tip)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer r.Close()
 	var offered []string
@@ -412,7 +410,7 @@ func (b *batch) replay(ctx context.Context, refs map[string]string, offers []loc
 	})
 	if len(offered) > 0 {
 		if offered, err = b.git.Tips(ctx, offered); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	// The same commits may be offered by two clones. As with any push, they land for both.
@@ -425,10 +423,10 @@ func (b *batch) replay(ctx context.Context, refs map[string]string, offers []loc
 	}
 	tips, left, err := r.Add(ctx, all...)
 	if err = errors.Join(err, ctx.Err()); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if left[0] != nil {
-		return nil, nil, left[0]
+		return nil, left[0]
 	}
 	moves = []git.LeasedRef{{Ref: "refs/heads/" + b.branch, Old: tip, New: r.Tip}, {Ref: b.ref, Old: b.marker, New: tips[0]}}
 	for i, o := range offers {
@@ -437,31 +435,42 @@ func (b *batch) replay(ctx context.Context, refs map[string]string, offers []loc
 			f.Notes.Debug("the commits of %s go in their own turn: %v", o.Who, err)
 			continue
 		}
-		moves, riders = append(moves, git.LeasedRef{Ref: o.Ref, Old: o.Marker, New: tips[n]}), append(riders, o.Who)
+		moves = append(moves, git.LeasedRef{Ref: o.Ref, Old: o.Marker, New: tips[n]})
 	}
 	if !b.git.Contains(ctx, r.Tip, tip) {
-		return nil, nil, fmt.Errorf("%s would not be in the history of %s", short(tip), short(r.Tip))
+		return nil, fmt.Errorf("%s would not be in the history of %s", short(tip), short(r.Tip))
 	}
-	return moves, riders, nil
+	return moves, nil
 }
 
-// wake wakes the waiters whose commits have landed, with this push or with that of a leader who was
-// killed before it could do so. known are batch refs that this push has moved.
-func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]string, known map[string]bool) {
+// wake wakes the waiters whose commits have landed, with this push or with that of a leader who
+// could not wake them. moved are the batch refs that this push is known to have moved.
+func (b *batch) wake(ctx context.Context, offers []lock.Offer, refs map[string]string, moved ...git.LeasedRef) {
 	ctx = context.WithoutCancel(ctx)
 	tip := refs["refs/heads/"+b.branch]
-	var landed []lock.Token
+	var ours, others []lock.Token
 	for _, o := range offers {
-		if is := refs[o.Ref]; is != "" && is != o.Marker && (known[o.Ref] || b.git.Contains(ctx, tip, is)) {
-			landed = append(landed, o.Token)
+		is := refs[o.Ref]
+		switch {
+		case slices.ContainsFunc(moved, func(m git.LeasedRef) bool { return m.Ref == o.Ref }),
+			// A push puts its leader's commits first.
+			b.led && len(moved) == 0 && is != "" && b.git.Contains(ctx, tip, is) && b.git.Contains(ctx, is, b.own):
+			ours, b.riders = append(ours, o.Token), append(b.riders, o.Who)
+		case is != "" && is != o.Marker && b.git.Contains(ctx, tip, is):
+			others = append(others, o.Token)
 		}
 	}
+	if !b.led {
+		others = append(others, b.asks.Token)
+	}
+	b.tell(ctx, b.who(), ours)
+	b.tell(ctx, "", others)
+}
+
+// tell wakes those who landed with one push of a leader.
+func (b *batch) tell(ctx context.Context, leader string, landed []lock.Token) {
 	if len(landed) == 0 {
 		return
-	}
-	leader := ""
-	if b.led {
-		leader = b.who()
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.p.f.timing().Release)
 	defer cancel()
@@ -552,11 +561,11 @@ func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
 			return false, nil
 		}
 		if refusesDeletion(result, report) && drop.New == "" { // a server that keeps all refs: what is offered is then no marker any more
-			if drop.New, err = b.git.Marker(ctx, b.marker, b.ref); err != nil {
-				drop.New = ""
-			}
 			b.pause(ctx, "the server does not allow deleting batch refs")
-			continue
+			if drop.New, err = b.git.Marker(ctx, b.marker, b.ref); err == nil {
+				continue
+			}
+			drop.New = ""
 		}
 		if lock.Sleep(ctx, pauses.Next()) != nil {
 			return false, &UnknownError{Branch: b.branch}
@@ -607,7 +616,7 @@ func (b *batch) finish(ctx context.Context) {
 	} else {
 		err := errors.New("something was edited or committed in the meantime")
 		if b.git.Tip(ctx, "HEAD") == b.tip && b.git.Untouched(ctx) {
-			err = b.git.MoveTo(ctx, b.own)
+			err = b.git.MoveTo(ctx, b.tip, b.own)
 		}
 		if err == nil {
 			b.p.sight.see(b.branch, b.own)

@@ -103,6 +103,9 @@ func (p *pushing) underLocks(ctx context.Context, argv []string) (process.Exit, 
 	exit, err := p.run(ctx, argv)
 	if err == nil && exit.OK() {
 		p.held.landed(ctx)
+		if b := p.held.batch; b != nil && b.tried {
+			b.forget() // the commits have landed, whatever became of the offer
+		}
 		p.record(ctx, p.target.Updates)
 	} else {
 		p.held.retain(ctx)

@@ -61,8 +61,8 @@ type Offers interface {
 	Withdraw(ctx context.Context, k Key, t Token) (Landing, error)
 	// ClaimOffers are the offers of those in line, in their order, for the holder of the lock.
 	ClaimOffers(ctx context.Context, k Key, t Token, most int) ([]Offer, error)
-	// Landed takes those whose commits were pushed out of the line and wakes them. leader is who
-	// pushed them, for people.
+	// Landed takes those whose commits were pushed, in one push with those of its leader, out of
+	// the line and wakes them. leader is for people, "" when it is not known.
 	Landed(ctx context.Context, r Request, leader string, landed []Token) error
 	// PauseOffers has nobody offer for a time.
 	PauseOffers(ctx context.Context, k Key, t Token, d time.Duration) error

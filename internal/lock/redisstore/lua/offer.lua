@@ -49,14 +49,17 @@ if DO == 'claim' then -- 8 at most. Returns {token, offer, …} in line order
 	return claimed
 end
 
-if DO == 'landed' then -- 8 record of the leader  9 its name  10… tokens
-	local together = #ARGV - 8
-	event('batch_pushed', ARGV[8], 'batch', together)
+if DO == 'landed' then -- 8 record of the caller  9 name of the leader or empty  10… tokens
+	local together, counted = #ARGV - 8, false
 	for i = 10, #ARGV do
 		local token = ARGV[i]
-		event('batch_landed', alive(token) or '')
-		redis.call('HDEL', OFFERS, token)
-		redis.call('HSET', OFFERS, 'landed:' .. token, int(NOW) .. ' ' .. together .. ' ' .. string.sub(ARGV[9], 1, 200))
+		if time('landed:' .. token) == 0 then
+			if not counted then event('batch_pushed', ARGV[9] ~= '' and ARGV[8] or '', 'batch', together) end
+			counted = true
+			event('batch_landed', token == TOKEN and ARGV[8] or alive(token) or '')
+			redis.call('HDEL', OFFERS, token)
+			redis.call('HSET', OFFERS, 'landed:' .. token, int(NOW) .. ' ' .. together .. ' ' .. string.sub(ARGV[9], 1, 200))
+		end
 		leave_queue(token)
 		wake(token)
 	end
