@@ -100,7 +100,7 @@ func TestFence_install(t *testing.T) {
 	if !w.exists("remote.git/custom_hooks/pre-receive") {
 		t.Error("no hook where it was asked for")
 	}
-	for _, words := range []string{"--server plain", "--server nowhere", "--hooks-path x", "--server --global", "--server a b"} {
+	for _, words := range []string{"--server plain", "--server nowhere", "--hooks-path x", "--server --hooks-path '' remote.git", "--server --global", "--server a b"} {
 		r := w.bash(".", "git gitops install "+words)
 		if r.code != 1 && r.code != 129 {
 			t.Errorf("%s: %s", words, r)

@@ -54,7 +54,8 @@ func (c *command) place(u *ucli.Context, out *term.Printer, install bool) error 
 		}
 	}
 	server := u.Bool("server")
-	if n > 1 || u.NArg() > 1 || u.Args().Present() && !server || u.IsSet("hooks-path") && !server {
+	noFolder := u.IsSet("hooks-path") && (!server || u.String("hooks-path") == "")
+	if n > 1 || u.NArg() > 1 || u.Args().Present() && !server || noFolder {
 		return &usageError{verb: u.Command.Name, err: errors.New("want one of --local, --global, --template DIR, --shim DIR, --server [--hooks-path DIR] [DIR]")}
 	}
 	switch {

@@ -181,7 +181,7 @@ func (d *Checkup) hook(ctx context.Context, repo git.RepoState) {
 	case !installed && hooks.Installed(own):
 		d.Warn("hook", "git gitops install", "the git-gitops hook is in %s, but git looks for hooks in %s (core.hooksPath): plain git push takes no lock", own, dir)
 	case !installed:
-		d.OK("hook", "no git-gitops hook in %s: plain git push takes no lock (git gitops install adds one)", dir)
+		d.OK("hook", "no pre-push hook of git-gitops in %s: plain git push from here takes no lock (git gitops install adds one)", dir)
 	case !git.HasProgram("gitops"):
 		d.Fail("hook", "put git-gitops on PATH", "the pre-push hook in %s does not find git-gitops, and stops every push", dir)
 	default:
