@@ -80,59 +80,17 @@ func (c *command) preReceive(args []string) int {
 	return c.receive(ctx, updates, out)
 }
 
+// receive decides about a push.
 func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.Printer) int {
-	var (
-		symbolic map[string]string
-		unknown  error
-		pending  sync.WaitGroup
-	)
-	pending.Go(func() { symbolic, unknown = c.symbolicRefs(ctx, updates) }) // while git reads the settings
-	settings, err := c.git.ReadScopedConfig(ctx)
-	pending.Wait()
-	if err != nil {
-		return fail(out, err)
-	}
 	gitDir, err := filepath.Abs(os.Getenv("GIT_DIR")) // which git sets; where it is not, it is here
 	if err != nil {
 		return fail(out, fmt.Errorf("find the repository: %w", err))
 	}
-	rules, err := fenceRules(settings.Config, gitDir)
+	rules, settings, err := c.rulesFor(ctx, updates, gitDir)
 	if err != nil {
 		return fail(out, err)
 	}
-	if len(rules.Protect) == 0 {
-		return 0
-	}
-	if unknown != nil {
-		return fail(out, unknown)
-	}
-	rules.Symbolic = symbolic
-	if slices.ContainsFunc(updates, func(u lock.Update) bool { return !rules.Names(u.Ref) }) {
-		more, err := c.git.SymbolicRefs(ctx, rules.Folders())
-		if err != nil {
-			return fail(out, err)
-		}
-		maps.Copy(rules.Symbolic, more)
-	}
-	if rules.IgnoreCase && slices.ContainsFunc(updates, func(u lock.Update) bool { return rules.Names(u.Ref) }) {
-		rules.Branches, err = c.git.Branches(ctx)
-		if err != nil {
-			return fail(out, err)
-		}
-		for _, u := range updates {
-			rules.Branches = append(rules.Branches, u.Ref)
-		}
-	}
-	var protected []lock.Update
-	alias := ""
-	for _, u := range updates {
-		why := rules.Alias(u.Ref)
-		if alias == "" && why != "" {
-			protected, alias = []lock.Update{u}, why
-		} else if alias == "" && rules.Protects(u.Ref) {
-			protected = append(protected, u)
-		}
-	}
+	protected, alias := rules.Protected(updates)
 	if len(protected) == 0 {
 		return 0
 	}
@@ -172,6 +130,46 @@ func (c *command) receive(ctx context.Context, updates []lock.Update, out *term.
 		noteDecision(gitDir, u, "allowed")
 	}
 	return 0
+}
+
+// rulesFor reads the rules of the repository here, and what they need of its refs for the updates.
+func (c *command) rulesFor(ctx context.Context, updates []lock.Update, gitDir string) (fence.Rules, gitargs.ScopedConfig, error) {
+	var (
+		symbolic map[string]string
+		unknown  error
+		pending  sync.WaitGroup
+	)
+	pending.Go(func() { symbolic, unknown = c.symbolicRefs(ctx, updates) }) // while git reads the settings
+	settings, err := c.git.ReadScopedConfig(ctx)
+	pending.Wait()
+	if err != nil {
+		return fence.Rules{}, settings, err
+	}
+	rules, err := fenceRules(settings.Config, gitDir)
+	if err != nil || len(rules.Protect) == 0 {
+		return rules, settings, err
+	}
+	if unknown != nil {
+		return rules, settings, unknown
+	}
+	rules.Symbolic = symbolic
+	if slices.ContainsFunc(updates, func(u lock.Update) bool { return !rules.Names(u.Ref) }) {
+		more, err := c.git.SymbolicRefs(ctx, rules.Folders())
+		if err != nil {
+			return rules, settings, err
+		}
+		maps.Copy(rules.Symbolic, more)
+	}
+	if rules.IgnoreCase && slices.ContainsFunc(updates, func(u lock.Update) bool { return rules.Names(u.Ref) }) {
+		rules.Branches, err = c.git.Branches(ctx)
+		if err != nil {
+			return rules, settings, err
+		}
+		for _, u := range updates {
+			rules.Branches = append(rules.Branches, u.Ref)
+		}
+	}
+	return rules, settings, nil
 }
 
 // symbolicRefs are the symbolic refs among those that are pushed to, and what they stand for.

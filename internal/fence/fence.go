@@ -109,6 +109,20 @@ func (r Rules) twin(ref string) string {
 	return ""
 }
 
+// Protected are the updates of protected branches. When one goes to such a branch by another name,
+// it is that one alone, and alias says how (Alias).
+func (r Rules) Protected(updates []lock.Update) (protected []lock.Update, alias string) {
+	for _, u := range updates {
+		if why := r.Alias(u.Ref); why != "" {
+			return []lock.Update{u}, why
+		}
+		if r.Protects(u.Ref) {
+			protected = append(protected, u)
+		}
+	}
+	return protected, ""
+}
+
 // folded has the patterns without case.
 func (r Rules) folded() Rules {
 	var all Rules

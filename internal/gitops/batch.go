@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -74,110 +72,6 @@ type batch struct {
 	old    []git.LeasedRef
 
 	landing lock.Landing // who has pushed it, as Redis knows
-}
-
-// allowedWords are the options of push that a batch knows to do the same.
-var allowedWords = []string{"-u", "--set-upstream", "-q", "--quiet", "-v", "--verbose", "--progress", "--no-progress", "--"}
-
-// missedHooks are those that a rebase or a push would run, and a batch does not.
-var missedHooks = []string{
-	"pre-push", "pre-rebase", "post-rewrite", "post-checkout", "post-commit", "prepare-commit-msg", "reference-transaction",
-}
-
-// plainRemote are the settings of a remote with which its URL says all.
-var plainRemote = []string{"url", "pushurl", "fetch", "tagopt", "prune", "prunetags", "followremotehead"}
-
-// newBatch is nil for a push that goes alone in any case.
-func (p *pushing) newBatch(argv []string) *batch {
-	cfg := p.f.Config
-	if !cfg.Push.Batch || !cfg.Push.Rebase || cfg.Lock.Name == "" {
-		return nil
-	}
-	if cfg.Push.BatchSecret.Reveal() == "" {
-		p.f.Notes.Debug("not pushing together: GITOPS_PUSH_BATCH_SECRET is not set")
-		return nil
-	}
-	if why := p.aloneByConfig(argv); why != "" {
-		p.f.Notes.Debug("not pushing together: %s", why)
-		return nil
-	}
-	return &batch{p: p, git: p.f.Git, branch: strings.TrimPrefix(p.target.Branches[0], "refs/heads/")}
-}
-
-// aloneByConfig says why argv and configuration ask for more than a batch does.
-func (p *pushing) aloneByConfig(argv []string) string {
-	for _, w := range argv {
-		if strings.HasPrefix(w, "-") && !slices.Contains(allowedWords, w) {
-			return "an option of this push"
-		}
-	}
-	config := p.f.GitConfig
-	on := func(key string) bool {
-		value, ok := config.Get(key)
-		return ok && !slices.Contains([]string{"", "false", "no", "off", "0"}, strings.ToLower(value))
-	}
-	switch {
-	case len(p.target.Branches) != 1 || !p.rebasable() || len(config.PushURLs(p.target.Remote)) != 1 || !p.f.Git.UsesCwdRepo():
-		return "it does not push the checked-out branch to one branch of one repository"
-	case config.Tracking(p.target.Remote, p.target.Branches[0]) == "":
-		return "the branch has no remote-tracking branch"
-	case on("commit.gpgsign"):
-		return "a rebase would sign the commits (commit.gpgSign)"
-	case on("push.gpgsign") || on("push.followtags") || on("push.recursesubmodules") || on("submodule.recurse") || on("push.autosetupremote"):
-		return "a push.* setting"
-	case len(config["push.pushoption"]) > 0:
-		return "push.pushOption"
-	}
-	for key := range config {
-		last := key[strings.LastIndexByte(key, '.')+1:]
-		rest, ours := strings.CutPrefix(key, "remote."+p.target.Remote+".")
-		switch {
-		case ours && !slices.Contains(plainRemote, rest):
-			return key
-		case strings.HasPrefix(key, "merge.") && last == "driver":
-			return "a merge driver"
-		case strings.HasPrefix(key, "hook.") && last == "event":
-			return "a hook in the configuration"
-		}
-	}
-	return ""
-}
-
-// aloneByClone says why the clone cannot take part. It finds out what is offered.
-func (b *batch) aloneByClone(ctx context.Context) string {
-	g := b.git
-	if !g.AtLeast(ctx, 2, 32) {
-		return "git is older than 2.32"
-	}
-	out, err := g.Output(ctx, "rev-parse", "--is-shallow-repository", "--is-inside-work-tree")
-	if err != nil || out != "false\ntrue\n" {
-		return "the clone is shallow or has no work tree"
-	}
-	hooks, err := g.HooksDir(ctx)
-	if err != nil {
-		return err.Error()
-	}
-	for _, name := range missedHooks {
-		if b.p.f.OtherHook(hooks, name) {
-			return "there is a hook " + name
-		}
-	}
-	if _, err := os.Stat(filepath.Join(b.p.repo.CommonDir, "lfs")); err == nil {
-		return "the clone has content of Git LFS"
-	}
-	if !g.Untouched(ctx) {
-		return "the work tree has uncommitted changes"
-	}
-	b.tip = g.Tip(ctx, "HEAD")
-	base, err := g.Output(ctx, "merge-base", "HEAD", b.tracking())
-	if err != nil {
-		return "the clone has no common base with the remote branch"
-	}
-	b.base = strings.TrimSpace(base)
-	if err := g.Offerable(ctx, b.base, b.tip); err != nil {
-		return err.Error()
-	}
-	return ""
 }
 
 // tracking is the remote-tracking branch, "" for none.
@@ -479,99 +373,7 @@ func (b *batch) tell(ctx context.Context, leader string, landed []lock.Token) {
 	}
 }
 
-// readOutcome is the outcome by what the remote has: landed is only what is in the branch.
-func (b *batch) readOutcome(ctx context.Context, refs map[string]string) (landed bool, err error) {
-	ctx = context.WithoutCancel(ctx)
-	own, tip := refs[b.ref], refs["refs/heads/"+b.branch]
-	if own == "" { // it never means landed; but what we have pushed ourselves we know
-		i := slices.IndexFunc(b.attempts, func(c string) bool { return b.git.Contains(ctx, tip, c) })
-		if i >= 0 {
-			own = b.attempts[i]
-		}
-	}
-	switch {
-	case own == b.marker:
-		return false, nil
-	case own != "" && b.git.Contains(ctx, tip, own) && b.git.SameCommit(ctx, own, b.tip):
-		b.own, b.tipNow, b.led = own, tip, slices.Contains(b.attempts, own)
-		return true, nil
-	default:
-		return false, &UnknownError{Branch: b.branch}
-	}
-}
-
-// outcome asks the remote what has become of the offer.
-func (b *batch) outcome(ctx context.Context) (landed bool, refs map[string]string, err error) {
-	refs, err = b.git.FetchBatch(ctx, b.p.url, b.branch, b.name(), false)
-	if err != nil {
-		return false, refs, err
-	}
-	landed, err = b.readOutcome(ctx, refs)
-	return landed, refs, err
-}
-
 func (b *batch) name() string { return strings.TrimPrefix(b.ref, git.BatchRef(b.branch, "")) }
-
-// revoke makes sure that nobody pushes the commits any more. Either it has landed, or that is
-// unknown, or it has not and will not.
-func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
-	if !b.tried {
-		return false, nil
-	}
-	f := b.p.f
-	ctx = context.WithoutCancel(ctx)
-	defer b.withdraw(ctx)
-	ctx, cancel := context.WithTimeout(ctx, afterwards)
-	defer cancel()
-	if !b.made { // no leader knows of it
-		if b.drop(ctx, b.marker) {
-			b.forget()
-		}
-		return false, nil
-	}
-	drop := git.LeasedRef{Ref: b.ref, Old: b.marker}
-	for pauses := (lock.Backoff{Least: 200 * time.Millisecond, Most: 30 * time.Second}); ; {
-		result, report := b.git.PushLeased(ctx, b.p.url, drop)
-		if result == git.Pushed {
-			if b.hidden {
-				b.pause(ctx, "the server does not show batch refs")
-			}
-			b.forget()
-			return false, nil
-		}
-		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(report))
-		gone := result != git.Refused && b.gone(ctx) // before the look: then nothing can land after it
-		landed, refs, err := b.outcome(ctx)
-		var unsure *UnknownError
-		switch {
-		case landed:
-			return true, nil
-		case !errors.As(err, &unsure):
-		case refs[b.ref] != "":
-			b.forget()
-			return false, err // it was moved to what is not in the branch
-		case gone:
-			b.forget()
-			// Nobody can push the commits any more. A deletion that got no answer has come
-			// through, or somebody else has deleted the ref: they have landed before only if the
-			// branch has commits like them.
-			if b.git.HasLike(ctx, b.base, refs["refs/heads/"+b.branch], b.tip) {
-				return false, err
-			}
-			return false, nil
-		}
-		if refusesDeletion(result, report) && drop.New == "" { // a server that keeps all refs: what is offered is then no marker any more
-			b.pause(ctx, "the server does not allow deleting batch refs")
-			if drop.New, err = b.git.Marker(ctx, b.marker, b.ref); err == nil {
-				continue
-			}
-			drop.New = ""
-		}
-		if lock.Sleep(ctx, pauses.Next()) != nil {
-			return false, &UnknownError{Branch: b.branch}
-		}
-	}
-}
 
 // end is the end of a wait that did not bring the turn. nil: a leader has pushed for us.
 func (b *batch) end(ctx context.Context, err error) error {
@@ -654,37 +456,6 @@ func (b *batch) withdraw(ctx context.Context) {
 	if landing.By != "" {
 		b.landing = landing
 	}
-}
-
-// drop deletes the own batch ref, on which nothing depends any more. A server that fails is asked
-// again for a while: nobody else deletes it for a day. It reports whether the ref is gone.
-func (b *batch) drop(ctx context.Context, is string) (gone bool) {
-	lock.Retry(ctx, dropPatience, func() bool {
-		result, report := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: is})
-		if gone = result == git.Pushed || result == git.Stale && b.gone(ctx); gone {
-			return true
-		}
-		b.p.f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(report))
-		if refusesDeletion(result, report) {
-			b.pause(ctx, "the server does not allow deleting batch refs")
-			return true
-		}
-		return false
-	})
-	return gone
-}
-
-// refusesDeletion reports whether a batch ref cannot be deleted, and not just now.
-func refusesDeletion(result git.PushResult, report string) bool {
-	const any = 128 // none of the exit codes with which a local hook may have said it
-	return result == git.Refused && !transient(report, any)
-}
-
-// gone makes sure that the own batch ref does not exist: then git deletes "nothing" there. A fetch
-// shows no ref that is hidden, or that a mirror of the server does not have yet.
-func (b *batch) gone(ctx context.Context) bool {
-	result, _ := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref})
-	return result == git.Pushed
 }
 
 func others(n int) string {

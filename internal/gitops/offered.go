@@ -2,7 +2,12 @@ package gitops
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
 
+	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/lock"
 	"github.com/git-gitops/git-gitops/internal/workspace"
 )
@@ -84,4 +89,127 @@ func (p *pushing) goOn(ctx context.Context, b *batch) error {
 	b.forget()
 	b.drop(ctx, b.own)
 	return nil
+}
+
+// readOutcome is the outcome by what the remote has: landed is only what is in the branch.
+func (b *batch) readOutcome(ctx context.Context, refs map[string]string) (landed bool, err error) {
+	ctx = context.WithoutCancel(ctx)
+	own, tip := refs[b.ref], refs["refs/heads/"+b.branch]
+	if own == "" { // it never means landed; but what we have pushed ourselves we know
+		i := slices.IndexFunc(b.attempts, func(c string) bool { return b.git.Contains(ctx, tip, c) })
+		if i >= 0 {
+			own = b.attempts[i]
+		}
+	}
+	switch {
+	case own == b.marker:
+		return false, nil
+	case own != "" && b.git.Contains(ctx, tip, own) && b.git.SameCommit(ctx, own, b.tip):
+		b.own, b.tipNow, b.led = own, tip, slices.Contains(b.attempts, own)
+		return true, nil
+	default:
+		return false, &UnknownError{Branch: b.branch}
+	}
+}
+
+// outcome asks the remote what has become of the offer.
+func (b *batch) outcome(ctx context.Context) (landed bool, refs map[string]string, err error) {
+	refs, err = b.git.FetchBatch(ctx, b.p.url, b.branch, b.name(), false)
+	if err != nil {
+		return false, refs, err
+	}
+	landed, err = b.readOutcome(ctx, refs)
+	return landed, refs, err
+}
+
+// revoke makes sure that nobody pushes the commits any more. Either it has landed, or that is
+// unknown, or it has not and will not.
+func (b *batch) revoke(ctx context.Context) (landed bool, unknown error) {
+	if !b.tried {
+		return false, nil
+	}
+	f := b.p.f
+	ctx = context.WithoutCancel(ctx)
+	defer b.withdraw(ctx)
+	ctx, cancel := context.WithTimeout(ctx, afterwards)
+	defer cancel()
+	if !b.made { // no leader knows of it
+		if b.drop(ctx, b.marker) {
+			b.forget()
+		}
+		return false, nil
+	}
+	drop := git.LeasedRef{Ref: b.ref, Old: b.marker}
+	for pauses := (lock.Backoff{Least: 200 * time.Millisecond, Most: 30 * time.Second}); ; {
+		result, report := b.git.PushLeased(ctx, b.p.url, drop)
+		if result == git.Pushed {
+			if b.hidden {
+				b.pause(ctx, "the server does not show batch refs")
+			}
+			b.forget()
+			return false, nil
+		}
+		f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(report))
+		gone := result != git.Refused && b.gone(ctx) // before the look: then nothing can land after it
+		landed, refs, err := b.outcome(ctx)
+		var unsure *UnknownError
+		switch {
+		case landed:
+			return true, nil
+		case !errors.As(err, &unsure):
+		case refs[b.ref] != "":
+			b.forget()
+			return false, err // it was moved to what is not in the branch
+		case gone:
+			b.forget()
+			// Nobody can push the commits any more. A deletion that got no answer has come
+			// through, or somebody else has deleted the ref: they have landed before only if the
+			// branch has commits like them.
+			if b.git.HasLike(ctx, b.base, refs["refs/heads/"+b.branch], b.tip) {
+				return false, err
+			}
+			return false, nil
+		}
+		if refusesDeletion(result, report) && drop.New == "" { // a server that keeps all refs: what is offered is then no marker any more
+			b.pause(ctx, "the server does not allow deleting batch refs")
+			if drop.New, err = b.git.Marker(ctx, b.marker, b.ref); err == nil {
+				continue
+			}
+			drop.New = ""
+		}
+		if lock.Sleep(ctx, pauses.Next()) != nil {
+			return false, &UnknownError{Branch: b.branch}
+		}
+	}
+}
+
+// drop deletes the own batch ref, on which nothing depends any more. A server that fails is asked
+// again for a while: nobody else deletes it for a day. It reports whether the ref is gone.
+func (b *batch) drop(ctx context.Context, is string) (gone bool) {
+	lock.Retry(ctx, dropPatience, func() bool {
+		result, report := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref, Old: is})
+		if gone = result == git.Pushed || result == git.Stale && b.gone(ctx); gone {
+			return true
+		}
+		b.p.f.Notes.Debug("deleting the batch ref: %v: %s", result, strings.TrimSpace(report))
+		if refusesDeletion(result, report) {
+			b.pause(ctx, "the server does not allow deleting batch refs")
+			return true
+		}
+		return false
+	})
+	return gone
+}
+
+// refusesDeletion reports whether a batch ref cannot be deleted, and not just now.
+func refusesDeletion(result git.PushResult, report string) bool {
+	const any = 128 // none of the exit codes with which a local hook may have said it
+	return result == git.Refused && !transient(report, any)
+}
+
+// gone makes sure that the own batch ref does not exist: then git deletes "nothing" there. A fetch
+// shows no ref that is hidden, or that a mirror of the server does not have yet.
+func (b *batch) gone(ctx context.Context) bool {
+	result, _ := b.git.PushLeased(ctx, b.p.url, git.LeasedRef{Ref: b.ref})
+	return result == git.Pushed
 }

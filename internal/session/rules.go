@@ -176,8 +176,8 @@ func (p proc) isInterpreter() bool {
 }
 
 // isInit reports whether p is the parent of orphans rather than a script. The first process of a
-// container may well be a script. One that is a service cannot be told from the parent of an
-// orphan, for whom nobody may hold a lock.
+// container may well be a script. One that is a service looks like the parent of an orphan, for
+// whom nobody may hold a lock.
 func (p proc) isInit() bool {
 	return p.is(inits...) || p.PID == 1 && !p.isShell() && !p.isInterpreter() && !p.isBuildTool() && !p.is(workers...)
 }
