@@ -88,14 +88,18 @@ func (g Git) HasLike(ctx context.Context, base, tip, commit string) bool {
 	return slices.ContainsFunc(raw[1:], func(text string) bool { return replayable(text) == replayable(raw[0]) })
 }
 
-// Offerable makes sure that the commits from base to tip are such as a leader takes. The error is a
-// *LeftOutError when they are not.
-func (g Git) Offerable(ctx context.Context, base, tip string) error {
-	all, err := g.commits(ctx, base, []string{tip})
-	if err == nil {
-		_, err = all.line(Range{base, tip})
+// Offerable is what the commits of tip that are not in a branch build on. The error is a
+// *LeftOutError when they are not such as a leader takes.
+func (g Git) Offerable(ctx context.Context, branch, tip string) (base string, err error) {
+	all, err := g.commits(ctx, branch, []string{tip})
+	if err != nil {
+		return "", err
 	}
-	return err
+	line, err := all.line(Range{Tip: tip})
+	if err != nil {
+		return "", err
+	}
+	return line[0].parents[0], nil
 }
 
 // fetchedRefs is where fetched refs are kept for a moment. Below it come the name of a batch ref,
@@ -260,11 +264,45 @@ func leasedResult(out, stderr string) PushResult {
 // NoSuchRef is what git says of a ref to delete that does not exist.
 const NoSuchRef = "remote ref does not exist"
 
-// Untouched reports whether nothing is edited, staged or half done in the work tree. Files that git
-// does not know do not count.
-func (g Git) Untouched(ctx context.Context) bool {
-	out, err := g.Output(ctx, "status", "--porcelain", "--untracked-files=no")
-	return err == nil && out == "" && !g.rebasing(ctx)
+// Clone is what a batch asks about the clone that it pushes from, in one question.
+type Clone struct {
+	Shallow, WorkTree bool
+	Hooks             string // folder of hooks
+
+	git   Git
+	state string // folder of a rebase that is in progress
+}
+
+// Clone looks at the clone here.
+func (g Git) Clone(ctx context.Context) (Clone, error) {
+	out, err := g.Output(ctx, "rev-parse", "--is-shallow-repository", "--is-inside-work-tree",
+		"--path-format=absolute", "--git-path", "hooks", "--git-path", rebaseState)
+	answers := lines(out)
+	if err != nil || len(answers) != 4 {
+		return Clone{}, errors.Join(err, errors.New("git does not say what this clone is"))
+	}
+	return Clone{answers[0] == "true", answers[1] == "true", answers[2], g, answers[3]}, nil
+}
+
+// Untouched is the tip of HEAD when nothing is edited, staged or half done in the work tree; else
+// "". Files that git does not know do not count.
+func (c Clone) Untouched(ctx context.Context) (tip string) {
+	out, err := c.git.Output(ctx, "status", "--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=no")
+	if err != nil {
+		return ""
+	}
+	for _, line := range lines(out) {
+		if !strings.HasPrefix(line, "# ") {
+			return ""
+		}
+		if oid, ok := strings.CutPrefix(line, "# branch.oid "); ok {
+			tip = oid
+		}
+	}
+	if _, err := os.Stat(c.state); err == nil {
+		return ""
+	}
+	return tip
 }
 
 // MoveTo moves the checked-out branch with index and work tree from one commit to another, as a

@@ -77,36 +77,25 @@ func (p *pushing) aloneByConfig(argv []string) string {
 
 // aloneByClone says why the clone cannot take part. It finds out what is offered.
 func (b *batch) aloneByClone(ctx context.Context) string {
-	g := b.git
-	if !g.AtLeast(ctx, 2, 32) {
-		return "git is older than 2.32"
-	}
-	out, err := g.Output(ctx, "rev-parse", "--is-shallow-repository", "--is-inside-work-tree")
-	if err != nil || out != "false\ntrue\n" {
-		return "the clone is shallow or has no work tree"
-	}
-	hooks, err := g.HooksDir(ctx)
+	clone, err := b.git.Clone(ctx)
 	if err != nil {
 		return err.Error()
 	}
+	if clone.Shallow || !clone.WorkTree {
+		return "the clone is shallow or has no work tree"
+	}
 	for _, name := range missedHooks {
-		if b.p.f.OtherHook(hooks, name) {
+		if b.p.f.OtherHook(clone.Hooks, name) {
 			return "there is a hook " + name
 		}
 	}
 	if _, err := os.Stat(filepath.Join(b.p.repo.CommonDir, "lfs")); err == nil {
 		return "the clone has content of Git LFS"
 	}
-	if !g.Untouched(ctx) {
+	if b.tip = clone.Untouched(ctx); b.tip == "" {
 		return "the work tree has uncommitted changes"
 	}
-	b.tip = g.Tip(ctx, "HEAD")
-	base, err := g.Output(ctx, "merge-base", "HEAD", b.tracking())
-	if err != nil {
-		return "the clone has no common base with the remote branch"
-	}
-	b.base = strings.TrimSpace(base)
-	if err := g.Offerable(ctx, b.base, b.tip); err != nil {
+	if b.base, err = b.git.Offerable(ctx, b.tracking(), b.tip); err != nil {
 		return err.Error()
 	}
 	return ""

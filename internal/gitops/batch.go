@@ -224,6 +224,10 @@ var errAlone = errors.New("this push goes alone")
 func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 	f := b.p.f
 	k := b.asks.Key
+	if !b.git.AtLeast(ctx, 2, 32) {
+		f.Notes.Debug("not pushing together: git is older than 2.32")
+		return false, nil
+	}
 	offers, err := f.Store.ClaimOffers(ctx, k, b.asks.Token, f.Config.Push.BatchMax)
 	if err != nil {
 		f.Notes.Debug("cannot claim the commits of others: %v", err)
@@ -416,9 +420,13 @@ func (b *batch) finish(ctx context.Context) {
 	if b.own == b.tip {
 		b.p.sight.see(b.branch, b.own)
 	} else {
-		err := errors.New("something was edited or committed in the meantime")
-		if b.git.Tip(ctx, "HEAD") == b.tip && b.git.Untouched(ctx) {
+		clone, err := b.git.Clone(ctx)
+		switch {
+		case err != nil:
+		case clone.Untouched(ctx) == b.tip:
 			err = b.git.MoveTo(ctx, b.tip, b.own)
+		default:
+			err = errors.New("something was edited or committed in the meantime")
 		}
 		if err == nil {
 			b.p.sight.see(b.branch, b.own)
