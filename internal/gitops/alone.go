@@ -77,6 +77,9 @@ func (p *pushing) aloneByConfig(argv []string) string {
 
 // aloneByClone says why the clone cannot take part. It finds out what is offered.
 func (b *batch) aloneByClone(ctx context.Context) string {
+	if !b.git.AtLeast(ctx, 2, 32) {
+		return "git is older than 2.32"
+	}
 	clone, err := b.git.Clone(ctx)
 	if err != nil {
 		return err.Error()

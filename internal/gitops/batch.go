@@ -224,10 +224,6 @@ var errAlone = errors.New("this push goes alone")
 func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 	f := b.p.f
 	k := b.asks.Key
-	if !b.git.AtLeast(ctx, 2, 32) {
-		f.Notes.Debug("not pushing together: git is older than 2.32")
-		return false, nil
-	}
 	offers, err := f.Store.ClaimOffers(ctx, k, b.asks.Token, f.Config.Push.BatchMax)
 	if err != nil {
 		f.Notes.Debug("cannot claim the commits of others: %v", err)
