@@ -518,8 +518,8 @@ func TestModel_presence(t *testing.T) {
 				key, which := modelKey(dice.IntN(locks))
 				request := lock.Request{Key: which, Token: lock.NewToken(), TTL: time.Hour, Present: true}
 				call := r.now()
-				// Not for ever: the lock of one that died just before Redis restarted is left to its
-				// TTL, and all may wait for that.
+				// Not for ever: the lock of one that died just before Redis restarted is left to
+				// its TTL, and all may wait for that.
 				lease, err := lock.Acquire(ctx, store, request, 20*time.Second, nil)
 				if err != nil {
 					continue
