@@ -44,7 +44,7 @@ func (k Key) ID() string {
 	return id
 }
 
-// ParseID is the key that an ID came from; a verbatim key when it does not look like one of ours.
+// ParseID is the key that an ID came from; a verbatim key when it is not the ID of a lock.
 func ParseID(id string) Key {
 	repo, rest, ok := strings.Cut(id, "@")
 	branch, name, _ := strings.Cut(rest, ":")

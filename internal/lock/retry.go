@@ -36,16 +36,13 @@ func (b *Backoff) at(position int) *Backoff {
 // Retry tries until it is done, with growing pauses, until d is over or ctx ends. It reports
 // whether it is done.
 func Retry(ctx context.Context, d time.Duration, done func() bool) bool {
-	end := time.Now().Add(d)
-	return done() || again(ctx, end, done)
+	started := time.Now()
+	return done() || Again(ctx, d-time.Since(started), done)
 }
 
 // Again is Retry for what was tried just now, and failed: it begins with a pause.
 func Again(ctx context.Context, d time.Duration, done func() bool) bool {
-	return again(ctx, time.Now().Add(d), done)
-}
-
-func again(ctx context.Context, end time.Time, done func() bool) bool {
+	end := time.Now().Add(d)
 	for pauses := newBackoff(); ; {
 		pause := pauses.Next()
 		if time.Until(end) < pause || Sleep(ctx, pause) != nil {
