@@ -87,19 +87,13 @@ func TestFence_declared(t *testing.T) {
 			before := tip()
 			refused := func(dir, push, word string) {
 				t.Helper()
-				at := tip()
-				r := w.bash(dir, push)
-				if r.code == 0 || !strings.Contains(r.stderr, "[gitops: "+word+"]") || tip() != at {
-					t.Fatalf("%s: want %s: %s", push, word, r)
-				}
+				w.wantRefused(dir, push, word, tip, tip())
 			}
 			w.must(".", `git clone -q "$1" plain && git -C plain commit -q --allow-empty -m plain`, url)
 			refused("plain", "git push", "not-held") // from now on the server is known to ask
 
 			w.must(".", `git gitops clone -q "$1" work && git -C work commit -q --allow-empty -m work`, url)
-			w.write("work/.git/hooks/pre-push", "#!/bin/sh\ntouch ../at\nuntil [ -e ../go ]; do sleep 0.1; done\n")
-			push := w.start("work", "bash", "-c", "git gitops push -q; exit $?")
-			w.until("the push is on its way", func() bool { return w.exists("at") })
+			push := w.declared("work", "git gitops push -q")
 			refused("plain", "git push -f", "not-declared")
 			refused("work", "git push --no-verify origin $(git commit-tree -p HEAD -m more HEAD^{tree}):main", "not-declared")
 			refused("work", "git push --no-verify origin :main", "not-declared")
@@ -120,6 +114,24 @@ func TestFence_declared(t *testing.T) {
 			refused("work", "git push", "not-held")
 		})
 	}
+}
+
+// wantRefused checks that the server refuses a push with the word, and that its branch is still at.
+func (w *world) wantRefused(dir, push, word string, tip func() string, at string) {
+	w.t.Helper()
+	r := w.bash(dir, push)
+	if r.code == 0 || !strings.Contains(r.stderr, "[gitops: "+word+"]") || tip() != at {
+		w.t.Errorf("%s: want %s: %s", push, word, r)
+	}
+}
+
+// declared is a push of a clone that has declared what it will do, and waits for the file go.
+func (w *world) declared(dir, command string) *process {
+	w.t.Helper()
+	w.write(dir+"/.git/hooks/pre-push", "#!/bin/sh\ntouch ../at\nuntil [ -e ../go ]; do sleep 0.1; done\n")
+	push := w.start(dir, "bash", "-c", command+"; exit $?")
+	w.until("the push is on its way", func() bool { return w.exists("at") })
+	return push
 }
 
 // TestFence_stale: who has lost the lock is refused, however it was lost, also with exactly what it
@@ -148,19 +160,14 @@ func TestFence_stale(t *testing.T) {
 				refused := func(dir, word string, pushes ...string) {
 					t.Helper()
 					for _, push := range pushes {
-						r := w.bash(dir, push)
-						if r.code == 0 || !strings.Contains(r.stderr, "[gitops: "+word+"]") || tip() != before {
-							t.Errorf("%s: want %s: %s", push, word, r)
-						}
+						w.wantRefused(dir, push, word, tip, before)
 					}
 				}
 				w.must(".", `git clone -q "$1" plain && git -C plain commit -q --allow-empty -m plain`, url)
 				refused("plain", "not-held", "git push") // from now on the server is known to ask
 
 				w.must(".", `git gitops clone -q "$1" a && git -C a commit -q --allow-empty -m a`, url)
-				w.write("a/.git/hooks/pre-push", "#!/bin/sh\ntouch ../at\nuntil [ -e ../go ]; do sleep 0.1; done\n")
-				push := w.start("a", "bash", "-c", "git gitops push -q; exit $?")
-				w.until("its push is declared and on its way", func() bool { return w.exists("at") })
+				push := w.declared("a", "git gitops push -q")
 				w.forge(lock.Update{Ref: "refs/heads/main", Old: before, New: w.must("plain", "git rev-parse HEAD")})
 				refused("plain", "not-declared", "git push")
 				push.signal(syscall.SIGKILL)
@@ -286,9 +293,7 @@ func TestFence_paused(t *testing.T) {
 			w := fenceWorld(t).with("GITOPS_LOCK_TTL=" + leaseTTL.String())
 			w.must(".", "git clone -q remote.git plain && git -C plain commit -q --allow-empty -m x && ! git -C plain push -q 2>/dev/null") // the server has asked
 			w.must(".", "git gitops clone -q remote.git a && git -C a commit -q --allow-empty -m a")
-			w.write("a/.git/hooks/pre-push", "#!/bin/sh\ntouch ../at\nuntil [ -e ../go ]; do sleep 0.1; done\n")
-			p := w.start("a", "bash", "-c", tc.push+"; exit $?")
-			w.until("the push is on its way", func() bool { return w.exists("at") })
+			p := w.declared("a", tc.push)
 			keepers := w.keepers()
 			p.signal(syscall.SIGSTOP)
 			for _, pid := range keepers {
