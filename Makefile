@@ -2,7 +2,8 @@
 
 BIN := bin/git-gitops
 VERSION := $(patsubst v%,%,$(shell git describe --tags --match 'v*.*.*' --always --dirty))
-GOFLAGS_BUILD = -trimpath -tags urfave_cli_no_docs -ldflags "-s -w -X github.com/git-gitops/git-gitops/internal/cli.version=$(VERSION)"
+TAGS := -tags urfave_cli_no_docs
+GOFLAGS_BUILD = -trimpath $(TAGS) -ldflags "-s -w -X github.com/git-gitops/git-gitops/internal/cli.version=$(VERSION)"
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GORELEASER := github.com/goreleaser/goreleaser/v2@v2.16.0
@@ -17,7 +18,7 @@ build: ## bin/git-gitops, as released
 
 test: ## everything under -race, on real git, redis-server and sshd (installed when missing)
 	sh scripts/test-deps.sh
-	go test -race -timeout 30m ./...
+	go test -race $(TAGS) -timeout 60m ./...
 
 test-bare: ## the same in a bare Debian, as root (BARE="--suite sid --valkey")
 	sh scripts/test-bare.sh $(BARE)
