@@ -82,7 +82,7 @@ func TestServe_refuses(t *testing.T) {
 		"--operators /nonexistent":      "no such file",
 		"--base-path locks":             "does not begin with a slash",
 		"more words":                    `unexpected argument "more"`,
-		"--operators /dev/null --demo":  "names no operator",
+		"--operators /dev/null":         "names no operator",
 		"--listen 256.256.256.256:8080": "listen tcp",
 	} {
 		r := w.bash(".", "git gitops serve --listen 127.0.0.1:0 "+words)
