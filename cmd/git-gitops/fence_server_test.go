@@ -172,9 +172,7 @@ func TestFence_stale(t *testing.T) {
 				refused("plain", "not-declared", "git push")
 				push.signal(syscall.SIGKILL)
 				push.wait()
-				for _, pid := range w.keepers() {
-					_ = syscall.Kill(pid, syscall.SIGKILL)
-				}
+				w.killKeepers()
 				end(w)
 				w.until("its lock is over", func() bool { return len(w.locks()) == 0 })
 

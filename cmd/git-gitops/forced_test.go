@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -164,9 +163,7 @@ func TestPush_forcedLost(t *testing.T) {
 			w.outsider("echo 1 >counter")
 			w.env["BASE"] = w.tip("main")
 			w.must(".", "git gitops clone -q remote.git work && git -C work commit -q --amend -m mine")
-			for _, pid := range w.keepers() { // or it would take the lock back
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
+			w.killKeepers() // or it would take the lock back
 			w.keys.Del(t.Context(), lockKey(remote, "main"))
 			w.must(".", "git gitops clone -q remote.git other && cd other && git commit -q --allow-empty -m other && git gitops push -q")
 			theirs := w.tip("main")

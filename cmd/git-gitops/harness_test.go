@@ -50,9 +50,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, pid := range (&world{dir: dir}).keepers() { // they would go on asking a Redis that has gone
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
+		(&world{dir: dir}).killKeepers() // they would go on asking a Redis that has gone
 		_ = os.RemoveAll(dir)
 	})
 	w := &world{t: t, dir: dir, redis: server, keys: server.Client(t), env: map[string]string{

@@ -23,9 +23,7 @@ func TestKeep(t *testing.T) {
 			}
 			keep := w.start(".", "git-gitops", "keep", "work")
 			w.must(".", "git gitops clone -q remote.git work/repo")
-			for _, pid := range w.keepers() { // they end with the container of their step
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
+			w.killKeepers() // they end with the container of their step
 			w.until("the holder is present", func() bool {
 				channels, err := w.keys.PubSubChannels(t.Context(), "gitops:alive:*").Result()
 				return err == nil && len(channels) == 1
@@ -57,9 +55,7 @@ func TestKeep_redisAway(t *testing.T) {
 	w := newWorld(t)
 	w.seed("remote.git")
 	w.must(".", "mkdir work; git gitops clone -q remote.git work/repo")
-	for _, pid := range w.keepers() { // they end with the container of their step
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
+	w.killKeepers() // they end with the container of their step
 	w.redis.Kill()
 	keep := w.start(".", "git-gitops", "keep", "work")
 	w.until("it says that it cannot", func() bool { return strings.Contains(keep.stderr.String(), "cannot keep the lock on ") })

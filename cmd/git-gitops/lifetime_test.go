@@ -45,9 +45,7 @@ func newLifeWorld(t *testing.T) *world {
 		gone := func() bool { return len(w.keepers()) == 0 }
 		if !gittest.Reached(gone) {
 			t.Errorf("keepers that live on: %v", w.keepers())
-			for _, pid := range w.keepers() {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
+			w.killKeepers()
 		}
 		if races, _ := filepath.Glob(w.path("race.*")); len(races) > 0 {
 			report, _ := os.ReadFile(races[0])
@@ -87,6 +85,12 @@ func (w *world) keepers() (pids []int) {
 		}
 	}
 	return pids
+}
+
+func (w *world) killKeepers() {
+	for _, pid := range w.keepers() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 }
 
 // alive does not count zombies, which the first process of a container may never bury.

@@ -133,6 +133,7 @@ func TestFailover_lostLock(t *testing.T) {
 	w.must(".", "git gitops clone -q -b main remote.git first-main && git gitops clone -q -b other remote.git first-other")
 	w.wantLocks(lockKey(remote, "main"), lockKey(remote, "other"))
 	held := w.keys.Get(t.Context(), lockKey(remote, "main")).Val()
+	w.killKeepers() // or they would take the locks back
 	primary.Kill()
 	for _, s := range all.Servers {
 		if s != primary {

@@ -155,9 +155,7 @@ func TestState_damaged(t *testing.T) {
 			w := newWorld(t)
 			w.seed("remote.git")
 			w.must(".", "git gitops clone -q remote.git work; git -C work commit -q --allow-empty -m one; git -C work gitops install")
-			for _, pid := range w.keepers() { // it would mend what it can
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
+			w.killKeepers() // it would mend what it can
 			entries, _ := filepath.Glob(w.path("work/.git/gitops/*.json"))
 			if len(entries) != 1 {
 				t.Fatalf("the clone remembers %v", entries)

@@ -95,11 +95,17 @@ func (b *tab) eval(expression string) any {
 	return value
 }
 
-// until waits until an expression is true on the page.
+// until waits until an expression is true on the page. An error is not the end: what it names may
+// not be there before the page is loaded.
 func (b *tab) until(what, expression string) {
 	b.t.Helper()
-	if !gittest.Reached(func() bool { return b.eval(expression) == true }) {
-		b.t.Fatalf("never: %s (%s)\n%v", what, expression, b.eval("document.body.innerText"))
+	var err error
+	if !gittest.Reached(func() bool {
+		var value bool
+		value, err = chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
+		return err == nil && value
+	}) {
+		b.t.Fatalf("never: %s (%s, %v)\n%v", what, expression, err, b.eval("document.body.innerText"))
 	}
 }
 
