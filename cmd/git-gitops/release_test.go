@@ -21,9 +21,15 @@ import (
 	"testing"
 )
 
+// building is held while make builds the program: a second one at the same time would compile
+// everything once more.
+var building sync.Mutex
+
 // built is the program as make build makes it, of some version.
 func built(t *testing.T, w *world, version string) string {
 	t.Helper()
+	building.Lock()
+	defer building.Unlock()
 	bin := w.path("built-" + version)
 	out, err := exec.Command("make", "-s", "-C", "../..", "build", "BIN="+bin, "VERSION="+version).CombinedOutput()
 	if err != nil {

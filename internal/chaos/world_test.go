@@ -171,7 +171,9 @@ func (w *world) build(words ...string) {
 
 var (
 	programs string // the folder of racing's program
-	racing   = sync.OnceValue(func() error { return build(filepath.Join(programs, "git-gitops"), "-race") })
+	racing   = sync.OnceValue(func() error {
+		return build(filepath.Join(programs, "git-gitops"), "-race", "-tags", "urfave_cli_no_docs")
+	})
 )
 
 func build(path string, words ...string) error {
