@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/git-gitops/git-gitops/internal/redistest"
 	"github.com/git-gitops/git-gitops/internal/webhook"
 )
 
@@ -105,6 +106,32 @@ func TestPresence_killedAtOnce(t *testing.T) {
 		w.must(".", "rm -rf ready work; git gitops unlock --force $(git gitops locks --json | jq -r .holder.id)")
 	}
 	t.Error("the lock of a holder that has not shown itself lasts for the TTL")
+}
+
+// TestPresence_killedUnsubscribed: the same for a holder whose keeper has renewed the lock, and has
+// not been able to subscribe yet.
+func TestPresence_killedUnsubscribed(t *testing.T) {
+	t.Parallel()
+	w := newLifeWorld(t)
+	proxy := redistest.NewProxy(t, w.redis.Addr())
+	proxy.Deny("subscribe")
+	w = w.through(proxy).with("GITOPS_LOCK_TTL=3600", "GITOPS_LOCK_MAX_HOLD=7200", "GITOPS_LOCK_TIMEOUT=600")
+	holder := w.start(".", "bash", "-c", "git gitops clone -q $REMOTE work && touch ready && read -r _ <gate")
+	w.until("it holds the lock", func() bool { return w.exists("ready") })
+	least := w.left()
+	w.until("its keeper has renewed", func() bool {
+		left := w.left()
+		least = min(least, left)
+		return left > least+5*time.Second
+	})
+	if left := w.left(); left > time.Minute {
+		t.Errorf("the lock ends in %s", left)
+	}
+	holder.signal(syscall.SIGKILL)
+	holder.wait()
+	w.killKeepers()
+	wantCode(t, w.bash(".", "git gitops clone -q $REMOTE next"), 0)
+	w.until("no keeper is left", func() bool { return len(w.keepers()) == 0 })
 }
 
 // waitsHere reports whether anybody waits for a lock of this room.

@@ -150,7 +150,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			if err == nil {
 				retry.Reset()
 			} else {
-				again = retry.Next()
+				again = min(again, retry.Next())
 			}
 			renew.Reset(again)
 		}
@@ -262,7 +262,11 @@ func (k *Keeper) renew(ctx context.Context, lease *lock.Lease) (time.Duration, e
 		k.Log("the lock was gone and free, and this keeper has taken it back")
 		k.note(func(e *workspace.Entry) { e.Broken, e.Fence = true, lease.Fence() })
 	}
-	return k.TTL / 3, err
+	again := k.TTL
+	if left := lease.Left(); left > 0 { // it may not last for as long yet
+		again = min(again, left)
+	}
+	return max(again/3, Look), err
 }
 
 // loss handles a lock that is no longer ours. One that our own release ended is no loss.

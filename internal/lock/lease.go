@@ -19,6 +19,7 @@ type Lease struct {
 	broken  bool
 	guarded bool // a server asks what is declared
 
+	awaited moment             // until when the first subscription may come
 	sub     Subscription       // nil: none was made yet
 	server  string             // what a renewal says of it
 	claimed bool               // the last renewal was believed
@@ -68,14 +69,18 @@ func (l *Lease) Left() time.Duration {
 	return l.until.left()
 }
 
-// Renew extends the lease by its full TTL. The error is a *LostError when another has the
+// Renew extends the lease by its full TTL, or by the time of a first lease while its first
+// subscription is awaited (Attend). The error is a *LostError when another has the
 // lock, or it was ended; a *StoreError when the store could not be asked.
 func (l *Lease) Renew(ctx context.Context, s Store) error { return l.Declare(ctx, s, nil) }
 
 // Declare renews the lease, and tells a server that asks what a push under it will do.
 func (l *Lease) Declare(ctx context.Context, s Store, intent []Update) error {
 	l.mu.Lock()
-	o := RenewOptions{Known: l.fence, Intent: intent, Server: l.server}
+	o := RenewOptions{Known: l.fence, Intent: intent, Server: l.server, First: l.TTL}
+	if l.server == "" && l.awaited.left() > 0 {
+		o.First = min(l.TTL, s.Timing().First)
+	}
 	l.mu.Unlock()
 	sent := now()
 	got, err := s.Renew(ctx, l.Hold, o)
@@ -87,10 +92,14 @@ func (l *Lease) Declare(ctx context.Context, s Store, intent []Update) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	until := sent.add(o.First)
 	if got.Fence != l.fence { // by this renewal, one whose answer was lost, or another who shares the lock
-		l.broken = true
+		l.broken, l.until = true, until
 	}
-	l.fence, l.until, l.guarded = got.Fence, sent.add(l.TTL), got.Guarded
+	if until.left() > l.until.left() {
+		l.until = until
+	}
+	l.fence, l.guarded = got.Fence, got.Guarded
 	if o.Server == l.server {
 		l.claimed = got.Claimed
 		if !l.claimed && l.again != nil && l.server != "" && l.server != noPresence {
@@ -127,11 +136,7 @@ func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost fu
 
 // keep returns nil when ctx ends, else why the lease ended.
 func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
-	retry := newBackoff()
-	next := l.TTL / 3
-	if left := l.Left() - margin; left > 0 { // a grant may not last for as long yet
-		next = min(next, left/3)
-	}
+	retry, next := newBackoff(), l.due(margin)
 	for l.rest(ctx, next, s.Timing().Rest) == nil {
 		// An answer that comes too late is worth nothing.
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(l.Left()-margin, 0)) // stop waits for it
@@ -141,7 +146,7 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 		switch {
 		case err == nil:
 			retry.Reset()
-			next = l.TTL / 3
+			next = l.due(margin)
 		case ctx.Err() != nil:
 			return nil
 		case errors.As(err, &lost):
@@ -153,6 +158,16 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// due is when to renew next: after a third of the TTL, or of what is left of a lease that does not
+// last for as long yet.
+func (l *Lease) due(margin time.Duration) time.Duration {
+	next := l.TTL / 3
+	if left := l.Left() - margin; left > 0 {
+		next = min(next, left/3)
+	}
+	return next
 }
 
 // rest sleeps until the next renewal is due, also over a suspend, for no more than d and a step.

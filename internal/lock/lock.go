@@ -256,6 +256,10 @@ type RenewOptions struct {
 	// Server is the one that counts the holder's subscription: "" leaves what was claimed before,
 	// noPresence takes it back.
 	Server string
+
+	// First is for how long the lock must last at least, when that is less than its TTL: 0 for the
+	// TTL.
+	First time.Duration
 }
 
 // Action is what to do about a lock that somebody holds.

@@ -38,6 +38,11 @@ type Subscription interface {
 // which leaves the subscription open: Leave ends it, or the end of the process. After each change
 // Changed is signalled, and the lease is to be renewed at once.
 func (l *Lease) Attend(ctx context.Context, s Store) (stop func()) {
+	l.mu.Lock()
+	if l.awaited == (moment{}) && l.Share == "" { // whoever shares a lock may not make it shorter
+		l.awaited = now().add(s.Timing().First)
+	}
+	l.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -64,6 +69,9 @@ func (l *Lease) attend(ctx context.Context, s Store) {
 			l.unclaim()
 			pause := retry.Next()
 			if !Transient(err) {
+				l.mu.Lock()
+				l.awaited = now() // no more
+				l.mu.Unlock()
 				pause = timing.Unsubscribed
 			}
 			if Sleep(ctx, pause) != nil {

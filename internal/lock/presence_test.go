@@ -530,6 +530,46 @@ func TestPresence_firstLease(t *testing.T) {
 	release(t, store, next, lock.Freed)
 }
 
+// One that renews before its first subscription leaves the lock for no longer than a first lease.
+// One that has it, or still has none after that time, renews for the TTL.
+func TestPresence_firstSubscription(t *testing.T) {
+	t.Parallel()
+	server, client := serve(t)
+	timing := lock.DefaultTiming()
+	timing.First = 6 * time.Second
+	proxy := redistest.NewProxy(t, server.Addr())
+	proxy.Deny("subscribe")
+	store := redisstore.Open(redisstore.Options{Addrs: []string{proxy.Addr}, Timing: timing})
+	t.Cleanup(func() { _ = store.Close() })
+	left := func() time.Duration { return client.PTTL(t.Context(), rkey("lock")).Val() }
+
+	lease := take(t, store, patient(true))
+	stop := lease.Attend(t.Context(), store)
+	if !client.PExpire(t.Context(), rkey("lock"), 5*time.Second).Val() {
+		t.Fatal("the lock is not held")
+	}
+	if err := lease.Renew(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	if in := left(); in <= 5*time.Second || in > timing.First || lease.Left() <= 0 || lease.Left() > timing.First {
+		t.Errorf("renewed before it has subscribed, the lock ends in %s, and the holder believes in it for %s", in, lease.Left())
+	}
+	proxy.Deny("")
+	gittest.Until(t, "it has subscribed", func() bool { return lease.Renew(t.Context(), store) == nil && lease.Claimed() })
+	if left() <= timing.First || lease.Left() <= timing.First {
+		t.Errorf("subscribed, the lock ends in %s, and the holder believes in it for %s", left(), lease.Left())
+	}
+	stop()
+	release(t, store, lease, lock.Freed)
+
+	proxy.Deny("subscribe")
+	lease = take(t, store, patient(true))
+	stop = lease.Keep(t.Context(), store, 0, func(err error) { t.Errorf("lost: %v", err) })
+	gittest.Until(t, "it is renewed for the TTL", func() bool { return left() > timing.First })
+	stop()
+	release(t, store, lease, lock.Freed)
+}
+
 // wantPresence wants a waiter to see that about the holder, who keeps the lock.
 func wantPresence(t *testing.T, store lock.Store, r lock.Request, want lock.Presence) {
 	t.Helper()

@@ -25,6 +25,7 @@ type Proxy struct {
 	conns  map[net.Conn]bool
 	n      int // connections there have been
 	silent int // how many of the first connections pass nothing any more
+	deny   []byte
 	record bool
 	sent   map[int]*bytes.Buffer // by the client, for each connection
 }
@@ -90,10 +91,14 @@ func (p *Proxy) copy(to, from net.Conn, n int, answers bool) {
 		if got > 0 {
 			p.mu.Lock()
 			late, deaf, silent := p.late, p.deaf > 0, n < p.silent
+			denied := len(p.deny) > 0 && !answers && bytes.Contains(buf[:got], p.deny)
 			if sent := p.sent[n]; sent != nil && !answers {
 				sent.Write(buf[:got])
 			}
 			p.mu.Unlock()
+			if denied {
+				return
+			}
 			if silent || answers && deaf {
 				continue
 			}
@@ -148,6 +153,16 @@ func (p *Proxy) Silence() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.silent = p.n
+}
+
+// Deny ends each connection over which a client asks for this command; "" ends that.
+func (p *Proxy) Deny(command string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deny = nil
+	if command != "" {
+		p.deny = []byte("\r\n" + command + "\r\n")
+	}
 }
 
 // Connections is how many there have been.

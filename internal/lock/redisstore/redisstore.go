@@ -453,8 +453,12 @@ func (s *Store) Note(ctx context.Context, k lock.Key, event lock.EventType, by l
 
 // Renew implements lock.Store.
 func (s *Store) Renew(ctx context.Context, h lock.Hold, o lock.RenewOptions) (lock.Renewal, error) {
+	first := o.First
+	if first == 0 {
+		first = h.TTL
+	}
 	reply, err := s.run(ctx, renewScript, h.Key, h.Token, o.Known,
-		h.TTL.Milliseconds(), encode(h.Record), string(h.Own()), o.Server, intent(o.Intent))
+		h.TTL.Milliseconds(), encode(h.Record), string(h.Own()), o.Server, intent(o.Intent), first.Milliseconds())
 	if err != nil {
 		return lock.Renewal{}, err
 	}

@@ -2,13 +2,14 @@
 -- ARGV: 7 ttl, ms  8 record  9 token of our share, the holder's own unless we joined it
 -- 10 the server that counts our subscription, "none" for no presence, or empty: as it was claimed
 -- before 11 what a push will do, a line "ref old new" for each ref, or empty: as it was declared
--- before
+-- before 12 for how long the lock lasts at least, ms
 -- Returns {1, fence, claimed, guarded} renewed, {2, fence, claimed, guarded} reasserted, {0,
 -- holder, how it was ended}; claimed is 1 when our subscription is counted here, guarded is 1 when
 -- a server asks what is declared. A freeze leaves the present hold alone, and also what it would be
 -- but for a loss of data.
 FREEING = true
 local TTL, RECORD, SHARE, SERVER = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+FIRST = ARGV[12]
 local frozen, text = freeze()
 if frozen then settle() end
 local owner = redis.call('GET', LOCK)
@@ -49,6 +50,6 @@ redis.call('HSET', META, 's:' .. SHARE, claim)
 if ARGV[11] ~= '' then redis.call('HSET', META, 'i:' .. SHARE, ARGV[11]) end
 -- The record may have a new session.
 redis.call('HSET', META, SHARE == TOKEN and 'record' or 'r:' .. SHARE, RECORD)
-extend(TTL)
+extend(TTL, FIRST)
 if frozen and status == 2 then ice(frozen, text) end
 return {status, fence, claimed, how_ended(GUARDED) and 1 or 0}
