@@ -15,7 +15,7 @@ func TestPlainNeighbour(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.seed("remote.git")
-	w = w.with("GITOPS_LOCK_KEY=lock.gitops-cp4d-service.acct1.cluster1.inst1")
+	w = w.with("GITOPS_LOCK_KEY=lock.gitops-cp4d-service.acct1.cluster1.inst1", "GITOPS_CLONE_AHEAD=false")
 	const set = `redis-cli -p $REDIS_PORT SET "$GITOPS_LOCK_KEY" 6ba7b810-9dad-11d1 NX EX 300`
 
 	// Theirs makes ours wait, and is named as a stranger's.

@@ -137,11 +137,11 @@ func TestDoctor_aclFor(t *testing.T) {
 	pipeline.must("a", "git gitops lock && git gitops locks | grep main && git gitops events >/dev/null && git gitops run --branch x -- true")
 	r := pipeline.bash(".", breakLock)
 	wantCode(t, r, 69)
-	wantText(t, r.stderr, "permissions to access one of the keys")
+	wantText(t, r.stderr, "NOPERM", "permissions to access")
 	for _, verb := range []string{"freeze --for 1h", "thaw"} {
 		r := pipeline.bash(".", "git gitops "+verb+" --repo remote.git --branch main")
 		wantCode(t, r, 69)
-		wantText(t, r.stderr, "permissions to access one of the keys")
+		wantText(t, r.stderr, "NOPERM", "permissions to access")
 	}
 	w.wantLocks(lockKey(w.path("remote"), "main"))
 

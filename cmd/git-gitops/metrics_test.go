@@ -50,7 +50,7 @@ func wantSamples(t *testing.T, got, want map[string]float64) {
 
 func (w *world) metrics() map[string]float64 {
 	w.t.Helper()
-	r := w.bash(".", "git gitops metrics --once")
+	r := w.patient("git gitops metrics --once")
 	wantCode(w.t, r, 0)
 	if r.stderr != "" {
 		w.t.Errorf("stderr: %s", r.stderr)

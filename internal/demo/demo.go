@@ -102,7 +102,7 @@ func (s *Server) Past(ctx context.Context, store lock.Store, hours time.Duration
 			_, err := store.TryAcquire(ctx, lock.Try{Request: r})
 			return err
 		}
-		for pass(0); now.Sub(clock) > time.Minute; pass(rand.N(15 * b.work)) { //nolint:gosec // guards nothing
+		for pass(0); now.Sub(clock) > time.Minute; pass(rand.N(30 * b.work)) { //nolint:gosec // guards nothing
 			first, next := lock.NewToken(), lock.NewToken()
 			waits := b.pipelines > 1 && rand.N(2) == 0 //nolint:gosec // guards nothing
 			if err := ask(first); err != nil {

@@ -205,6 +205,10 @@ func (r *Replay) pick(ctx context.Context, c rawCommit) error {
 		r.tree = strings.TrimSpace(tree)
 	}
 	oid, err := r.git.ask(ctx, c.on(r.Tip, r.tree), "hash-object", "-t", "commit", "-w", "--stdin")
+	var refused *Error
+	if errors.As(err, &refused) {
+		return &LeftOutError{c.oid, "is malformed"}
+	}
 	if err != nil {
 		return err
 	}
@@ -296,7 +300,7 @@ func (r *Replay) likeRebase(ctx context.Context, p treePair) (why, err error) {
 	if !r.git.AtLeast(ctx, 2, 38) {
 		return &LeftOutError{p.commit, "changes a file that others have changed, and this git cannot tell what a rebase makes of that"}, nil
 	}
-	const who = " <> 0 +0000\n"
+	const who = " git-gitops <git-gitops@localhost> 0 +0000\n" // newer gits want all of it
 	onto, err := r.git.ask(ctx, "tree "+p.newFrom+"\nparent "+p.parent+"\nauthor"+who+"committer"+who+"\n", "hash-object", "-t", "commit", "-w", "--stdin")
 	if err != nil {
 		return nil, err

@@ -164,6 +164,18 @@ func wantRebased(t *testing.T, g Git, dir, theirs, ours, got string) {
 	}
 }
 
+// TestReplay_malformed: a commit that newer gits do not write again is left out.
+func TestReplay_malformed(t *testing.T) {
+	t.Parallel()
+	g, _ := fork(t, ``, `echo 1 >t`, `echo 1 >u; git add -A; git commit -qm u; git cat-file commit HEAD |
+		sed 's/^author .*/author <a@example.com> 0 +0000/' | git hash-object -t commit -w --stdin --literally | xargs git reset -q --hard`)
+	_, err := replay(t, g, g.Tip(t.Context(), "theirs"), "base", g.Tip(t.Context(), "main"))
+	var out *LeftOutError
+	if errors.As(err, &out) != g.AtLeast(t.Context(), 2, 40) || err != nil && out == nil {
+		t.Errorf("got %v", err)
+	}
+}
+
 var histories = flag.Int("histories", 25, "how many random histories to compare with a rebase")
 
 // TestReplay_repeated: where lines are repeated, apply finds a place that a rebase does not. Such
