@@ -353,6 +353,7 @@ func TestPush_manyBranches(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.seed("remote.git")
+	w.must("remote.git", "git config receive.autogc false") // newer gits pack many refs
 	questions := func(branches, words string) int {
 		w.must(".", `rm -rf work trace; git clone -q remote.git work; cd work; git switch -qc "run-$2"; n=$1
 			all() { git commit -q --allow-empty -m "$1"; for n in $(seq $n); do echo "update refs/heads/run-$2-$n HEAD"; done | git update-ref --stdin; }

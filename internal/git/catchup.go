@@ -78,6 +78,9 @@ func (g Git) Snapshot(ctx context.Context, dir string, args gitargs.CloneArgs) (
 	case "":
 		s.tags = true
 	case "--no-tags":
+		if out, err := g.Output(ctx, "for-each-ref", "--count=1", "refs/tags"); err != nil || out != "" { // git 2.55 with --branch
+			return s, &StaleError{"it has tags although it was to have none"}
+		}
 	default:
 		return s, &StaleError{"it has unusual settings for tags"}
 	}

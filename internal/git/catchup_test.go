@@ -51,6 +51,11 @@ func TestCatchUp(t *testing.T) {
 			t.Fatalf("%q is no clone to begin ahead", words)
 		}
 		s, err := cloneNow(t, g, filepath.Join(top, "clone"), append(words, "clone"), args)
+		var why *StaleError
+		if errors.As(err, &why) {
+			stale++
+			continue
+		}
 		if err != nil {
 			t.Fatalf("round %d, %q: %v", round, words, err)
 		}
@@ -63,7 +68,6 @@ func TestCatchUp(t *testing.T) {
 		h.publish()
 
 		err = s.CatchUp(t.Context())
-		var why *StaleError
 		if errors.As(err, &why) {
 			stale++
 			continue
