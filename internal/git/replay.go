@@ -207,7 +207,7 @@ func (r *Replay) pick(ctx context.Context, c rawCommit) error {
 	oid, err := r.git.ask(ctx, c.on(r.Tip, r.tree), "hash-object", "-t", "commit", "-w", "--stdin")
 	var refused *Error
 	if errors.As(err, &refused) {
-		return &LeftOutError{c.oid, "is malformed"}
+		return &LeftOutError{c.oid, "cannot be written again by this git"}
 	}
 	if err != nil {
 		return err

@@ -69,9 +69,9 @@ func (l *Lease) Left() time.Duration {
 	return l.until.left()
 }
 
-// Renew extends the lease by its full TTL, or by the time of a first lease while its first
-// subscription is awaited (Attend). The error is a *LostError when another has the
-// lock, or it was ended; a *StoreError when the store could not be asked.
+// Renew extends the lease by its full TTL, or by that of a first lease while its first subscription
+// is awaited (Attend). The error is a *LostError when another has the lock, or it was ended; a
+// *StoreError when the store could not be asked.
 func (l *Lease) Renew(ctx context.Context, s Store) error { return l.Declare(ctx, s, nil) }
 
 // Declare renews the lease, and tells a server that asks what a push under it will do.
@@ -92,14 +92,10 @@ func (l *Lease) Declare(ctx context.Context, s Store, intent []Update) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	until := sent.add(o.First)
 	if got.Fence != l.fence { // by this renewal, one whose answer was lost, or another who shares the lock
-		l.broken, l.until = true, until
+		l.broken = true
 	}
-	if until.left() > l.until.left() {
-		l.until = until
-	}
-	l.fence, l.guarded = got.Fence, got.Guarded
+	l.fence, l.until, l.guarded = got.Fence, sent.add(o.First), got.Guarded
 	if o.Server == l.server {
 		l.claimed = got.Claimed
 		if !l.claimed && l.again != nil && l.server != "" && l.server != noPresence {

@@ -257,8 +257,7 @@ type RenewOptions struct {
 	// noPresence takes it back.
 	Server string
 
-	// First is for how long the lock must last at least, when that is less than its TTL: 0 for the
-	// TTL.
+	// First is for how long the lock then lasts, unless it does for longer: 0 for the TTL.
 	First time.Duration
 }
 

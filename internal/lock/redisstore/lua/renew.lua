@@ -2,7 +2,7 @@
 -- ARGV: 7 ttl, ms  8 record  9 token of our share, the holder's own unless we joined it
 -- 10 the server that counts our subscription, "none" for no presence, or empty: as it was claimed
 -- before 11 what a push will do, a line "ref old new" for each ref, or empty: as it was declared
--- before 12 for how long the lock lasts at least, ms
+-- before 12 for how long the lock then lasts, unless it does for longer, ms
 -- Returns {1, fence, claimed, guarded} renewed, {2, fence, claimed, guarded} reasserted, {0,
 -- holder, how it was ended}; claimed is 1 when our subscription is counted here, guarded is 1 when
 -- a server asks what is declared. A freeze leaves the present hold alone, and also what it would be
