@@ -155,6 +155,13 @@ func TestStore_List(t *testing.T) {
 	if states, err := store.List(ctx); len(states) != 0 || err != nil {
 		t.Errorf("got %+v, %v", states, err)
 	}
+	others := client.Pipeline()
+	for i := range 3000 { // more than a few steps of the scan
+		others.Set(ctx, "other:"+string(rune('a'+i%26))+time.Duration(i).String(), i, time.Hour)
+	}
+	if _, err := others.Exec(ctx); err != nil {
+		t.Fatal(err)
+	}
 	held := lock.Key{Repo: "h/a:b{c}", Branch: "x", Name: "n"}
 	verbatim := lock.Key{Repo: "h/v", Branch: "x", Verbatim: "lock.op.acct"}
 	free := lock.Key{Repo: "h/free", Branch: "x"}
@@ -166,9 +173,6 @@ func TestStore_List(t *testing.T) {
 	gone := request(free)
 	try(t, store, gone)
 	release(t, store, gone, lock.Freed)
-	for i := range 3000 { // more than a few steps of the scan
-		client.Set(ctx, "other:"+string(rune('a'+i%26))+time.Duration(i).String(), i, time.Minute)
-	}
 	states, err := store.List(ctx)
 	if err != nil || len(states) != 3 {
 		t.Fatalf("got %+v, %v", states, err)
