@@ -114,7 +114,7 @@ func (s *subscription) identify(ctx context.Context) (server, command string, er
 		return "", "", errors.New("the server does not say which one it is (run_id, master_replid)")
 	}
 	command = "subscribe"
-	if run["redis_mode"] == "cluster" {
+	if run["redis_mode"] == "cluster" || run["server_mode"] == "cluster" { // Valkey's
 		command = "ssubscribe"
 	}
 	return run["run_id"] + " " + repl, command, nil

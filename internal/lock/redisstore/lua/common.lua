@@ -354,7 +354,9 @@ local function server()
 	if type(general) ~= 'string' or type(replication) ~= 'string' then return nil end
 	local run, repl = string.match(general, 'run_id:(%w+)'), string.match(replication, 'master_replid:(%w+)')
 	if not run or not repl then return nil end
-	local count = string.match(general, 'redis_mode:(%w+)') == 'cluster' and 'SHARDNUMSUB' or 'NUMSUB'
+	-- Valkey calls it server_mode.
+	local mode = string.match(general, 'redis_mode:(%w+)') or string.match(general, 'server_mode:(%w+)')
+	local count = mode == 'cluster' and 'SHARDNUMSUB' or 'NUMSUB'
 	return run .. ' ' .. repl, count, (string.match(replication, 'connected_slaves:(%d+)') or '0') ~= '0'
 end
 
