@@ -262,11 +262,7 @@ func (k *Keeper) renew(ctx context.Context, lease *lock.Lease) (time.Duration, e
 		k.Log("the lock was gone and free, and this keeper has taken it back")
 		k.note(func(e *workspace.Entry) { e.Broken, e.Fence = true, lease.Fence() })
 	}
-	again := k.TTL
-	if left := lease.Left(); left > 0 { // it may not last for as long yet
-		again = min(again, left)
-	}
-	return max(again/3, Look), err
+	return max(lease.Due(0), Look), err
 }
 
 // loss handles a lock that is no longer ours. One that our own release ended is no loss.

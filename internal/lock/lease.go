@@ -132,7 +132,7 @@ func (l *Lease) Keep(ctx context.Context, s Store, margin time.Duration, lost fu
 
 // keep returns nil when ctx ends, else why the lease ended.
 func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
-	retry, next := newBackoff(), l.due(margin)
+	retry, next := newBackoff(), l.Due(margin)
 	for l.rest(ctx, next, s.Timing().Rest) == nil {
 		// An answer that comes too late is worth nothing.
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(l.Left()-margin, 0)) // stop waits for it
@@ -142,7 +142,7 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 		switch {
 		case err == nil:
 			retry.Reset()
-			next = l.due(margin)
+			next = l.Due(margin)
 		case ctx.Err() != nil:
 			return nil
 		case errors.As(err, &lost):
@@ -156,9 +156,9 @@ func (l *Lease) keep(ctx context.Context, s Store, margin time.Duration) error {
 	return nil
 }
 
-// due is when to renew next: after a third of the TTL, or of what is left of a lease that does not
-// last for as long yet.
-func (l *Lease) due(margin time.Duration) time.Duration {
+// Due is in how long to renew next: a third of the TTL, or of what is left, without the margin, of
+// a lease that does not last for as long yet.
+func (l *Lease) Due(margin time.Duration) time.Duration {
 	next := l.TTL / 3
 	if left := l.Left() - margin; left > 0 {
 		next = min(next, left/3)
