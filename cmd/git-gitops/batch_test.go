@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/git-gitops/git-gitops/internal/gittest"
 )
 
 const bare = "srv/org/repo.git"
@@ -102,6 +104,18 @@ func (w *world) offers() int {
 	return n
 }
 
+// untilOffered waits until so many of the pushes have offered.
+func (w *world) untilOffered(n int, all []*process) {
+	w.t.Helper()
+	if gittest.Reached(func() bool { return w.offers() == n }) {
+		return
+	}
+	for i, p := range all {
+		w.t.Errorf("pipeline %d:\n%s", i, &p.stderr)
+	}
+	w.t.Fatalf("%d have offered, not %d", w.offers(), n)
+}
+
 func (w *world) lines(name string) int { return strings.Count(w.read(name), "\n") }
 
 // wantOnce wants the change of each pipeline exactly once, and nothing left behind.
@@ -161,7 +175,7 @@ func allTogether(t *testing.T, w *world, url string, n int) {
 	w.cloned(url, n, ownFile)
 	before := w.lines(bare + "/logs/refs/heads/main")
 	all, free := w.pushes(n)
-	w.until("all have offered", func() bool { return w.offers() == n })
+	w.untilOffered(n, all)
 	free()
 	together := 0
 	for i, p := range all {
@@ -225,7 +239,7 @@ func TestBatch_conflicts(t *testing.T) {
 			w := batching(t)
 			w.cloned(w.path(bare), 6, `echo "$i" >"file$i"; if [ $i = 2 ] || [ $i = 4 ]; then rm file$i; `+c.edit+`; fi`)
 			all, free := w.pushes(6)
-			w.until("all have offered", func() bool { return w.offers() == 6 })
+			w.untilOffered(6, all)
 			free()
 			failed := []int{}
 			for i, p := range all {
@@ -291,7 +305,7 @@ func TestBatch_killed(t *testing.T) {
 			for i := 1; i < n; i++ {
 				all = append(all, w.push(i))
 			}
-			w.until("all have offered", func() bool { return w.offers() == n })
+			w.untilOffered(n, all)
 			free()
 			for i, p := range all {
 				if r := p.wait(); i > 0 && r.code != 0 || i == 0 && r.code == 0 {
@@ -325,7 +339,7 @@ func TestBatch_followers(t *testing.T) {
 	w := batching(t)
 	w.cloned(w.path(bare), 5, ownFile)
 	all, free := w.pushes(5)
-	w.until("all have offered", func() bool { return w.offers() == 5 })
+	w.untilOffered(5, all)
 	all[1].signal(syscall.SIGKILL)
 	all[2].signal(syscall.SIGINT)
 	if r := all[2].wait(); r.code != 130 {
@@ -394,7 +408,7 @@ func TestBatch_servers(t *testing.T) {
 			all, free := w.pushes(5)
 			w.until("all wait", func() bool { return w.queued() == 5 })
 			if slices.Contains([]string{"hides batch refs", "keeps deleted refs", "only fast-forwards", "one author at a time"}, name) {
-				w.until("all have offered", func() bool { return w.offers() == 5 })
+				w.untilOffered(5, all)
 			}
 			free()
 			landed := 0
@@ -444,7 +458,7 @@ func TestBatch_outsider(t *testing.T) {
 	w.must(".", "git clone -q srv/org/repo.git outside && cd outside && echo x >x && git add . && git commit -qm outside")
 	w = w.striking("' push '*:refs/heads/main*", "before", `(unset GIT_INDEX_FILE; cd DIR/outside && "$real" push -q)`)
 	all, free := w.pushes(5)
-	w.until("all have offered", func() bool { return w.offers() == 5 })
+	w.untilOffered(5, all)
 	free()
 	landAll(t, all)
 	w.wantOnce(5)
@@ -473,7 +487,7 @@ func TestBatch_secret(t *testing.T) {
 	w.cloned(w.path(bare), 4, ownFile)
 	free := w.takeTurn()
 	all := []*process{w.push(0), w.push(1), w.push(2), w.with("GITOPS_PUSH_BATCH_SECRET=an0ther").push(3)}
-	w.until("all have offered", func() bool { return w.offers() == 4 })
+	w.untilOffered(4, all)
 	for _, key := range w.scan("gitops:offers:*") {
 		for _, offer := range w.keys.HGetAll(t.Context(), key).Val() {
 			if strings.Contains(offer, "s3cret") || strings.Contains(offer, "an0ther") {
@@ -502,7 +516,7 @@ func TestBatch_deletedRefs(t *testing.T) {
 		w := batching(t)
 		w.cloned(w.path(bare), 4, ownFile)
 		all, free := w.pushes(4)
-		w.until("all have offered", func() bool { return w.offers() == 4 })
+		w.untilOffered(4, all)
 		w.must(".", strings.ReplaceAll(deleteAll, "DIR", w.dir))
 		free()
 		landAll(t, all)
@@ -517,7 +531,7 @@ func TestBatch_deletedRefs(t *testing.T) {
 		w.cloned(w.path(bare), 4, ownFile)
 		w = w.striking("' push '*:refs/heads/main*", "after", `cd DIR/srv; unset GIT_DIR GIT_INDEX_FILE; (`+deleteAll+`); exit 128`)
 		all, free := w.pushes(4)
-		w.until("all have offered", func() bool { return w.offers() == 4 })
+		w.untilOffered(4, all)
 		free()
 		unknown := 0
 		for i, p := range all {
@@ -595,7 +609,7 @@ func TestBatch_seen(t *testing.T) {
 	w := batching(t)
 	w.cloned(w.path(bare), 4, ownFile)
 	all, free := w.pushes(4)
-	w.until("all have offered", func() bool { return w.offers() == 4 })
+	w.untilOffered(4, all)
 	free()
 	for _, p := range all {
 		wantCode(t, p.wait(), 0)
@@ -631,7 +645,7 @@ func TestBatch_fence(t *testing.T) {
 	w.must(bare, "git gitops install --server && git config gitops.protect main && git config gitops.lockRepo git.example.com/org/repo")
 	w.cloned(w.path(bare), 5, ownFile)
 	all, free := w.pushes(5)
-	w.until("all have offered", func() bool { return w.offers() == 5 })
+	w.untilOffered(5, all)
 	free()
 	together := 0
 	for i, p := range all {
@@ -711,7 +725,7 @@ func TestBatch_retried(t *testing.T) {
 					all[i] = w.push(i)
 				}
 			}
-			w.until("all have offered", func() bool { return w.offers() == offers })
+			w.untilOffered(offers, all)
 			if c.strike == nil {
 				all[0].signal(syscall.SIGKILL)
 			}
@@ -759,7 +773,7 @@ func TestBatch_retriedAtOnce(t *testing.T) {
 	w.cloned(w.path(bare), 3, ownFile)
 	w.must("work0", `git reset -q --hard HEAD^ && git commit -q --allow-empty -m "change 0" --author="Author 0 <a0@example.com>"`)
 	all, free := w.pushes(3)
-	w.until("all have offered", func() bool { return w.offers() == 3 })
+	w.untilOffered(3, all)
 	all[0].signal(syscall.SIGKILL)
 	all[0].wait()
 	all[0] = w.push(0)
@@ -802,7 +816,7 @@ func TestBatch_sameCommit(t *testing.T) {
 	w.must("work0", `git reset -q --hard HEAD^ && git commit -q --allow-empty -m "change 0" --author="Author 0 <a0@example.com>"`)
 	w.must(".", "cp -r work0 work1 && cp -r work0 work2")
 	all, free := w.pushes(3)
-	w.until("all have offered", func() bool { return w.offers() == 3 })
+	w.untilOffered(3, all)
 	free()
 	for i, p := range all {
 		r := p.wait()
@@ -858,7 +872,7 @@ func TestBatch_olderRedis(t *testing.T) {
 			for i := range n {
 				all = append(all, struck.push(i))
 			}
-			w.until("all have offered", func() bool { return w.offers() == n })
+			w.untilOffered(n, all)
 			if !c.early {
 				save()
 			}
@@ -929,7 +943,7 @@ func TestBatch_numbers(t *testing.T) {
 			for i := 1; i < c.n; i++ {
 				all = append(all, w.push(i))
 			}
-			w.until("all have offered", func() bool { return w.offers() == c.n })
+			w.untilOffered(c.n, all)
 			free()
 			said := map[string]int{}
 			for _, p := range all {
@@ -1023,7 +1037,7 @@ func TestBatch_meanwhile(t *testing.T) {
 	other := w.striking("' '@(reset|read-tree)*' -'@(-keep|m)' '*", "before",
 		`(unset GIT_DIR GIT_INDEX_FILE GIT_WORK_TREE; "$real" commit -q --allow-empty -m meanwhile)`)
 	all = append(all, other.push(1))
-	w.until("all have offered", func() bool { return w.offers() == 2 })
+	w.untilOffered(2, all)
 	free()
 	landAll(t, all)
 	if !w.exists("struck") {
