@@ -172,6 +172,7 @@ type process struct {
 	done           chan struct{}
 	err            error
 	took           time.Duration
+	rest           *exec.Cmd // keeps the number of a group that outlives its first process
 }
 
 // start runs words in a folder of the world.
@@ -197,13 +198,41 @@ func (w *world) start(dir string, words ...string) *process {
 	go func() {
 		p.err = cmd.Wait()
 		p.took = time.Since(p.started)
+		p.rest = keepGroup(cmd.Process.Pid)
 		close(p.done)
 	}()
-	w.t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-p.done
-	})
+	w.t.Cleanup(p.end)
 	return p
+}
+
+// keepGroup has a process join a group, if that is not empty, so that its number stays its own: a
+// suite uses up all the numbers of a machine in minutes.
+func keepGroup(pid int) *exec.Cmd {
+	if syscall.Kill(-pid, 0) != nil {
+		return nil
+	}
+	cmd := exec.Command("sleep", "3600")
+	cmd.Env = []string{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: pid}
+	if cmd.Start() != nil { // the last one has just ended
+		return nil
+	}
+	return cmd
+}
+
+// end kills what is left of the group.
+func (p *process) end() {
+	group := -p.cmd.Process.Pid
+	select {
+	case <-p.done:
+	default:
+		_ = syscall.Kill(group, syscall.SIGKILL)
+		<-p.done
+	}
+	if p.rest != nil {
+		_ = syscall.Kill(group, syscall.SIGKILL)
+		_ = p.rest.Wait()
+	}
 }
 
 // signal sends to the whole process group, as a terminal does.

@@ -1043,7 +1043,11 @@ func runLost(t *testing.T, lose func(*world), code int) bool {
 	leader, child := w.pid("leader"), w.pid("child")
 	last := time.Now() // no renewal is later
 	lose(w)
-	w.t.Cleanup(func() { _ = syscall.Kill(-leader, syscall.SIGKILL) })
+	w.t.Cleanup(func() {
+		if alive(leader) {
+			_ = syscall.Kill(-leader, syscall.SIGKILL)
+		}
+	})
 	w.until("the command is dead", func() bool { return !alive(leader) && !alive(child) })
 	took := time.Since(last)
 	t.Logf("it was dead after %s", took)
