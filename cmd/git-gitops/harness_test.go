@@ -66,7 +66,7 @@ func newWorld(t *testing.T) *world {
 		"GIT_COMMITTER_EMAIL": "pipeline@example.com",
 		"GIT_COMMITTER_DATE":  "2026-01-02T03:04:05Z",
 		"GITOPS_LOCK_SESSION": "workspace",
-		"GITOPS_LOCK_TIMEOUT": "240",
+		"GITOPS_LOCK_TIMEOUT": "600",
 		"REDIS_HOST":          server.Host,
 		"REDIS_PORT":          server.Port,
 		"LC_ALL":              "C",
@@ -247,8 +247,8 @@ func (p *process) wait() result {
 	p.t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(5 * time.Minute):
-		p.t.Fatalf("%v still runs after 5 min\n%s%s", p.cmd.Args, &p.stdout, &p.stderr)
+	case <-time.After(12 * time.Minute):
+		p.t.Fatalf("%v still runs after 12 min\n%s%s", p.cmd.Args, &p.stdout, &p.stderr)
 	}
 	r := result{stdout: p.stdout.String(), stderr: p.stderr.String(), took: p.took}
 	var exit *exec.ExitError

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -121,23 +122,29 @@ func (s *site) hold(k lock.Key, r lock.Record) *lock.Lease {
 	return lease
 }
 
-// wait takes a place in the queue. Who is handed the lock then must take it within seconds, or it
-// passes on: that is what take does, when the time has come.
-func (s *site) wait(k lock.Key, r lock.Record) (take func()) {
+// wait starts a waiter, which is in the queue when wait returns. granted waits until it has the
+// lock.
+func (s *site) wait(k lock.Key, r lock.Record) (granted func()) {
 	s.t.Helper()
+	store, queued, ended := s.open(), make(chan struct{}), make(chan struct{})
 	request := lock.Request{Key: k, Token: lock.NewToken(), Record: r, TTL: 5 * time.Minute}
-	ask := func() bool {
-		s.t.Helper()
-		a, err := s.store.TryAcquire(s.t.Context(), lock.Try{Request: request})
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return a.Granted
+	var err error
+	go func() {
+		defer close(ended)
+		inQueue := sync.OnceFunc(func() { close(queued) })
+		_, err = lock.Acquire(s.t.Context(), store, request, 5*time.Minute, func(lock.Waiting) { inQueue() })
+	}()
+	s.t.Cleanup(func() { <-ended })
+	select {
+	case <-queued:
+	case <-ended:
+		s.t.Fatalf("%s did not have to wait: %v", r.User, err)
 	}
-	ask()
 	return func() {
 		s.t.Helper()
-		gittest.Until(s.t, r.User+" gets the lock", ask)
+		if <-ended; err != nil {
+			s.t.Fatalf("%s waits: %v", r.User, err)
+		}
 	}
 }
 
