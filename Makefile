@@ -18,7 +18,7 @@ build: ## bin/git-gitops, as released
 
 test: ## everything under -race, on real git, redis-server and sshd (installed when missing)
 	sh scripts/test-deps.sh
-	go test -race $(TAGS) -timeout 60m ./...
+	TMPDIR=$$(sh scripts/test-tmp.sh) go test -race $(TAGS) -timeout 60m ./...
 
 test-bare: ## the same in a bare Debian, as root (BARE="--suite sid --valkey")
 	sh scripts/test-bare.sh $(BARE)
@@ -71,7 +71,7 @@ git-suite: build ## git's own tests through the PATH shim
 	sh scripts/git-suite.sh bin/git-gitops
 
 git-suite-quick: build ## the part of them that CI runs
-	sh scripts/git-suite.sh --quick bin/git-gitops
+	TMPDIR=$$(sh scripts/test-tmp.sh) sh scripts/git-suite.sh --quick bin/git-gitops
 
 tool-suites: build ## the integration tests of git-lfs and git-spice through the PATH shim
 	sh scripts/tool-suites.sh bin/git-gitops
