@@ -205,8 +205,8 @@ func (w *world) start(dir string, words ...string) *process {
 	return p
 }
 
-// keepGroup has a process join a group, if that is not empty, so that its number stays its own: a
-// suite uses up all the numbers of a machine in minutes.
+// keepGroup has a process join a group, if that is not empty, so that its number stays its own. A
+// number that is free again is another test's in a few minutes, after which it must not be killed.
 func keepGroup(pid int) *exec.Cmd {
 	if syscall.Kill(-pid, 0) != nil {
 		return nil

@@ -631,8 +631,8 @@ func TestFreeze_races(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Of the time of a grant its fence tells. The id of an event is later than that, or earlier, by
-	// what a busy machine makes of it.
+	// A fence says when its grant was. The id of an event does not: on a busy machine some time
+	// passes between the beginning of a script and the note of its event.
 	var end, last int64 // of the freeze of now; the greatest fence; µs
 	freezes, grants := 0, 0
 	for _, e := range entries {
