@@ -311,7 +311,7 @@ func TestHook_closed(t *testing.T) {
 // else.
 func TestHook_output(t *testing.T) {
 	w := hookWorld(t)
-	w.ok(`git clone -q "$1" a; cd a; edit one; cd ..; cp -a a b; git -C b gitops install 2>/dev/null; cp -a "$1" twin.git`)
+	w.ok(`git config --global maintenance.auto false; git clone -q "$1" a; cd a; edit one; cd ..; cp -a a b; git -C b gitops install 2>/dev/null; cp -a "$1" twin.git`)
 	plain := w.bash("a", "git push 2>&1; echo $?")
 	w.ok(`rm -rf "$1"; mv twin.git "$1"`)
 	hooked := w.bash("b", "git push 2>&1; echo $?")
@@ -347,9 +347,12 @@ func TestHook_forced(t *testing.T) {
 // TestHook_thenDeleted: a script deletes its clone right after the push, while the keeper notes
 // that the push landed. No file appears while rm is at work.
 func TestHook_thenDeleted(t *testing.T) {
-	w := hookWorld(t)
-	w.ok(`for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+	w := hookWorld(t, "GITOPS_LOG=debug")
+	r := w.hookScript(`for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
 	(hooked "$1" && edit "f$i" && git push -q)
 	rm -rf work
 done`)
+	if r.code != 0 {
+		t.Fatalf("%s--- events\n%s", r, w.bash(".", "git gitops events --json").stdout)
+	}
 }
