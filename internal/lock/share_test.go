@@ -155,3 +155,36 @@ func TestJoin_arrivesAfterItsRelease(t *testing.T) {
 	}
 	release(t, store, shared, lock.Freed)
 }
+
+// One to whom the lock is handed over, while it decides to share it or to take it over, has it as
+// any other waiter that is next in line: by its own token, and for its TTL.
+func TestJoin_handedOver(t *testing.T) {
+	t.Parallel()
+	for name, action := range map[string]lock.Action{"join": lock.Join, "take over": lock.TakeOver} {
+		t.Run(name, func(t *testing.T) {
+			server, client := serve(t)
+			store := open(t, server.Addr())
+			holder := take(t, store, request())
+			r := request()
+			r.Policy = func(_ context.Context, a lock.Attempt) (lock.Decision, error) {
+				release(t, store, holder, lock.HandedOver)
+				return lock.Decision{Action: action, Ended: []lock.Token{a.Holder.Token}}, nil
+			}
+			lease, err := lock.Acquire(t.Context(), store, r, ttl, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if lease.Token != r.Token || lease.Share != "" || lease.From.Token != "" {
+				t.Errorf("the lease is %+v", lease.Hold)
+			}
+			if left := client.PTTL(t.Context(), rkey("lock")).Val(); left < lease.Left() {
+				t.Errorf("it believes in its lock for %s, but has it for %s", lease.Left(), left)
+			}
+			if err := lease.Renew(t.Context(), store); err != nil || lease.Broken() {
+				t.Errorf("renew: %v, broken %t", err, lease.Broken())
+			}
+			release(t, store, lease, lock.Freed)
+			checkFree(t, client)
+		})
+	}
+}

@@ -4,7 +4,8 @@
 -- lasts until it is renewed, ms  12 what our share claims of our presence until it is renewed
 -- 13 and on, for a takeover: tokens of those whose shares end with it
 -- Returns {1, fence, whether a server asks what is declared}, or {0} when that holder does not have
--- it any more.
+-- it any more: the token may have it instead, by a hand-over or an earlier takeover, and acquire
+-- confirms that.
 local TTL, HOLDER, MODE, RECORD = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 FIRST = ARGV[11]
 local function granted(fence) return {1, fence, how_ended(GUARDED) and 1 or 0} end
@@ -12,9 +13,7 @@ local function granted(fence) return {1, fence, how_ended(GUARDED) and 1 or 0} e
 if how_ended(TOKEN) then return {0} end
 local owner = redis.call('GET', LOCK)
 local m = redis.call('HMGET', META, 'owner', 'fence')
-if m[1] ~= owner then return {0} end
-if owner == TOKEN then return granted(tonumber(m[2])) end -- it was carried out before
-if owner ~= HOLDER or freeze() then return {0} end
+if m[1] ~= owner or owner ~= HOLDER or freeze() then return {0} end
 if MODE == 'takeover' then
 	local over = {HOLDER}
 	for i = 13, #ARGV do
