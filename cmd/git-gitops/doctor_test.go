@@ -364,7 +364,7 @@ func wholeLife(t *testing.T, s *redisstore.Store) error {
 	}
 	add := func(_ any, err error) { errs = append(errs, err) }
 	try(holder)
-	add(s.Join(ctx, sharer, holder.Token, lock.Decision{Action: lock.Join}))
+	add(s.Join(ctx, sharer, lock.Holder{Token: holder.Token, Shares: []lock.Share{{Token: holder.Token}}}, lock.Decision{Action: lock.Join}))
 	add(s.Renew(ctx, holder.Hold(), lock.RenewOptions{}))
 	add(s.Release(ctx, key, sharer.Token))
 	waiter.Ticket = try(waiter).Ticket
@@ -376,7 +376,7 @@ func wholeLife(t *testing.T, s *redisstore.Store) error {
 	if a := try(waiter); !a.Granted {
 		errs = append(errs, errors.New("not handed over"))
 	}
-	add(s.Join(ctx, late, waiter.Token, lock.Decision{Action: lock.TakeOver}))
+	add(s.Join(ctx, late, lock.Holder{Token: waiter.Token}, lock.Decision{Action: lock.TakeOver}))
 	try(holder) // ended: refused
 	errs[len(errs)-1] = nil
 	try(sharer)

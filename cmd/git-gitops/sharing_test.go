@@ -124,6 +124,31 @@ func TestShare(t *testing.T) {
 	}
 }
 
+// TestShare_jobs: of the jobs of a script that has the lock, one at a time shares it, also when all
+// begin at the same moment.
+func TestShare_jobs(t *testing.T) {
+	t.Parallel()
+	house := newLifeWorld(t)
+	for name, start := range map[string]string{
+		"lock":   `git gitops clone -q "$REMOTE" a; ( job 1 ) & ( job 2 ) & ( job 3 ) & wait; git gitops -C a unlock`,
+		"nested": `( git gitops clone -q "$REMOTE" a; { job 1; : ; } & { job 2; : ; } & ( job 3 ) & wait; git gitops -C a unlock )`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := house.in(t, t.Name())
+			w.write("script", jobFunction+start+"\n:\n")
+			r := w.run(".", "bash", "script")
+			if w.exists("failed") || r.code != 0 || strings.Contains(r.stderr, "rejected") || strings.Contains(r.stderr, "taking over") {
+				t.Errorf("%s", r)
+			}
+			if got := w.must("remote.git", "git show main:counter"); got != "3" {
+				t.Errorf("the counter is %s", got)
+			}
+			w.freed(time.Now())
+		})
+	}
+}
+
 // TestShare_sharersChild: the children of a command that shares the lock share it too, also when
 // the part that took the lock first has ended. A job beside it waits.
 func TestShare_sharersChild(t *testing.T) {

@@ -17,7 +17,8 @@ import (
 const (
 	// lookDeadlock, lookSibling and lookEnded are how often a waiter looks again: one that could be
 	// part of a deadlock, one whose own script holds the lock, and one that sees that a part of it
-	// has ended. No hand-over wakes them for that.
+	// has ended, or that would share a lock which somebody else came to share at that moment. No
+	// hand-over wakes them for that.
 	lookDeadlock = 500 * time.Millisecond
 	lookSibling  = time.Second
 	lookEnded    = 150 * time.Millisecond
@@ -131,7 +132,10 @@ func (p *policy) decide(ctx context.Context, a lock.Attempt) (lock.Decision, err
 	}
 	switch {
 	case all[within] && (first || !all[beside] && !all[pending]):
-		return lock.Decision{Action: lock.Join}, nil
+		if !a.Freeze.Frozen() { // which refuses it for as long
+			again = lookEnded
+		}
+		return lock.Decision{Action: lock.Join, Again: again}, nil
 	case all[pending]:
 		return lock.Decision{Again: lookEnded}, nil
 	case len(over) > 0 && !all[beside] && !all[apart]:

@@ -31,6 +31,7 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 		timing      = s.Timing()
 		retry       = newBackoff()
 		slowest     time.Duration // of the store's answers
+		skipped     *SkippedError
 		superseded  *SupersededError
 		unconfirmed time.Time // since when replicas have not confirmed what was granted
 	)
@@ -48,7 +49,11 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			return lease, nil
 		case err == nil && attempt.Skipped:
 			contacted, looks = true, looks+1
-			if lease, err := skipping(ctx, s, try, attempt, looks); lease != nil || err != nil {
+			lease, err := skipping(ctx, s, try, attempt, looks)
+			if err != nil && !errors.As(err, &skipped) {
+				abandon(ctx, s, r, slowest) // what has no answer may have been carried out
+			}
+			if lease != nil || err != nil {
 				return lease, err
 			}
 			continue
@@ -62,11 +67,12 @@ func Acquire(ctx context.Context, s Store, r Request, timeout time.Duration, new
 			}
 			retry.Reset()
 			lease, soon, err := applyPolicy(ctx, s, try, attempt)
-			if err != nil {
+			if err != nil && !Transient(err) {
 				abandon(ctx, s, r, slowest)
+				return nil, err
 			}
-			if lease != nil || err != nil {
-				return lease, err
+			if lease != nil {
+				return lease, nil
 			}
 			again = soon
 		case errors.As(err, &superseded):
@@ -134,26 +140,20 @@ func (t *Try) see(h Holder, sent time.Time, slack time.Duration) {
 	t.Known = max(t.Known, h.Fence)
 }
 
-// applyPolicy does what the request's policy says about the holder. It returns a lease, an error
-// that ends the wait, or neither: wait, and when to judge again.
+// applyPolicy does what the request's policy says about the holder. It returns a lease, or an error,
+// of which one that is transient ends no wait; or neither: wait, and when to judge again.
 func applyPolicy(ctx context.Context, s Store, t Try, a Attempt) (*Lease, time.Duration, error) {
 	if t.Policy == nil || !a.Holder.Known {
 		return nil, 0, nil
 	}
 	d, err := t.Policy(ctx, a)
-	if Transient(err) { // judge again at the next try
-		return nil, 0, nil
-	}
 	if d.Action == Wait || err != nil {
 		return nil, d.Again, err
 	}
 	sent := now()
-	joined, err := s.Join(ctx, t, a.Holder.Token, d)
-	if Transient(err) {
-		return nil, 0, nil
-	}
-	if err != nil || !joined.Granted { // it is another's by now, or others share it: they are waited for
-		return nil, 0, err
+	joined, err := s.Join(ctx, t, a.Holder, d)
+	if err != nil || !joined.Granted { // it is not as it was seen: judge again
+		return nil, d.Again, err
 	}
 	hold := t.Hold()
 	if d.Action == Join {

@@ -157,7 +157,7 @@ func TestFreeze_noOtherWay(t *testing.T) {
 	freeze(t, store, time.Hour)
 	for _, v := range []lock.Action{lock.Join, lock.TakeOver} {
 		d := lock.Decision{Action: v, Ended: []lock.Token{lease.Token}}
-		if a, err := store.Join(ctx, lock.Try{Request: request()}, lease.Token, d); a.Granted || err != nil {
+		if a, err := store.Join(ctx, lock.Try{Request: request()}, alone(lease.Token), d); a.Granted || err != nil {
 			t.Errorf("%d: %+v, %v", v, a, err)
 		}
 	}
@@ -530,13 +530,13 @@ func TestFreeze_noGrant(t *testing.T) {
 					}
 					did = "a renewal"
 				case what < 80 && !c.older:
-					_, _, holder := state()
-					if string(c.Token) == holder {
+					holder := inspect(t, store).Holder
+					if holder == nil || c.Token == holder.Token {
 						continue // it would be lost to this test
 					}
-					d := lock.Decision{Action: []lock.Action{lock.Join, lock.TakeOver}[dice.IntN(2)], Ended: []lock.Token{lock.Token(holder)}}
+					d := lock.Decision{Action: []lock.Action{lock.Join, lock.TakeOver}[dice.IntN(2)], Ended: []lock.Token{holder.Token}}
 					w := lock.Try{Request: request()}
-					if a, err := store.Join(ctx, w, lock.Token(holder), d); err != nil {
+					if a, err := store.Join(ctx, w, *holder, d); err != nil {
 						t.Fatal(err)
 					} else if a.Granted {
 						c.Try = w

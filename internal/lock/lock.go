@@ -276,7 +276,7 @@ const (
 // Decision is what to do about a lock that somebody holds.
 type Decision struct {
 	Action Action
-	Again  time.Duration // with Wait: judge again after this time at the latest; 0: when there is news
+	Again  time.Duration // unless it is granted: judge again after this time at the latest; 0: when there is news
 	Ended  []Token       // with TakeOver: those whose shares end with it
 }
 
@@ -393,8 +393,9 @@ type Store interface {
 	// Wait returns when the lock may have been handed to the token, and after d at the latest.
 	Wait(ctx context.Context, k Key, t Token, d time.Duration) error
 	// Join makes the lock of a holder ours as well, or ours instead: d is to join or to take over.
-	// It is not granted when that holder does not have it any more.
-	Join(ctx context.Context, t Try, holder Token, d Decision) (Attempt, error)
+	// It is not granted when the lock is not as it was seen: that holder does not have it any
+	// more, or others share it by now.
+	Join(ctx context.Context, t Try, seen Holder, d Decision) (Attempt, error)
 	// Block shows the others, for the life of a waiter, what a hold waits for, or with the zero
 	// Blocked that it waits no more; Blocked reads that.
 	Block(ctx context.Context, hold Token, b Blocked) error

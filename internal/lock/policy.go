@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -56,10 +57,15 @@ func (e *SupersededError) Error() string {
 // its own script, looks again while the holder may be dead, or skips.
 func skipping(ctx context.Context, s Store, t Try, a Attempt, look int) (*Lease, error) {
 	lease, _, err := applyPolicy(ctx, s, t, a)
-	if lease != nil || ctx.Err() != nil {
-		return lease, ctx.Err()
-	}
-	if err == nil && a.Holder.Presence == Absent && a.Waiters == 0 && look < skipLooks {
+	var failed *StoreError
+	switch {
+	case lease != nil:
+		return lease, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.As(err, &failed):
+		return nil, err
+	case err == nil && a.Holder.Presence == Absent && a.Waiters == 0 && look < skipLooks:
 		return nil, Sleep(ctx, s.Timing().Look)
 	}
 	return nil, &SkippedError{Key: t.Key, Holder: a.Holder, Waiters: a.Waiters, Freeze: a.Freeze}

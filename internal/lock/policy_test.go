@@ -3,6 +3,7 @@
 package lock_test
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -61,6 +62,42 @@ func TestSkip(t *testing.T) {
 	}
 	thaw(t, store)
 	release(t, store, take(t, store, by("skipper", lock.Skip, "")), lock.Freed)
+}
+
+// One that does not wait and shares the lock, but gets no answer, fails as Redis does. It leaves no
+// share behind, which would keep the lock.
+func TestSkip_lostAnswer(t *testing.T) {
+	t.Parallel()
+	for name, action := range map[string]lock.Action{"join": lock.Join, "take over": lock.TakeOver} {
+		t.Run(name, func(t *testing.T) {
+			server, client := serve(t)
+			store := open(t, server.Addr())
+			holder := take(t, store, request())
+			release(t, store, take(t, store, deciding(lock.Join)), lock.StillShared) // so that the server has the script
+			p := newProxy(t, server.Addr())
+			r := by("skipper", lock.Skip, "")
+			r.Policy = func(_ context.Context, a lock.Attempt) (lock.Decision, error) {
+				var once sync.Once
+				p.onAnswer(func([]byte) (deliver bool) {
+					deliver = true
+					once.Do(func() { deliver = false })
+					return deliver
+				})
+				return lock.Decision{Action: action, Ended: []lock.Token{a.Holder.Token}}, nil
+			}
+			lease, err := lock.Acquire(t.Context(), open(t, p.addr), r, ttl, nil)
+			if lease != nil || failure(err) != lock.Unreachable {
+				t.Errorf("got %+v, %v", lease, err)
+			}
+			if shares := client.HKeys(t.Context(), rkey("meta")).Val(); slices.Contains(shares, "s:"+string(r.Token)) {
+				t.Errorf("it left %v", shares)
+			}
+			if action == lock.Join {
+				release(t, store, holder, lock.Freed)
+			}
+			checkFree(t, client)
+		})
+	}
 }
 
 // Others that wait go first, also when the lock is free at that moment.

@@ -289,7 +289,7 @@ func TestProtocol_newer(t *testing.T) {
 	}
 	before := state()
 	_, err := lock.Acquire(ctx, store, request(), 0, nil)
-	_, joined := store.Join(ctx, lock.Try{Request: request()}, lease.Token, lock.Decision{Action: lock.Join})
+	_, joined := store.Join(ctx, lock.Try{Request: request()}, lock.Holder{Token: lease.Token}, lock.Decision{Action: lock.Join})
 	_, released := store.Release(ctx, key, lease.Token)
 	_, broken := store.Break(ctx, key, lease.Token, lock.Record{}, "")
 	_, listed := store.List(ctx)

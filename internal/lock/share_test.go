@@ -5,6 +5,7 @@ package lock_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -138,7 +139,7 @@ func TestJoin_arrivesAfterItsRelease(t *testing.T) {
 		if _, err := store.Release(ctx, key, late.Token); err != nil {
 			t.Fatal(err)
 		}
-		if a, err := store.Join(ctx, lock.Try{Request: late}, holder.Token, lock.Decision{Action: verdict}); a.Granted || err != nil {
+		if a, err := store.Join(ctx, lock.Try{Request: late}, alone(holder.Token), lock.Decision{Action: verdict}); a.Granted || err != nil {
 			t.Errorf("verdict %d: granted to a token that was released: %+v, %v", verdict, a, err)
 		}
 	}
@@ -186,5 +187,66 @@ func TestJoin_handedOver(t *testing.T) {
 			release(t, store, lease, lock.Freed)
 			checkFree(t, client)
 		})
+	}
+}
+
+// One that decides by who shares the lock decides again when that has changed in the meantime.
+func TestJoin_othersMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"one more", "one less"} {
+		t.Run(name, func(t *testing.T) {
+			server, _ := serve(t)
+			store := open(t, server.Addr())
+			holder := take(t, store, request())
+			other := take(t, store, deciding(lock.Join))
+			var seen []int
+			r := request()
+			r.Policy = func(_ context.Context, a lock.Attempt) (lock.Decision, error) {
+				switch seen = append(seen, len(a.Holder.Shares)); {
+				case len(seen) > 1:
+				case name == "one more":
+					other = take(t, store, deciding(lock.Join))
+				default:
+					release(t, store, holder, lock.StillShared)
+				}
+				return lock.Decision{Action: lock.Join, Again: time.Millisecond}, nil
+			}
+			lease, err := lock.Acquire(t.Context(), store, r, ttl, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := map[string][]int{"one more": {2, 3}, "one less": {2, 1}}[name]; !slices.Equal(seen, want) {
+				t.Errorf("it has decided by %v, want %v", seen, want)
+			}
+			for _, l := range []*lock.Lease{lease, other} {
+				if err := l.Renew(t.Context(), store); err != nil || l.Broken() {
+					t.Errorf("renew: %v, broken %t", err, l.Broken())
+				}
+			}
+			release(t, store, lease, lock.StillShared)
+		})
+	}
+}
+
+// A waiter that was handed the lock and has not confirmed it may be dead. Nobody shares that lock:
+// it would be kept for the TTL then.
+func TestJoin_unconfirmed(t *testing.T) {
+	t.Parallel()
+	server, client := serve(t)
+	store := open(t, server.Addr())
+	holder := take(t, store, request())
+	dead := request()
+	try(t, store, dead)
+	release(t, store, holder, lock.HandedOver)
+	seen := inspect(t, store).Holder
+	if a, err := store.Join(t.Context(), lock.Try{Request: request()}, *seen, lock.Decision{Action: lock.Join}); a.Granted || err != nil {
+		t.Errorf("it shares the lock: %+v, %v", a, err)
+	}
+	if left := client.PTTL(t.Context(), rkey("lock")).Val(); left > store.Timing().Claim {
+		t.Errorf("the lock is kept for %s", left)
+	}
+	try(t, store, dead) // it lives after all
+	if a, err := store.Join(t.Context(), lock.Try{Request: request()}, *seen, lock.Decision{Action: lock.Join}); !a.Granted || err != nil {
+		t.Errorf("confirmed: %+v, %v", a, err)
 	}
 }

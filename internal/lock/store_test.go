@@ -98,6 +98,11 @@ func request() lock.Request {
 	return lock.Request{Key: key, Token: lock.NewToken(), Record: lock.Record{Host: "host", PID: 7}, TTL: ttl}
 }
 
+// alone is a holder with whom nobody shares.
+func alone(t lock.Token) lock.Holder {
+	return lock.Holder{Token: t, Shares: []lock.Share{{Token: t}}}
+}
+
 // take is the lock, which must be free.
 func take(t *testing.T, s lock.Store, r lock.Request) *lock.Lease {
 	t.Helper()

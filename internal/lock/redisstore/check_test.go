@@ -75,7 +75,7 @@ func TestCheck(t *testing.T) {
 
 	// Who shares the lock declares beside the holder, and what it has declared ends with its share.
 	sharer := request(key)
-	if a, err := s.Join(t.Context(), lock.Try{Request: sharer}, first.Token, lock.Decision{Action: lock.Join}); err != nil || !a.Granted || !a.Guarded {
+	if a, err := s.Join(t.Context(), lock.Try{Request: sharer}, alone(first.Token), lock.Decision{Action: lock.Join}); err != nil || !a.Granted || !a.Guarded {
 		t.Fatalf("join: %+v, %v", a, err)
 	}
 	share := sharer.Hold()
@@ -122,7 +122,7 @@ func TestCheck(t *testing.T) {
 	release(t, s, r, lock.HandedOver)
 	check("handed over", main, lock.RefusedNotDeclared)
 	declare(waiter.Hold(), try(t, s, waiter).Fence, main)
-	if a, err := s.Join(t.Context(), lock.Try{Request: heir}, waiter.Token, lock.Decision{Action: lock.TakeOver}); err != nil || !a.Granted {
+	if a, err := s.Join(t.Context(), lock.Try{Request: heir}, alone(waiter.Token), lock.Decision{Action: lock.TakeOver}); err != nil || !a.Granted {
 		t.Fatalf("take over: %+v, %v", a, err)
 	}
 	check("taken over", main, lock.RefusedNotDeclared)

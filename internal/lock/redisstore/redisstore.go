@@ -345,19 +345,22 @@ func (s *Store) Wait(ctx context.Context, k lock.Key, t lock.Token, d time.Durat
 }
 
 // Join implements lock.Store.
-func (s *Store) Join(ctx context.Context, t lock.Try, holder lock.Token, d lock.Decision) (lock.Attempt, error) {
-	mode, claim := "join", "1"
-	if d.Action == lock.TakeOver {
-		mode = "takeover"
+func (s *Store) Join(ctx context.Context, t lock.Try, seen lock.Holder, d lock.Decision) (lock.Attempt, error) {
+	mode, claim, tokens := "takeover", "1", d.Ended
+	if d.Action == lock.Join {
+		mode, tokens = "join", nil
+		for _, share := range seen.Shares {
+			tokens = append(tokens, share.Token)
+		}
 	}
 	if t.Present {
 		claim = "moving" // it is about to show itself
 	}
 	args := []any{
-		t.TTL.Milliseconds(), string(holder), mode, encode(t.Record), s.timing.FirstLease(t.Request).Milliseconds(), claim,
+		t.TTL.Milliseconds(), string(seen.Token), mode, encode(t.Record), s.timing.FirstLease(t.Request).Milliseconds(), claim,
 	}
-	for _, ended := range d.Ended {
-		args = append(args, string(ended))
+	for _, token := range tokens {
+		args = append(args, string(token))
 	}
 	reply, err := s.run(ctx, joinScript, t.Key, t.Token, t.Known, args...)
 	if err != nil {

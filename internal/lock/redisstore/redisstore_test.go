@@ -51,6 +51,11 @@ func at(server *redistest.Server) redisstore.Options {
 	return redisstore.Options{Addrs: []string{server.Addr()}}
 }
 
+// alone is a holder with whom nobody shares.
+func alone(t lock.Token) lock.Holder {
+	return lock.Holder{Token: t, Shares: []lock.Share{{Token: t}}}
+}
+
 // try is one attempt that the store must answer.
 func try(t *testing.T, s *redisstore.Store, r lock.Request) lock.Attempt {
 	t.Helper()

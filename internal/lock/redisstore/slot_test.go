@@ -268,7 +268,7 @@ func TestStore_unconfirmed(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_, err := strict.Join(ctx, lock.Try{Request: request(key)}, holder.Token, lock.Decision{Action: lock.Join})
+	_, err := strict.Join(ctx, lock.Try{Request: request(key)}, alone(holder.Token), lock.Decision{Action: lock.Join})
 	wantUnconfirmed("join", err)
 	known := a.Fence
 	if n, err := strict.Renew(ctx, holder.Hold(), lock.RenewOptions{Known: known}); err != nil || n.Status != lock.Renewed {
@@ -279,7 +279,7 @@ func TestStore_unconfirmed(t *testing.T) {
 		_, err = strict.Renew(ctx, holder.Hold(), lock.RenewOptions{Known: known})
 		wantUnconfirmed("reassert", err)
 	}
-	_, err = strict.Join(ctx, lock.Try{Request: request(key)}, holder.Token, lock.Decision{Action: lock.TakeOver})
+	_, err = strict.Join(ctx, lock.Try{Request: request(key)}, alone(holder.Token), lock.Decision{Action: lock.TakeOver})
 	wantUnconfirmed("take over", err)
 }
 

@@ -2,10 +2,10 @@
 -- share).
 -- ARGV: 7 ttl, ms  8 the holder's token  9 join or takeover  10 record  11 for how long a takeover
 -- lasts until it is renewed, ms  12 what our share claims of our presence until it is renewed
--- 13 and on, for a takeover: tokens of those whose shares end with it
--- Returns {1, fence, whether a server asks what is declared}, or {0} when that holder does not have
--- it any more: the token may have it instead, by a hand-over or an earlier takeover, and acquire
--- confirms that.
+-- 13 and on: tokens of all who were seen to share it, or for a takeover of those whose shares end
+-- Returns {1, fence, whether a server asks what is declared}, or {0} when the lock is not as it was
+-- seen. It may be the token's own by now, by a hand-over or an earlier takeover, which acquire
+-- confirms.
 local TTL, HOLDER, MODE, RECORD = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 FIRST = ARGV[11]
 local function granted(fence) return {1, fence, how_ended(GUARDED) and 1 or 0} end
@@ -26,6 +26,13 @@ if MODE == 'takeover' then
 	for _, token in ipairs(over) do remember_end(token, 'taken over', DAY) end
 	return granted(fence)
 end
+-- One who has been handed the lock may be dead until it confirms.
+if redis.call('HEXISTS', META, 'waited') == 1 then return {0} end
+local seen = redis.call('HEXISTS', META, 's:' .. TOKEN) -- by a join whose answer was lost
+for i = 13, #ARGV do
+	if ARGV[i] ~= TOKEN then seen = seen + (redis.call('HEXISTS', META, 's:' .. ARGV[i]) == 1 and 1 or -1) end
+end
+if seen ~= shares() then return {0} end
 leave_queue(TOKEN)
 redis.call('HSET', META, 's:' .. TOKEN, ARGV[12], 'r:' .. TOKEN, RECORD)
 found()
