@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -79,6 +80,21 @@ func TestClone_questionFails(t *testing.T) {
 			t.Error("a folder is left, or one too many is gone")
 		}
 		w.must("holder2", "git gitops unlock --all")
+	})
+	t.Run("what another has put there meanwhile stays", func(t *testing.T) {
+		w := *w
+		w.t = t
+		w.must(".", "git gitops clone -q -b main "+url+" holder3")
+		resets.Store(1)
+		p := w.start(".", "git", "gitops", "clone", "-q", url, "mine")
+		w.until("the clone waits", func() bool { return w.queued() == 1 })
+		w.must(".", "rm -rf mine && git clone -q "+url+" mine && echo edit >mine/edit")
+		p.signal(syscall.SIGTERM)
+		wantCode(t, p.wait(), 143)
+		if !w.exists("mine/edit") {
+			t.Error("it was removed")
+		}
+		w.must("holder3", "git gitops unlock --all")
 	})
 	t.Run("a checkout's token is for another repository", func(t *testing.T) {
 		w := *w

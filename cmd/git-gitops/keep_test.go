@@ -68,3 +68,27 @@ func TestKeep_redisAway(t *testing.T) {
 	wantCode(t, keep.wait(), 0)
 	w.wantLocks()
 }
+
+// TestKeep_ended: a sidecar leaves a lock alone that has ended, also when Redis has forgotten that.
+func TestKeep_ended(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.seed("other.git")
+	w.must(".", "mkdir work; git gitops clone -q remote.git work/a")
+	w.killKeepers()
+	keep := func(says string) *process {
+		p := w.start(".", "git-gitops", "keep", "work")
+		w.until("it keeps "+says, func() bool { return strings.Contains(p.stderr.String(), "keeping the lock on "+w.path(says)) })
+		return p
+	}
+	first := keep("remote")
+	first.signal(syscall.SIGTERM)
+	wantCode(t, first.wait(), 0)
+	w.wantLocks()
+	w.keys.FlushAll(t.Context())
+	w.must(".", "git gitops clone -q other.git work/b")
+	w.killKeepers()
+	keep("other")
+	w.wantLocks(lockKey(w.path("other"), "main"))
+}

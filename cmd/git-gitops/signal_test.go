@@ -3,6 +3,8 @@
 package main
 
 import (
+	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -90,4 +92,61 @@ func TestClone_interrupted(t *testing.T) {
 		wantCode(t, p.wait(), 128+int(sig))
 		w.until("the lock is free", func() bool { return len(w.locks()) == 0 })
 	}
+}
+
+// TestInterrupted_question: after Ctrl-C during a question to the remote, what the question is for
+// does not begin.
+func TestInterrupted_question(t *testing.T) {
+	t.Parallel()
+	begin := func(t *testing.T) *world {
+		w := newWorld(t).with("GIT_SSH_VARIANT=ssh")
+		w.seed("remote.git")
+		ssh := w.write("bin/slow-ssh", fmt.Sprintf(`#!/bin/sh
+for last; do :; done
+echo "$last" >>%[1]s/asked
+while [ -e %[1]s/slow ]; do sleep 0.05; done
+exec sh -c "$last"
+`, w.dir))
+		return w.with("GIT_SSH=" + ssh)
+	}
+	interrupt := func(w *world, p *process) {
+		w.t.Helper()
+		w.until("it asks", func() bool { return w.exists("asked") })
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil { // and not to git
+			w.t.Fatal(err)
+		}
+		w.until("it ends or goes on", func() bool {
+			select {
+			case <-p.done:
+				return true
+			default:
+				return strings.Count(w.read("asked"), "\n") > 1
+			}
+		})
+		w.must(".", "rm slow")
+		wantCode(w.t, p.wait(), 143)
+		if asked := w.read("asked"); strings.Count(asked, "\n") != 1 {
+			w.t.Errorf("it went on to %s", asked)
+		}
+	}
+	t.Run("clone", func(t *testing.T) {
+		t.Parallel()
+		w := begin(t)
+		w.write("slow", "")
+		interrupt(w, w.start(".", "git-gitops", "clone", "-q", "ssh://host"+w.path("remote.git"), "work"))
+		if w.exists("work") {
+			t.Error("it cloned")
+		}
+	})
+	t.Run("base check", func(t *testing.T) {
+		t.Parallel()
+		w := begin(t)
+		w.must(".", "git gitops clone -q ssh://host"+w.path("remote.git")+" work; git -C work commit -q --allow-empty -m mine; git -C remote.git update-ref -d refs/heads/main; rm asked")
+		w.keys.FlushAll(t.Context()) // the lock is taken back, and the branch may have moved meanwhile
+		w.write("slow", "")
+		interrupt(w, w.start("work", "git-gitops", "push", "-q", "origin", "main"))
+		if tip := w.tip("main"); tip != "" {
+			t.Errorf("it pushed %s", tip)
+		}
+	})
 }

@@ -70,7 +70,7 @@ func explainSetup(err error) (int, []term.Message) {
 	)
 	switch {
 	case errors.As(err, &signal):
-		return 128 + int(signal.signal), []term.Message{{What: err.Error() + "; no lock and no position in the queue was left behind"}}
+		return 128 + int(signal.signal), []term.Message{{What: err.Error() + "; it has left no lock of its own and no position in the queue behind"}}
 	case errors.As(err, &usage):
 		return exitUsage, []term.Message{{What: usage.Error(), Do: []string{"git gitops " + usage.verb + " -h"}}}
 	case errors.As(err, &setting):

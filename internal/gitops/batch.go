@@ -223,13 +223,10 @@ var errAlone = errors.New("this push goes alone")
 // lead pushes the own commits and those of followers. An error is one that ends the push.
 func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 	f := b.p.f
-	k := b.asks.Key
-	offers, err := f.Store.ClaimOffers(ctx, k, b.asks.Token, f.Config.Push.BatchMax)
-	if err != nil {
-		f.Notes.Debug("cannot claim the commits of others: %v", err)
-	}
-	offers = slices.DeleteFunc(offers, func(o lock.Offer) bool { return o.Token == b.asks.Token || !b.takes(o) })
+	var offers []lock.Offer // of all tries: one without an answer may have landed
 	for range leaderTries {
+		claimed := b.claim(ctx)
+		offers = append(offers, slices.DeleteFunc(slices.Clone(claimed), func(o lock.Offer) bool { return slices.Contains(offers, o) })...)
 		refs, err := b.git.FetchBatch(ctx, b.p.url, b.branch, b.name(), true)
 		if err != nil {
 			f.Notes.Debug("%v", err)
@@ -247,7 +244,7 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 			}
 			return false, err
 		}
-		moves, err := b.replay(ctx, refs, offers)
+		moves, err := b.replay(ctx, refs, claimed)
 		if err != nil {
 			f.Notes.Debug("not pushing together: %v", err)
 			return false, nil
@@ -276,6 +273,15 @@ func (b *batch) lead(ctx context.Context) (landed bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// claim are the commits of others that this push may take along: none while the lock is frozen.
+func (b *batch) claim(ctx context.Context) []lock.Offer {
+	offers, err := b.p.f.Store.ClaimOffers(ctx, b.asks.Key, b.asks.Token, b.p.f.Config.Push.BatchMax)
+	if err != nil {
+		b.p.f.Notes.Debug("cannot claim the commits of others: %v", err)
+	}
+	return slices.DeleteFunc(offers, func(o lock.Offer) bool { return o.Token == b.asks.Token || !b.takes(o) })
 }
 
 // takes reports whether an offer is one to take along. That of a day ago is over, whoever shows it

@@ -3,6 +3,7 @@ package gitops
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/git-gitops/git-gitops/internal/git"
@@ -46,7 +47,7 @@ func (f *Flows) Clone(ctx context.Context, argv []string) (process.Exit, error) 
 	}
 	exit := process.Exit{}
 	if branch == "" { // the clone itself will show it
-		exit, err = f.Git.Run(command...)
+		exit, err = c.run(ctx)
 	} else {
 		exit, err = c.underLock(ctx, branch, f.cloneAhead(args, url, argv, dir))
 	}
@@ -64,6 +65,7 @@ type cloning struct {
 	url     string
 	spots   []spot
 	lease   *lock.Lease // nil: none
+	made    *os.File    // the repository that git has made, open, so that no other is taken for it; nil: none yet
 }
 
 // take waits for the lock of a branch.
@@ -128,12 +130,15 @@ func (f *Flows) defaultBranch(ctx context.Context, url string) string {
 // that it is what a clone under this lock would be: nobody knew the branch before, or the
 // remote's HEAD has changed since.
 func (c *cloning) settle(ctx context.Context) (process.Exit, error) {
+	defer c.close()
 	for {
 		repo, err := c.repo(context.WithoutCancel(ctx)) // the clone is there; this belongs to it
 		if err != nil {
 			c.release(ctx)
 			return process.Exit{}, fmt.Errorf("read the new clone: %w", err)
 		}
+		c.close()
+		c.made, _ = os.Open(repo.CommonDir)
 		branch, onBranch := strings.CutPrefix(repo.Head, "refs/heads/")
 		switch {
 		case !onBranch: // -b named a tag, or the remote's HEAD is detached
@@ -175,12 +180,28 @@ func (c *cloning) again(ctx context.Context, repo git.RepoState) (process.Exit, 
 	return c.run(ctx)
 }
 
-// clear removes the clone.
+// clear removes the clone. During the wait for a lock somebody may have put another one there.
 func (c *cloning) clear() {
+	if c.made != nil {
+		was, err := c.made.Stat()
+		is, errIs := os.Stat(c.made.Name())
+		c.close()
+		if err != nil || errIs != nil || !os.SameFile(was, is) {
+			c.f.Notes.Debug("not removing %s: it is not the clone any more that was made here", c.spots[0].dir)
+			return
+		}
+	}
 	for _, s := range c.spots {
 		if err := s.clear(); err != nil {
 			c.f.Notes.Warn("cannot remove the new clone: %v", err)
 		}
+	}
+}
+
+func (c *cloning) close() {
+	if c.made != nil {
+		_ = c.made.Close()
+		c.made = nil
 	}
 }
 

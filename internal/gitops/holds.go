@@ -292,12 +292,15 @@ func (h *holds) retain(ctx context.Context) {
 	}
 }
 
-// giveUp undoes what this push has taken before it could begin.
+// giveUp undoes what this push has taken before it could begin. What the clone had before it keeps.
 func (h *holds) giveUp(ctx context.Context) {
 	for _, one := range h.list {
 		one.stop()
-		if one.taken {
+		switch {
+		case one.taken:
 			h.f.release(ctx, one.lease)
+		case one.lease.Broken() || !one.entry.KeeperAlive():
+			h.save(ctx, one)
 		}
 	}
 }

@@ -83,6 +83,9 @@ func (k *keeping) gone() bool {
 // begin keeps the lock of an entry. One that was lost is only remembered.
 func (f *Flows) begin(ctx context.Context, dir workspace.Dir, e workspace.Entry) (*keeping, error) {
 	k := &keeping{dir: dir, entry: e, lease: e.Hold(f.Config.Lock.TTL), stop: func() {}}
+	if e.Lost != "" { // long ago, perhaps, so that Redis has forgotten that it ended
+		return k, nil
+	}
 	var lost *lock.LostError
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timing().Release)
 	defer cancel()

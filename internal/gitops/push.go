@@ -107,10 +107,14 @@ func (p *pushing) underLocks(ctx context.Context, argv []string) (process.Exit, 
 			b.forget() // the commits have landed, whatever became of the offer
 		}
 		p.record(ctx, p.target.Updates)
+		return exit, nil
+	}
+	if err != nil && ctx.Err() != nil {
+		p.held.giveUp(ctx)
 	} else {
 		p.held.retain(ctx)
-		p.record(ctx, p.landedInPart())
 	}
+	p.record(ctx, p.landedInPart())
 	return exit, err
 }
 

@@ -89,6 +89,9 @@ func (p *pushing) run(ctx context.Context, argv []string) (process.Exit, error) 
 		if err := p.declare(ctx); err != nil {
 			return process.Exit{}, err
 		}
+		if err := ctx.Err(); err != nil { // the questions before may have no answer for that reason
+			return process.Exit{}, err
+		}
 		exit, stderr, err := p.push(argv)
 		if err != nil || exit.OK() && !strings.Contains(stderr, "Everything up-to-date") {
 			return exit, err

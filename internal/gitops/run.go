@@ -45,6 +45,10 @@ func (f *Flows) Run(ctx context.Context, r LockRequest, command []string) (proce
 	if err != nil {
 		return process.Exit{}, err
 	}
+	if err := ctx.Err(); err != nil {
+		f.release(ctx, lease)
+		return process.Exit{}, err
+	}
 
 	if err := f.GuardPushes(keys[0].ID()); err != nil {
 		tell := f.Notes.Debug

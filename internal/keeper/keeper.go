@@ -60,6 +60,7 @@ type Keeper struct {
 
 	leave   func() // ends our presence
 	renewed bool   // at least once, so that the lease tells how long it lasts
+	over    bool   // the push that we watch, and we have looked at the remote
 }
 
 // Run keeps the lock until it has ended. ctx ends with SIGTERM: the keeper then
@@ -106,17 +107,13 @@ func (k *Keeper) Run(ctx context.Context) {
 			return
 		case <-pushed:
 			pushed = nil
-			landed := k.Landed(ctx)
-			if landed {
-				k.report(lease, EventPushed, "")
-			}
-			switch {
-			case landed && k.Stays == nil:
-				k.Log("released: pushed")
-				k.release(lease, "pushed")
-				k.forget()
-				return
-			case landed:
+			if k.landed(ctx, lease) {
+				if k.Stays == nil {
+					k.Log("released: " + byPush)
+					k.release(lease, byPush)
+					k.forget()
+					return
+				}
 				k.note(k.Stays)
 			}
 			if !k.SoleKeeper {
@@ -201,17 +198,19 @@ func watch(p *session.Process) (gone chan struct{}, stop func()) {
 // it ends right after the command: the rest of the script goes on with it.
 func (k *Keeper) heirs() (<-chan session.Session, func()) {
 	heirs := make(chan session.Session)
-	ctx, cancel := context.WithTimeout(context.Background(), inherit)
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		soon, cancel := context.WithTimeout(ctx, inherit)
+		defer cancel()
 		s := k.Entry.Record.Session
 		if s.Owner == nil || s.Heir {
 			return
 		}
 		for {
 			low, ok := s.Lowest()
-			if ok && len(s.Chain) > 0 && low == s.Chain[0] && low.Wait(ctx) != nil {
+			if ok && len(s.Chain) > 0 && low == s.Chain[0] && low.Wait(soon) != nil {
 				return
 			}
 			heir, ok := s.Inherit()
@@ -282,11 +281,26 @@ func (k *Keeper) loss(lease *lock.Lease, err error) {
 	}
 }
 
-// end releases the lock and leaves a note for the next push from this clone.
+// end releases the lock and leaves a note for the next push from this clone. A script may have ended
+// with its push, which then has ended the lock.
 func (k *Keeper) end(lease *lock.Lease, why string) {
 	k.Log("released: %s", why)
 	k.release(lease, why)
+	if k.Pushing != nil && !k.over && !k.Pushing.Alive() && k.landed(context.Background(), lease) {
+		k.forget()
+		return
+	}
 	k.note(func(e *workspace.Entry) { e.Lost = why })
+}
+
+// landed reports whether the push that we watch has landed, now that it has ended.
+func (k *Keeper) landed(ctx context.Context, lease *lock.Lease) bool {
+	k.over = true
+	if !k.Landed(ctx) {
+		return false
+	}
+	k.report(lease, EventPushed, "")
+	return true
 }
 
 // release tries until the lease would have expired anyway.
@@ -320,15 +334,19 @@ func (k *Keeper) releaseOnce(lease *lock.Lease, why string) (lock.ReleaseResult,
 		fmt.Sprintf("by its keeper on %s at %s, because %s", host, time.Now().UTC().Format(time.RFC3339), why))
 }
 
-// byCommand is why a lock was released when a command did that before the keeper.
-const byCommand = "pushed or unlocked"
+// byPush is why a lock was released when the push has landed, and byCommand when a command did that
+// before the keeper.
+const (
+	byPush    = "pushed"
+	byCommand = "pushed or unlocked"
+)
 
 // released reports the end of the hold, which a command may have ended before the keeper did.
 // Whoever shared the lock reports nothing unless it was the last.
 func (k *Keeper) released(lease *lock.Lease, result lock.ReleaseResult, why string) {
 	switch {
 	case result == lock.StillShared, result == lock.NotHeld && k.Entry.Share != "":
-	case result == lock.NotHeld && k.forgotten():
+	case result == lock.NotHeld && (k.forgotten() || why == byPush):
 		k.report(lease, lock.EventReleased, byCommand)
 	case result == lock.NotHeld:
 		k.report(lease, lock.EventLost, "it was not held any more")

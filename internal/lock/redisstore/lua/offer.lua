@@ -63,6 +63,7 @@ if DO == 'landed' then -- 8 record of the caller  9 name of the leader or empty 
 		leave_queue(token)
 		wake(token)
 	end
+	call_first()
 	redis.call('PEXPIRE', OFFERS, DAY)
 	return 0
 end
