@@ -356,3 +356,59 @@ done`)
 		t.Fatalf("%s--- events\n%s", r, w.bash(".", "git gitops events --json").stdout)
 	}
 }
+
+// TestHook_thenEnded: a script that ends with its push leaves nothing in the clone that tells of a
+// lost lock, for that push has ended the lock.
+func TestHook_thenEnded(t *testing.T) {
+	w := hookWorld(t)
+	w.ok(`hooked "$1"`)
+	for range 8 {
+		r := w.hookScript("cd work; n=$(($(cat n 2>/dev/null || :) + 1)); edit n$n; echo $n >n; git push -q; exit $?")
+		wantCode(t, r, 0)
+		if r.ours() != "" {
+			t.Fatalf("it had to say something: %s", r)
+		}
+		w.until("no keeper is left", func() bool { return len(w.keepers()) == 0 })
+	}
+}
+
+// TestHook_thenLocked: a lock that is taken by hand right after a push is not ended with that push.
+func TestHook_thenLocked(t *testing.T) {
+	w := hookWorld(t)
+	// The keeper has to ask the remote whether a push to a URL has landed.
+	ssh := w.write("bin/slow-ssh", `#!/bin/sh
+for last; do :; done
+case $last in *upload-pack*) [ ! -e "`+w.path("slow")+`" ] || sleep 1 ;; esac
+exec sh -c "$last"
+`)
+	w = w.with("GIT_SSH_VARIANT=ssh", "GIT_SSH="+ssh)
+	p := w.start(".", "bash", "-c", prelude+`hooked "ssh://host$1"; edit one; : >../slow; git push -q "ssh://host$1" HEAD:main; git gitops lock; rm ../slow; : >../locked; read -r _ <../go; git gitops unlock`, "bash", w.path("remote.git"))
+	w.must(".", "mkfifo go")
+	w.until("it has the lock", func() bool { return w.exists("locked") })
+	w.logged("work", "released: pushed")
+	w.wantLocks(lockKey("host"+w.path("remote"), "main"))
+	w.must(".", "echo >go")
+	wantCode(t, p.wait(), 0)
+	w.wantLocks()
+}
+
+// TestHook_jobs: the pushes of one clone, or of its worktrees, take turns, also those of one script:
+// each has the lock until it has ended.
+func TestHook_jobs(t *testing.T) {
+	for name, push := range map[string]string{"hook": "git push -q origin HEAD:main", "push": "git gitops push -q origin HEAD:main"} {
+		t.Run(name, func(t *testing.T) {
+			w := hookWorld(t, "GITOPS_PUSH_REBASE=true")
+			r := w.ok(`git gitops clone -q "$1" work; cd work; git gitops install 2>/dev/null; git worktree add -q -b one ../one; git worktree add -q -b two ../two
+				job() { cd "../$1"; edit "$1"; until ` + push + `; do git pull -q --rebase origin main; done; }
+				( job one ) & a=$!; ( job two ) & b=$!; wait $a; wait $b; freed`)
+			if strings.Contains(r.stderr, "lost") || w.must("remote.git", "git ls-tree --name-only main | grep -cE '^(one|two)$'") != "2" {
+				t.Error(r)
+			}
+			for line := range strings.Lines(w.read("seen")) {
+				if line != "@main}\n" {
+					t.Errorf("locks held when pushes came in: %q", w.read("seen"))
+				}
+			}
+		})
+	}
+}

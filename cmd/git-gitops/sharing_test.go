@@ -167,6 +167,25 @@ func TestShare_sharersChild(t *testing.T) {
 	wantCode(t, p.wait(), 0)
 }
 
+// TestShare_pushing: a job does not take over from a part of the script that has ended, while the
+// script pushes what that part has cloned.
+func TestShare_pushing(t *testing.T) {
+	t.Parallel()
+	w := newLifeWorld(t)
+	w.write("remote.git/hooks/pre-receive", "#!/bin/sh\n: >"+w.path("pushing")+"\nsleep 4\n")
+	w.must(".", "chmod +x remote.git/hooks/pre-receive")
+	w.write("script", `( git gitops clone -q "$REMOTE" a; sleep 2 )
+		git -C a commit -q --allow-empty -m a
+		( until [ -e pushing ]; do sleep 0.05; done; git gitops clone -q "$REMOTE" b; : ) & job=$!
+		git -C a gitops push -q; wait $job
+		:`)
+	r := w.run(".", "bash", "script")
+	wantCode(t, r, 0)
+	if w.must("b", "git rev-parse HEAD") != w.must("a", "git rev-parse HEAD") {
+		t.Errorf("the job has not waited for the push: %s", r)
+	}
+}
+
 // TestResume: what a clone remembers is used by the session that made it. Two scripts that work in
 // one clone, or in two worktrees of it, exclude each other, and the end of one does not end the
 // other's hold.

@@ -67,9 +67,8 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 // still is a lock as the clone has it; without a lease when it has not.
 func (h *holds) still(ctx context.Context, entries []workspace.Entry, k lock.Key) (*hold, error) {
 	one := &hold{}
-	e, _ := find(entries, k)
 	var err error
-	if one.entry, err = h.f.believed(ctx, h.dir, e); err != nil {
+	if one.entry, err = h.f.claimed(ctx, h.dir, entries, k); err != nil {
 		return nil, err
 	}
 	if one.lease, err = h.f.resume(ctx, h.dir, one.entry); err != nil {
@@ -157,6 +156,52 @@ func (f *Flows) claim(e workspace.Entry) claim {
 	}
 }
 
+const (
+	// lookUser is how often a command looks whether another one of the clone still uses the lock,
+	// and sayUser after which time it says so.
+	lookUser = 20 * time.Millisecond
+	sayUser  = 5 * time.Second
+	// userTime is for how long it waits at least: a keeper may ask the remote whether a push has
+	// landed.
+	userTime = 40 * time.Second
+)
+
+// claimed is what the clone remembers of a lock, if it is ours: this command uses it from now on.
+// Before that it waits for the end of another of this session that uses it, and may end it: a push,
+// or the keeper that looks whether the push of a hook has landed.
+func (f *Flows) claimed(ctx context.Context, dir workspace.Dir, entries []workspace.Entry, k lock.Key) (workspace.Entry, error) {
+	self, unknown := session.Lookup(os.Getpid())
+	started, said := time.Now(), false
+	for {
+		e, _ := find(entries, k)
+		e, err := f.believed(ctx, dir, e)
+		if err != nil || e.Token == "" || unknown != nil {
+			return e, err
+		}
+		now, user, err := dir.Claim(e, self)
+		if err != nil || user == nil && now.Token != "" || user != nil && user.Above(self.PID) {
+			return now, err
+		}
+		if user != nil {
+			waited := time.Since(started)
+			if waited >= max(f.Config.Lock.Timeout, userTime) {
+				holder := lock.Holder{Record: e.Record, Token: e.Token, Fence: e.Fence, Known: true, Age: time.Since(e.Since)}
+				return e, &lock.TimeoutError{Key: k, Holder: holder, Waited: waited}
+			}
+			if waited >= sayUser && !said {
+				said = true
+				f.Notes.Say("waiting for the end of another push of this clone (pid %d)", user.PID)
+			}
+			if err := lock.Sleep(ctx, lookUser); err != nil {
+				return e, err
+			}
+		}
+		if entries, err = dir.Load(); err != nil {
+			return e, err
+		}
+	}
+}
+
 // believed is the entry, if it is ours. The lock of another session that lives is waited for like
 // any other. A lock that was left by a session that has ended is released, and its base is not what
 // this session builds on.
@@ -191,6 +236,10 @@ func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry
 		return nil, nil
 	}
 	lease := e.Hold(f.Config.Lock.TTL)
+	heir, inherits := e.Record.Session.Inherit()
+	if inherits = inherits && heir.Owner != nil && f.waitedForBy(heir.Chain[0]); inherits {
+		lease.Record.Session = heir // else a job may take it over, as that of a part which has ended
+	}
 	err := f.patiently(ctx, e.Lost == "", func() error { return lease.Renew(ctx, f.Store) })
 	var lost *lock.LostError
 	if errors.As(err, &lost) {
@@ -209,6 +258,11 @@ func (f *Flows) resume(ctx context.Context, dir workspace.Dir, e workspace.Entry
 	}
 	if err != nil {
 		return nil, err
+	}
+	if inherits {
+		if err := dir.Update(e, func(e *workspace.Entry) { e.Record.Session = heir }); err != nil {
+			f.Notes.Warn("%v", err)
+		}
 	}
 	return lease, nil
 }

@@ -43,7 +43,7 @@ func (f *Flows) saveAndKeep(ctx context.Context, dir workspace.Dir, e workspace.
 		f.Notes.Warn("cannot renew the lock on %s in the background, it expires within %s: %v", e.Key, f.Config.Lock.TTL, err)
 		return nil
 	}
-	return f.noteKeeper(dir, e, pid)
+	return f.noteKeeper(dir, e, pid, func(e *workspace.Entry, keeper session.Process) { e.Keeper = &keeper })
 }
 
 // startKeeper starts a keeper that is present in our place from the start, so that the end of this
@@ -69,12 +69,12 @@ func (f *Flows) orphaned() bool {
 	return f.Session.Owner == nil && f.Config.Lock.Session != session.Workspace
 }
 
-func (f *Flows) noteKeeper(dir workspace.Dir, e workspace.Entry, pid int) error {
+func (f *Flows) noteKeeper(dir workspace.Dir, e workspace.Entry, pid int, note func(*workspace.Entry, session.Process)) error {
 	keeper, err := session.Lookup(pid)
 	if err != nil {
 		return nil // it has ended already, and its log says why
 	}
-	return dir.Update(e, func(e *workspace.Entry) { e.Keeper = &keeper })
+	return dir.Update(e, func(e *workspace.Entry) { note(e, keeper) })
 }
 
 // remembered are the entries of a clone. It is an error when some cannot be read or changed: a push

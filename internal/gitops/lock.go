@@ -38,8 +38,8 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, _ := find(entries, keys[0])
-	if e, err = f.believed(ctx, dir, e); err != nil {
+	e, err := f.claimed(ctx, dir, entries, keys[0])
+	if err != nil {
 		return nil, err
 	}
 	lease, err := f.resume(ctx, dir, e)
@@ -52,7 +52,7 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 		}
 	}
 	held := f.newEntry(workspace.Lock, lease)
-	held.Base, held.BaseKnown = e.Base, e.BaseKnown
+	held.Base, held.BaseKnown, held.Broken = e.Base, e.BaseKnown, e.Broken || lease.Broken() || e.Token != "" && e.Token != held.Token
 	if e.Token == held.Token {
 		held.Since, held.Keeper = e.Since, e.Keeper
 	}

@@ -196,10 +196,15 @@ func (h *holds) saveAndKeepPush(ctx context.Context, one *hold, watch *PushWatch
 	}
 	watch.SoleKeeper = !e.KeeperAlive() && !h.f.orphaned()
 	pid, err := h.f.startKeeper(ctx, h.dir, e, watch, one.lease)
-	if err != nil || !watch.SoleKeeper {
+	if err != nil {
 		return err
 	}
-	return h.f.noteKeeper(h.dir, e, pid)
+	return h.f.noteKeeper(h.dir, e, pid, func(e *workspace.Entry, keeper session.Process) {
+		e.User = &keeper
+		if watch.SoleKeeper {
+			e.Keeper = &keeper
+		}
+	})
 }
 
 // PushWatch is a git that is pushing and whose end a keeper waits for, because a hook cannot.

@@ -120,6 +120,7 @@ func (k *Keeper) Run(ctx context.Context) {
 				others = true
 				return
 			}
+			k.note(func(e *workspace.Entry) { e.User = nil }) // the retry may have the lock
 		case heir := <-heirs:
 			lease.Record.Session = heir
 			k.note(func(e *workspace.Entry) { e.Record.Session = heir })
@@ -138,6 +139,9 @@ func (k *Keeper) Run(ctx context.Context) {
 			if k.forgotten() { // also when we were stopped for long
 				k.release(lease, "its clone was deleted")
 				return
+			}
+			if e, ok, err := k.Dir.Find(k.Entry.Key); ok && err == nil {
+				lease.Record.Session = e.Record.Session // a command may have found an heir
 			}
 			again, err := k.renew(ctx, lease)
 			if again == 0 {

@@ -67,6 +67,9 @@ type Entry struct {
 	Script string `json:"script,omitempty"`
 	// Keeper is the process that renews the lock in the background, nil for none.
 	Keeper *session.Process `json:"keeper,omitempty"`
+	// User is the process that pushes under the lock, or that ends it when the push of a hook has
+	// landed. While it lives, no other command of the clone uses the lock. nil for none.
+	User *session.Process `json:"user,omitempty"`
 }
 
 // KeeperAlive reports whether the process lives that renews the lock in the background.
@@ -198,6 +201,20 @@ func (d Dir) Update(e Entry, change func(*Entry)) error {
 		return err
 	}
 	return nil
+}
+
+// Claim makes a process the user of a lock, unless there is one that lives: then that is returned.
+// The entry is without a token when it is there no more.
+func (d Dir) Claim(e Entry, p session.Process) (now Entry, user *session.Process, err error) {
+	err = d.Update(e, func(e *Entry) {
+		if e.User != nil && e.User.Alive() && *e.User != p {
+			user = e.User
+		} else {
+			e.User = &p
+		}
+		now = *e
+	})
+	return now, user, err
 }
 
 // Remove forgets an entry, but only if it is still the one with this token.
