@@ -392,8 +392,8 @@ exec sh -c "$last"
 	w.wantLocks()
 }
 
-// TestHook_jobs: the pushes of one clone, or of its worktrees, take turns, also those of one script:
-// each has the lock until it has ended.
+// TestHook_jobs: the pushes of one clone, or of its worktrees, take turns, also those of one
+// script: each has the lock until it has ended.
 func TestHook_jobs(t *testing.T) {
 	for name, push := range map[string]string{"hook": "git push -q origin HEAD:main", "push": "git gitops push -q origin HEAD:main"} {
 		t.Run(name, func(t *testing.T) {

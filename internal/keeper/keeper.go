@@ -285,8 +285,8 @@ func (k *Keeper) loss(lease *lock.Lease, err error) {
 	}
 }
 
-// end releases the lock and leaves a note for the next push from this clone. A script may have ended
-// with its push, which then has ended the lock.
+// end releases the lock and leaves a note for the next push from this clone. A script may have
+// ended with its push, which then has ended the lock.
 func (k *Keeper) end(lease *lock.Lease, why string) {
 	k.Log("released: %s", why)
 	k.release(lease, why)

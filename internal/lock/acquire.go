@@ -140,8 +140,8 @@ func (t *Try) see(h Holder, sent time.Time, slack time.Duration) {
 	t.Known = max(t.Known, h.Fence)
 }
 
-// applyPolicy does what the request's policy says about the holder. It returns a lease, or an error,
-// of which one that is transient ends no wait; or neither: wait, and when to judge again.
+// applyPolicy does what the request's policy says about the holder. It returns a lease, or an
+// error, of which one that is transient ends no wait; or neither: wait, and when to judge again.
 func applyPolicy(ctx context.Context, s Store, t Try, a Attempt) (*Lease, time.Duration, error) {
 	if t.Policy == nil || !a.Holder.Known {
 		return nil, 0, nil

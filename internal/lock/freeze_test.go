@@ -3,6 +3,7 @@
 package lock_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -229,6 +230,43 @@ func TestFreeze_repository(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	repositoryFrozen(t, func() *redisstore.Store { return open(t, server.Addr()) })
+}
+
+// Of a freeze and a thaw of a whole repository at the same time, the later one counts for each
+// lock.
+func TestFreeze_repositoryAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, first := range []string{"freeze", "thaw"} {
+		t.Run(first, func(t *testing.T) {
+			server := redistest.Start(t)
+			store, p := open(t, server.Addr()), newProxy(t, server.Addr())
+			release(t, store, take(t, store, request()), lock.Freed)
+			r := lock.FreezeRequest{Key: key.WholeRepo(), For: time.Hour}
+			do := func(s *redisstore.Store, freeze bool) {
+				var err error
+				if freeze {
+					_, err = s.Freeze(t.Context(), r)
+				} else {
+					_, err = s.Thaw(t.Context(), r)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			do(store, first == "thaw")
+			var once sync.Once
+			p.onQuestion(func(q []byte) bool {
+				if bytes.Contains(bytes.ToLower(q), []byte("scan")) {
+					once.Do(func() { do(store, first == "thaw") })
+				}
+				return true
+			})
+			do(open(t, p.addr), first == "freeze")
+			if a := try(t, store, request()); a.Granted != (first == "freeze") {
+				t.Errorf("it was thawed last: %v; granted: %v", first == "freeze", a.Granted)
+			}
+		})
+	}
 }
 
 func TestFreeze_repositoryOnCluster(t *testing.T) {

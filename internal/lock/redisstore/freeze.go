@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -38,7 +41,7 @@ func (s *Store) Freeze(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen
 	if first.until == 0 {
 		return all, nil // that time has passed
 	}
-	return s.freezeBelow(ctx, all, "freeze", r, first.until, string(text), first.since)
+	return s.freezeBelow(ctx, all, r, mark{until: first.until, since: first.since, text: string(text)})
 }
 
 // Thaw ends what Freeze began. What was frozen otherwise too stays so.
@@ -47,19 +50,57 @@ func (s *Store) Thaw(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen, 
 	if err != nil {
 		return nil, err
 	}
-	return s.freezeBelow(ctx, []lock.Frozen{first.Frozen}, "thaw", r, 0, "", 0)
+	return s.freezeBelow(ctx, []lock.Frozen{first.Frozen}, r, mark{})
 }
 
-// freezeBelow freezes or thaws every lock of which there is a key and that a lock stands for. One
-// without a key asks by itself when it is first used.
-func (s *Store) freezeBelow(ctx context.Context, all []lock.Frozen, do string, r lock.FreezeRequest, until int64, text string, since int64) ([]lock.Frozen, error) {
+// mark is the freeze of a lock as Redis keeps it; zero for none.
+type mark struct {
+	until, since int64 // µs
+	text         string
+}
+
+func parseMark(value string) (m mark) {
+	until, rest, _ := strings.Cut(value, " ")
+	since, text, _ := strings.Cut(rest, " ")
+	m.until, _ = strconv.ParseInt(until, 10, 64)
+	m.since, _ = strconv.ParseInt(since, 10, 64)
+	m.text = text
+	return m
+}
+
+// freezeBelow freezes or thaws every lock of which there is a key and that a lock stands for, as
+// that is now. One without a key asks by itself when it is first used.
+func (s *Store) freezeBelow(ctx context.Context, first []lock.Frozen, r lock.FreezeRequest, now mark) ([]lock.Frozen, error) {
 	k := r.Key
 	scope, begin := lock.ItsBranch, k.ID()+":"
-	if mark(k) {
+	if isMark(k) {
 		scope, begin = lock.WholeRemote, k.ID()
 	}
 	if k.Verbatim != "" || k.Name != "" {
-		return all, nil
+		return first, nil
+	}
+	for {
+		all, err := s.freezeEach(ctx, first, r, scope, begin, now)
+		if err != nil {
+			return all, err
+		}
+		value, err := s.client.HGet(ctx, s.layout.frozen(k), string(lock.ThisLock)).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return all, s.failure(err)
+		}
+		before := now
+		if now = parseMark(value); now == before {
+			return all, nil
+		}
+		// Somebody has frozen or thawed all of them meanwhile, and may have come before us at some.
+	}
+}
+
+func (s *Store) freezeEach(ctx context.Context, all []lock.Frozen, r lock.FreezeRequest, scope lock.Scope, begin string, now mark) ([]lock.Frozen, error) {
+	all = slices.Clone(all)
+	do := "freeze"
+	if now == (mark{}) {
+		do = "thaw"
 	}
 	ids, err := s.ids(ctx, "[lmqf]*", begin)
 	if err != nil {
@@ -67,10 +108,10 @@ func (s *Store) freezeBelow(ctx context.Context, all []lock.Frozen, do string, r
 	}
 	for _, id := range ids {
 		below := lock.ParseID(id[1 : len(id)-1])
-		if below.Verbatim != "" || below == k {
+		if below.Verbatim != "" || below == r.Key {
 			continue
 		}
-		one, err := s.freeze(ctx, below, do, scope, r, until, text, since)
+		one, err := s.freeze(ctx, below, do, scope, r, now.until, now.text, now.since)
 		if err != nil {
 			return all, err
 		}
@@ -79,8 +120,8 @@ func (s *Store) freezeBelow(ctx context.Context, all []lock.Frozen, do string, r
 	return all, nil
 }
 
-// mark reports whether a key stands for every lock of a repository.
-func mark(k lock.Key) bool { return k == k.WholeRepo() }
+// isMark reports whether a key stands for every lock of a repository.
+func isMark(k lock.Key) bool { return k == k.WholeRepo() }
 
 type frozen struct {
 	lock.Frozen
@@ -88,20 +129,20 @@ type frozen struct {
 }
 
 func (s *Store) freeze(ctx context.Context, k lock.Key, do string, scope lock.Scope, r lock.FreezeRequest, until int64, text string, since int64) (frozen, error) {
-	isMark := 0
-	if mark(k) {
-		isMark = 1
+	marks := 0
+	if isMark(k) {
+		marks = 1
 	}
 	operator := s.layout.key(operatorKind, tagged(k))
 	reply, err := s.runWith(ctx, freezeScript, k, "", 0, []string{operator},
-		do, string(scope), until, r.For.Milliseconds(), text, encode(r.By), r.Reason, since, isMark)
+		do, string(scope), until, r.For.Milliseconds(), text, encode(r.By), r.Reason, since, marks)
 	if err != nil {
 		return frozen{}, err
 	}
 	p := parser{reply: reply}
 	f := frozen{Frozen: lock.Frozen{Key: k, Before: p.int() == 1}, until: p.int(), since: p.int()}
 	f.Until, f.Holder, f.Freeze = time.UnixMicro(f.until), p.holder(), p.freeze()
-	if err := s.check(&p); err != nil || do == "thaw" || f.until == 0 || isMark == 1 {
+	if err := s.check(&p); err != nil || do == "thaw" || f.until == 0 || marks == 1 {
 		return f, err
 	}
 	return f, s.confirm(ctx, k)
