@@ -184,6 +184,16 @@ func TestState_damaged(t *testing.T) {
 	}
 }
 
+// TestState_renamed: a state file of another name does not keep a push waiting.
+func TestState_renamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seed("remote.git")
+	w.must(".", "git gitops clone -q remote.git work; cd work; git commit -q --allow-empty -m one; mv .git/gitops/*.json .git/gitops/x.json")
+	w.must("work", "git gitops push -q")
+	w.wantLocks()
+}
+
 // TestState_seenDamaged: a forced push is not decided by a damaged record. Other pushes do not need
 // it.
 func TestState_seenDamaged(t *testing.T) {

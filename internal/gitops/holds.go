@@ -199,6 +199,9 @@ func (f *Flows) claimed(ctx context.Context, dir workspace.Dir, entries []worksp
 		if entries, err = dir.Load(); err != nil {
 			return e, err
 		}
+		if is, _ := find(entries, k); user == nil && is.Own() == e.Own() { // in a file of another name
+			return e, nil
+		}
 	}
 }
 
