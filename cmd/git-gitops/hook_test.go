@@ -3,6 +3,7 @@
 package main
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -410,5 +411,33 @@ func TestHook_jobs(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHook_severalURLs: git runs the hook once for each URL of a remote. If their repositories have
+// one lock, the hook does not wait for the keeper of the one before.
+func TestHook_severalURLs(t *testing.T) {
+	w := hookWorld(t, "GITOPS_LOCK_REPO=one", "GITOPS_LOCK_TIMEOUT=20")
+	w.seed("other.git")
+	w.ok(`hooked "$1"; git config --add remote.origin.pushURL "$1"; git config --add remote.origin.pushURL ../other.git
+		edit one; git push -q; freed; edit two; git push -q; freed`)
+	if tip := w.must("work", "git rev-parse HEAD"); w.tip("main") != tip || w.must("other.git", "git rev-parse main") != tip {
+		t.Error("it has not landed at both")
+	}
+}
+
+// TestHook_webhook: a keeper that still posts what happened keeps nobody waiting.
+func TestHook_webhook(t *testing.T) {
+	answer := make(chan struct{})
+	slow := receive(t, func(int) int {
+		<-answer
+		return http.StatusOK
+	})
+	w := hookWorld(t).posting(slow.server.Listener.Addr().String())
+	r := w.hookScript(`hooked "$1"; git gitops lock; edit one; git push -q; edit two; git push -q; git gitops unlock`)
+	close(answer)
+	wantCode(t, r, 0)
+	if strings.Contains(r.stderr, "waiting for the end of another push") {
+		t.Error(r)
 	}
 }

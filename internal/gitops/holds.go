@@ -68,7 +68,7 @@ func (h *holds) authorize(ctx context.Context, entries []workspace.Entry, keys [
 func (h *holds) still(ctx context.Context, entries []workspace.Entry, k lock.Key) (*hold, error) {
 	one := &hold{}
 	var err error
-	if one.entry, err = h.f.claimed(ctx, h.dir, entries, k); err != nil {
+	if one.entry, err = h.f.claimed(ctx, h.dir, entries, k, lock.Queue); err != nil {
 		return nil, err
 	}
 	if one.lease, err = h.f.resume(ctx, h.dir, one.entry); err != nil {
@@ -80,8 +80,8 @@ func (h *holds) still(ctx context.Context, entries []workspace.Entry, k lock.Key
 	return one, nil
 }
 
-// resume takes up the locks that the clone still has. The push has landed, so it waits for
-// none, and a failure is only reported.
+// resume takes up the locks that the clone still has. The push has landed, so it acquires none that
+// it has not, and a failure is only reported.
 func (h *holds) resume(ctx context.Context, entries []workspace.Entry, keys []lock.Key) {
 	for _, k := range keys {
 		one, err := h.still(ctx, entries, k)
@@ -161,15 +161,15 @@ const (
 	// and sayUser after which time it says so.
 	lookUser = 20 * time.Millisecond
 	sayUser  = 5 * time.Second
-	// userTime is for how long it waits at least: a keeper may ask the remote whether a push has
-	// landed.
+	// userTime is for how long it waits at least for a keeper, which may ask the remote whether a
+	// push has landed.
 	userTime = 40 * time.Second
 )
 
 // claimed is what the clone remembers of a lock, if it is ours: this command uses it from now on.
 // Before that it waits for the end of another of this session that uses it, and may end it: a push,
-// or the keeper that looks whether the push of a hook has landed.
-func (f *Flows) claimed(ctx context.Context, dir workspace.Dir, entries []workspace.Entry, k lock.Key) (workspace.Entry, error) {
+// or the keeper that looks whether the push of a hook has landed. With the policy skip it does not.
+func (f *Flows) claimed(ctx context.Context, dir workspace.Dir, entries []workspace.Entry, k lock.Key, policy lock.QueuePolicy) (workspace.Entry, error) {
 	self, unknown := session.Lookup(os.Getpid())
 	started, said := time.Now(), false
 	for {
@@ -178,19 +178,25 @@ func (f *Flows) claimed(ctx context.Context, dir workspace.Dir, entries []worksp
 		if err != nil || e.Token == "" || unknown != nil {
 			return e, err
 		}
-		now, user, err := dir.Claim(e, self)
-		if err != nil || user == nil && now.Token != "" || user != nil && user.Above(self.PID) {
+		now, other, err := dir.Claim(e, self)
+		if err != nil || other == nil && now.Token != "" {
 			return now, err
 		}
-		if user != nil {
-			waited := time.Since(started)
-			if waited >= max(f.Config.Lock.Timeout, userTime) {
-				holder := lock.Holder{Record: e.Record, Token: e.Token, Fence: e.Fence, Known: true, Age: time.Since(e.Since)}
-				return e, &lock.TimeoutError{Key: k, Holder: holder, Waited: waited}
+		if other != nil {
+			f.state.waited[k.ID()] = true
+			limit, waited := f.Config.Lock.Timeout, time.Since(started)
+			if other.Git != nil {
+				limit = max(limit, userTime)
 			}
-			if waited >= sayUser && !said {
+			holder := lock.Holder{Record: e.Record, Token: e.Token, Fence: e.Fence, Known: true, Age: time.Since(e.Since)}
+			switch {
+			case policy == lock.Skip:
+				return e, &lock.SkippedError{Key: k, Holder: holder}
+			case waited >= limit:
+				return e, &lock.TimeoutError{Key: k, Holder: holder, Waited: waited}
+			case waited >= sayUser && !said:
 				said = true
-				f.Notes.Say("waiting for the end of another push of this clone (pid %d)", user.PID)
+				f.Notes.Say("waiting for the end of another push of this clone (pid %d)", other.Process.PID)
 			}
 			if err := lock.Sleep(ctx, lookUser); err != nil {
 				return e, err
@@ -199,7 +205,7 @@ func (f *Flows) claimed(ctx context.Context, dir workspace.Dir, entries []worksp
 		if entries, err = dir.Load(); err != nil {
 			return e, err
 		}
-		if is, _ := find(entries, k); user == nil && is.Own() == e.Own() { // in a file of another name
+		if is, _ := find(entries, k); other == nil && is.Own() == e.Own() { // in a file of another name
 			return e, nil
 		}
 	}
@@ -349,6 +355,16 @@ func (h *holds) retain(ctx context.Context) {
 	}
 }
 
+// end is the end of a push that has not landed. One that was interrupted before git pushed leaves
+// nothing that it has taken.
+func (h *holds) end(ctx context.Context, err error) {
+	if err != nil && ctx.Err() != nil {
+		h.giveUp(ctx)
+	} else {
+		h.retain(ctx)
+	}
+}
+
 // giveUp undoes what this push has taken before it could begin. What the clone had before it keeps.
 func (h *holds) giveUp(ctx context.Context) {
 	for _, one := range h.list {
@@ -366,7 +382,7 @@ func (h *holds) giveUp(ctx context.Context) {
 func (h *holds) entry(one *hold) workspace.Entry {
 	e := h.f.newEntry(workspace.Push, one.lease)
 	if old := one.entry; old.Token != "" {
-		e.Kind, e.Base, e.BaseKnown, e.Broken = old.Kind, old.Base, old.BaseKnown, one.broken()
+		e.Kind, e.Base, e.BaseKnown, e.Broken, e.Users = old.Kind, old.Base, old.BaseKnown, one.broken(), old.Users
 		if !one.taken {
 			e.Since, e.Session, e.Script, e.Keeper = old.Since, old.Session, old.Script, old.Keeper
 		}

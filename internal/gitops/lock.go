@@ -38,7 +38,7 @@ func (f *Flows) Lock(ctx context.Context, r LockRequest) (*lock.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := f.claimed(ctx, dir, entries, keys[0])
+	e, err := f.claimed(ctx, dir, entries, keys[0], lock.QueuePolicy(f.Config.Lock.Policy))
 	if err != nil {
 		return nil, err
 	}

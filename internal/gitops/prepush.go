@@ -113,7 +113,7 @@ func (f *Flows) PrePush(ctx context.Context, push session.Process, remote, url s
 	seen := f.newSight(held, repo, remote, []string{url})
 	for _, one := range held.list {
 		if err := f.unmoved(ctx, one, seen, url, byLock[one.lease.Key.ID()]); err != nil {
-			held.retain(ctx)
+			held.end(ctx, err)
 			return err
 		}
 	}
@@ -122,7 +122,7 @@ func (f *Flows) PrePush(ctx context.Context, push session.Process, remote, url s
 		intents[i] = lock.Update{Ref: u.RemoteRef, Old: u.RemoteOID, New: u.LocalOID}
 	}
 	if err := held.declare(ctx, intents...); err != nil {
-		held.retain(ctx)
+		held.end(ctx, err)
 		return err
 	}
 	for _, one := range held.list {
@@ -146,7 +146,7 @@ func (f *Flows) unmoved(ctx context.Context, one *hold, seen *sight, url string,
 	if u.RemoteRef == "" {
 		return nil
 	}
-	if one.taken && f.state.waited[k.ID()] {
+	if f.state.waited[k.ID()] {
 		tip, err := f.Git.RemoteTip(ctx, url, u.RemoteRef)
 		if err != nil {
 			return err
@@ -181,6 +181,10 @@ func (h *holds) saveAndKeepPush(ctx context.Context, one *hold, watch *PushWatch
 	e := one.entry
 	if one.taken || e.Token == "" || one.lease.Broken() {
 		e = h.entry(one)
+		if self, err := session.Lookup(os.Getpid()); err == nil { // until the keeper is there
+			e.Unuse(self.PID)
+			e.Users = append(e.Users, workspace.User{Process: self})
+		}
 		if err := h.dir.Save(e); err != nil {
 			return err
 		}
@@ -200,7 +204,7 @@ func (h *holds) saveAndKeepPush(ctx context.Context, one *hold, watch *PushWatch
 		return err
 	}
 	return h.f.noteKeeper(h.dir, e, pid, func(e *workspace.Entry, keeper session.Process) {
-		e.User = &keeper
+		e.Users = append(e.Users, workspace.User{Process: keeper, Git: &watch.Git})
 		if watch.SoleKeeper {
 			e.Keeper = &keeper
 		}

@@ -97,7 +97,7 @@ func (p *pushing) underLocks(ctx context.Context, argv []string) (process.Exit, 
 		p.held.batch.finish(ctx)
 		return process.Exit{}, nil
 	case !errors.Is(err, errAlone):
-		p.held.retain(ctx)
+		p.held.end(ctx, err)
 		return process.Exit{}, err
 	}
 	exit, err := p.run(ctx, argv)
@@ -109,11 +109,7 @@ func (p *pushing) underLocks(ctx context.Context, argv []string) (process.Exit, 
 		p.record(ctx, p.target.Updates)
 		return exit, nil
 	}
-	if err != nil && ctx.Err() != nil {
-		p.held.giveUp(ctx)
-	} else {
-		p.held.retain(ctx)
-	}
+	p.held.end(ctx, err)
 	p.record(ctx, p.landedInPart())
 	return exit, err
 }

@@ -116,11 +116,11 @@ func (k *Keeper) Run(ctx context.Context) {
 				}
 				k.note(k.Stays)
 			}
+			k.unuse() // the retry, or the next push, may have the lock
 			if !k.SoleKeeper {
 				others = true
 				return
 			}
-			k.note(func(e *workspace.Entry) { e.User = nil }) // the retry may have the lock
 		case heir := <-heirs:
 			lease.Record.Session = heir
 			k.note(func(e *workspace.Entry) { e.Record.Session = heir })
@@ -142,6 +142,9 @@ func (k *Keeper) Run(ctx context.Context) {
 			}
 			if e, ok, err := k.Dir.Find(k.Entry.Key); ok && err == nil {
 				lease.Record.Session = e.Record.Session // a command may have found an heir
+				if k.over && len(e.Users) > 0 {
+					k.unuse() // the hook may have noted us late
+				}
 			}
 			again, err := k.renew(ctx, lease)
 			if again == 0 {
@@ -279,7 +282,10 @@ func (k *Keeper) loss(lease *lock.Lease, err error) {
 	}
 	k.Log("lost: %v", err)
 	k.report(lease, lock.EventLost, lost.Reason())
-	k.note(func(e *workspace.Entry) { e.Lost = lost.Reason() })
+	k.note(func(e *workspace.Entry) {
+		e.Lost = lost.Reason()
+		e.Unuse(os.Getpid())
+	})
 	if k.Lost != nil && lost.Ended != lock.EndedByTakeOver { // by a sibling: the script itself still has it
 		k.Lost(err)
 	}
@@ -294,8 +300,14 @@ func (k *Keeper) end(lease *lock.Lease, why string) {
 		k.forget()
 		return
 	}
-	k.note(func(e *workspace.Entry) { e.Lost = why })
+	k.note(func(e *workspace.Entry) {
+		e.Lost = why
+		e.Unuse(os.Getpid())
+	})
 }
+
+// unuse lets other commands of the clone use the lock: we shall not end it because of a push.
+func (k *Keeper) unuse() { k.note(func(e *workspace.Entry) { e.Unuse(os.Getpid()) }) }
 
 // landed reports whether the push that we watch has landed, now that it has ended.
 func (k *Keeper) landed(ctx context.Context, lease *lock.Lease) bool {

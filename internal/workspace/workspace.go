@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,9 +68,24 @@ type Entry struct {
 	Script string `json:"script,omitempty"`
 	// Keeper is the process that renews the lock in the background, nil for none.
 	Keeper *session.Process `json:"keeper,omitempty"`
-	// User is the process that pushes under the lock, or that ends it when the push of a hook has
-	// landed. While it lives, no other command of the clone uses the lock. nil for none.
-	User *session.Process `json:"user,omitempty"`
+	// Users are those that push under the lock, or end it when the push of a hook has landed. While
+	// one lives, no other command of the clone uses the lock.
+	Users []User `json:"users,omitempty"`
+}
+
+// User is a process that uses a lock.
+type User struct {
+	Process session.Process  `json:"process"`
+	Git     *session.Process `json:"git,omitempty"` // of a keeper: the git whose push it watches; else nil
+}
+
+// serves reports whether the process pid is part of what the user does: below it, or below the push
+// that it watches.
+func (u User) serves(pid int) bool { return u.Process.Above(pid) || u.Git != nil && u.Git.Above(pid) }
+
+// Unuse removes a process from the users of a lock, and those that have ended.
+func (e *Entry) Unuse(pid int) {
+	e.Users = slices.DeleteFunc(e.Users, func(u User) bool { return u.Process.PID == pid || !u.Process.Alive() })
 }
 
 // KeeperAlive reports whether the process lives that renews the lock in the background.
@@ -203,18 +219,19 @@ func (d Dir) Update(e Entry, change func(*Entry)) error {
 	return nil
 }
 
-// Claim makes a process the user of a lock, unless there is one that lives: then that is returned.
-// The entry is without a token when it is there no more.
-func (d Dir) Claim(e Entry, p session.Process) (now Entry, user *session.Process, err error) {
+// Claim makes a process a user of a lock, unless it has to wait for another, which is returned. The
+// entry is without a token when it is there no more.
+func (d Dir) Claim(e Entry, p session.Process) (now Entry, other *User, err error) {
 	err = d.Update(e, func(e *Entry) {
-		if e.User != nil && e.User.Alive() && *e.User != p {
-			user = e.User
+		e.Unuse(p.PID)
+		if i := slices.IndexFunc(e.Users, func(u User) bool { return !u.serves(p.PID) }); i >= 0 {
+			other = &e.Users[i]
 		} else {
-			e.User = &p
+			e.Users = append(e.Users, User{Process: p})
 		}
 		now = *e
 	})
-	return now, user, err
+	return now, other, err
 }
 
 // Remove forgets an entry, but only if it is still the one with this token.
