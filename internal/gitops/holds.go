@@ -188,12 +188,11 @@ func (f *Flows) claimed(ctx context.Context, dir workspace.Dir, entries []worksp
 			if other.Git != nil {
 				limit = max(limit, userTime)
 			}
-			holder := lock.Holder{Record: e.Record, Token: e.Token, Fence: e.Fence, Known: true, Age: time.Since(e.Since)}
 			switch {
 			case policy == lock.Skip:
-				return e, &lock.SkippedError{Key: k, Holder: holder}
+				return e, &lock.SkippedError{Key: k, Holder: e.Holder()}
 			case waited >= limit:
-				return e, &lock.TimeoutError{Key: k, Holder: holder, Waited: waited}
+				return e, &lock.TimeoutError{Key: k, Holder: e.Holder(), Waited: waited}
 			case waited >= sayUser && !said:
 				said = true
 				f.Notes.Say("waiting for the end of another push of this clone (pid %d)", other.Process.PID)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/git-gitops/git-gitops/internal/git"
 	"github.com/git-gitops/git-gitops/internal/gitargs"
@@ -157,7 +156,7 @@ func (f *Flows) end(ctx context.Context, dir workspace.Dir, entries []workspace.
 	for _, e := range entries {
 		if f.claim(e) == theirs {
 			if !all {
-				errs = append(errs, &ForeignError{Key: e.Key, Holder: lock.Holder{Record: e.Record, Token: e.Token, Fence: e.Fence, Known: true, Age: time.Since(e.Since)}})
+				errs = append(errs, &ForeignError{Key: e.Key, Holder: e.Holder()})
 			}
 			continue
 		}

@@ -136,11 +136,12 @@ func (k *Keeper) Run(ctx context.Context) {
 		case <-lease.Changed():
 			renew.Reset(0)
 		case <-renew.C:
-			if k.forgotten() { // also when we were stopped for long
+			e, forgotten, err := k.find()
+			if forgotten { // also when we were stopped for long
 				k.release(lease, "its clone was deleted")
 				return
 			}
-			if e, ok, err := k.Dir.Find(k.Entry.Key); ok && err == nil {
+			if err == nil {
 				lease.Record.Session = e.Record.Session // a command may have found an heir
 				if k.over && len(e.Users) > 0 {
 					k.unuse() // the hook may have noted us late
@@ -241,8 +242,14 @@ func (k *Keeper) heirs() (<-chan session.Session, func()) {
 // forgotten reports whether the clone no longer knows of this lock: it was pushed, unlocked, or
 // deleted as a whole.
 func (k *Keeper) forgotten() bool {
+	_, forgotten, _ := k.find()
+	return forgotten
+}
+
+// find is what the clone remembers of this lock, if it knows of it.
+func (k *Keeper) find() (e workspace.Entry, forgotten bool, err error) {
 	e, ok, err := k.Dir.Find(k.Entry.Key)
-	return err == nil && (!ok || e.Token != k.Entry.Token || e.Share != k.Entry.Share)
+	return e, err == nil && (!ok || e.Token != k.Entry.Token || e.Share != k.Entry.Share), err
 }
 
 // renew extends the lease, and says when to do so again; never, when it is lost. While Redis cannot
@@ -282,10 +289,7 @@ func (k *Keeper) loss(lease *lock.Lease, err error) {
 	}
 	k.Log("lost: %v", err)
 	k.report(lease, lock.EventLost, lost.Reason())
-	k.note(func(e *workspace.Entry) {
-		e.Lost = lost.Reason()
-		e.Unuse(os.Getpid())
-	})
+	k.noteLost(lost.Reason())
 	if k.Lost != nil && lost.Ended != lock.EndedByTakeOver { // by a sibling: the script itself still has it
 		k.Lost(err)
 	}
@@ -300,6 +304,10 @@ func (k *Keeper) end(lease *lock.Lease, why string) {
 		k.forget()
 		return
 	}
+	k.noteLost(why)
+}
+
+func (k *Keeper) noteLost(why string) {
 	k.note(func(e *workspace.Entry) {
 		e.Lost = why
 		e.Unuse(os.Getpid())

@@ -91,6 +91,11 @@ func (e *Entry) Unuse(pid int) {
 // KeeperAlive reports whether the process lives that renews the lock in the background.
 func (e Entry) KeeperAlive() bool { return e.Keeper != nil && e.Keeper.Alive() }
 
+// Holder is who has the lock, as the clone remembers it.
+func (e Entry) Holder() lock.Holder {
+	return lock.Holder{Record: e.Record, Token: e.Token, Fence: e.Fence, Known: true, Age: time.Since(e.Since)}
+}
+
 // Own is the token of our part of the lock.
 func (e Entry) Own() lock.Token {
 	if e.Share != "" {

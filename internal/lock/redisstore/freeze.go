@@ -41,7 +41,7 @@ func (s *Store) Freeze(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen
 	if first.until == 0 {
 		return all, nil // that time has passed
 	}
-	return s.freezeBelow(ctx, all, r, mark{until: first.until, since: first.since, text: string(text)})
+	return s.freezeBelow(ctx, all, r, kept{until: first.until, since: first.since, text: string(text)})
 }
 
 // Thaw ends what Freeze began. What was frozen otherwise too stays so.
@@ -50,30 +50,30 @@ func (s *Store) Thaw(ctx context.Context, r lock.FreezeRequest) ([]lock.Frozen, 
 	if err != nil {
 		return nil, err
 	}
-	return s.freezeBelow(ctx, []lock.Frozen{first.Frozen}, r, mark{})
+	return s.freezeBelow(ctx, []lock.Frozen{first.Frozen}, r, kept{})
 }
 
-// mark is the freeze of a lock as Redis keeps it; zero for none.
-type mark struct {
+// kept is the freeze of a lock as Redis keeps it; zero for none.
+type kept struct {
 	until, since int64 // µs
 	text         string
 }
 
-func parseMark(value string) (m mark) {
+func parseKept(value string) (f kept) {
 	until, rest, _ := strings.Cut(value, " ")
 	since, text, _ := strings.Cut(rest, " ")
-	m.until, _ = strconv.ParseInt(until, 10, 64)
-	m.since, _ = strconv.ParseInt(since, 10, 64)
-	m.text = text
-	return m
+	f.until, _ = strconv.ParseInt(until, 10, 64)
+	f.since, _ = strconv.ParseInt(since, 10, 64)
+	f.text = text
+	return f
 }
 
 // freezeBelow freezes or thaws every lock of which there is a key and that a lock stands for, as
 // that is now. One without a key asks by itself when it is first used.
-func (s *Store) freezeBelow(ctx context.Context, first []lock.Frozen, r lock.FreezeRequest, now mark) ([]lock.Frozen, error) {
+func (s *Store) freezeBelow(ctx context.Context, first []lock.Frozen, r lock.FreezeRequest, now kept) ([]lock.Frozen, error) {
 	k := r.Key
 	scope, begin := lock.ItsBranch, k.ID()+":"
-	if isMark(k) {
+	if mark(k) {
 		scope, begin = lock.WholeRemote, k.ID()
 	}
 	if k.Verbatim != "" || k.Name != "" {
@@ -84,22 +84,22 @@ func (s *Store) freezeBelow(ctx context.Context, first []lock.Frozen, r lock.Fre
 		if err != nil {
 			return all, err
 		}
-		value, err := s.client.HGet(ctx, s.layout.frozen(k), string(lock.ThisLock)).Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return all, s.failure(err)
+		value, err := s.ownFreeze(ctx, k)
+		if err != nil {
+			return all, err
 		}
 		before := now
-		if now = parseMark(value); now == before {
+		if now = parseKept(value); now == before {
 			return all, nil
 		}
 		// Somebody has frozen or thawed all of them meanwhile, and may have come before us at some.
 	}
 }
 
-func (s *Store) freezeEach(ctx context.Context, all []lock.Frozen, r lock.FreezeRequest, scope lock.Scope, begin string, now mark) ([]lock.Frozen, error) {
+func (s *Store) freezeEach(ctx context.Context, all []lock.Frozen, r lock.FreezeRequest, scope lock.Scope, begin string, now kept) ([]lock.Frozen, error) {
 	all = slices.Clone(all)
 	do := "freeze"
-	if now == (mark{}) {
+	if now == (kept{}) {
 		do = "thaw"
 	}
 	ids, err := s.ids(ctx, "[lmqf]*", begin)
@@ -120,8 +120,8 @@ func (s *Store) freezeEach(ctx context.Context, all []lock.Frozen, r lock.Freeze
 	return all, nil
 }
 
-// isMark reports whether a key stands for every lock of a repository.
-func isMark(k lock.Key) bool { return k == k.WholeRepo() }
+// mark reports whether a key stands for every lock of a repository.
+func mark(k lock.Key) bool { return k == k.WholeRepo() }
 
 type frozen struct {
 	lock.Frozen
@@ -129,20 +129,20 @@ type frozen struct {
 }
 
 func (s *Store) freeze(ctx context.Context, k lock.Key, do string, scope lock.Scope, r lock.FreezeRequest, until int64, text string, since int64) (frozen, error) {
-	marks := 0
-	if isMark(k) {
-		marks = 1
+	isMark := 0
+	if mark(k) {
+		isMark = 1
 	}
 	operator := s.layout.key(operatorKind, tagged(k))
 	reply, err := s.runWith(ctx, freezeScript, k, "", 0, []string{operator},
-		do, string(scope), until, r.For.Milliseconds(), text, encode(r.By), r.Reason, since, marks)
+		do, string(scope), until, r.For.Milliseconds(), text, encode(r.By), r.Reason, since, isMark)
 	if err != nil {
 		return frozen{}, err
 	}
 	p := parser{reply: reply}
 	f := frozen{Frozen: lock.Frozen{Key: k, Before: p.int() == 1}, until: p.int(), since: p.int()}
 	f.Until, f.Holder, f.Freeze = time.UnixMicro(f.until), p.holder(), p.freeze()
-	if err := s.check(&p); err != nil || do == "thaw" || f.until == 0 || marks == 1 {
+	if err := s.check(&p); err != nil || do == "thaw" || f.until == 0 || isMark == 1 {
 		return f, err
 	}
 	return f, s.confirm(ctx, k)
@@ -155,9 +155,6 @@ func (s *Store) freezesAbove(ctx context.Context, k lock.Key) (*freezesAbove, er
 	var above freezesAbove
 	ctx, cancel := context.WithTimeout(ctx, s.patience())
 	defer cancel()
-	ask := func(k lock.Key) *redis.StringCmd {
-		return s.client.HGet(ctx, s.layout.frozen(k), string(lock.ThisLock))
-	}
 	for _, one := range []struct {
 		text *string
 		key  lock.Key
@@ -165,13 +162,22 @@ func (s *Store) freezesAbove(ctx context.Context, k lock.Key) (*freezesAbove, er
 		if one.key == k {
 			continue
 		}
-		text, err := ask(one.key).Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return nil, s.failure(err)
+		text, err := s.ownFreeze(ctx, one.key)
+		if err != nil {
+			return nil, err
 		}
 		*one.text = text
 	}
 	return &above, nil
+}
+
+// ownFreeze is the freeze that was asked for by this very key, in the words of Redis; "" for none.
+func (s *Store) ownFreeze(ctx context.Context, k lock.Key) (string, error) {
+	value, err := s.client.HGet(ctx, s.layout.frozen(k), string(lock.ThisLock)).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", s.failure(err)
+	}
+	return value, nil
 }
 
 // thawOutdated thaws what was frozen because of a freeze that has ended since.
