@@ -174,7 +174,7 @@ echo "test points: $(count '^ok') ok, of which $(count '^ok .*# skip') skipped, 
 
 # The locks of a script end with it.
 left=
-for _ in 1 2 3 4 5 6 7 8 9 10; do
+for _ in $(seq 30); do
 	left=$(redis-cli -s "$tmp/redis" --scan --pattern 'gitops:lock:*')
 	[ -n "$left" ] || break
 	sleep 1
