@@ -26,7 +26,7 @@ fi
 binary=$(realpath "$1")
 real=$(command -v git)
 version=$(dpkg-query -W -f '${Version}' git) || {
-	echo "git's test suite is had from Debian's or Ubuntu's package of git, which is not installed here" >&2
+	echo "git's test suite comes with Debian's or Ubuntu's package of git, which is not installed here" >&2
 	exit 1
 }
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/git-gitops/git-suite-${version#*:} # it goes on PATH: no colon
