@@ -327,8 +327,8 @@ func (c *client) round(ctx context.Context) {
 			c.record.note(c.id, ending{key, fence}, 0, held, never)
 			return
 		}
-		if c.strict && early && (errors.As(err, &lost) || lease.Broken()) {
-			c.t.Errorf("lost before the lease was over: %v, broken %t", err, lease.Broken())
+		if c.strict && early && (errors.As(err, &lost) || lease.Fence() != fence) {
+			c.t.Errorf("lost before the lease was over: %v, fence %d, was %d", err, lease.Fence(), fence)
 		}
 		if err == nil {
 			held = call
