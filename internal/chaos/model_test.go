@@ -53,13 +53,13 @@ func byLock(all []porcupine.Operation) [][]porcupine.Operation {
 }
 
 type mutexState struct {
-	held     bool
-	stranger bool       // the holder has no fence
-	fence    lock.Fence // of the holder, or of the last one that had one
+	holder lock.Fence // of the present grant, 0 for none
+	last   lock.Fence // of the last grant that had one
 }
 
-// strangers have no fence.
-const noFence lock.Fence = 0
+// stranger reports whether a grant is one to a script with SET NX. It has no fence; the models tell
+// such grants apart by numbers below 0.
+func stranger(f lock.Fence) bool { return f < 0 }
 
 // mutexModel: nobody is granted the lock while another believes in it, and fences grow.
 var mutexModel = porcupine.Model{
@@ -68,27 +68,27 @@ var mutexModel = porcupine.Model{
 	Step: func(state, input, output any) (bool, any) {
 		s := state.(mutexState)
 		if end, ok := input.(ending); ok {
-			return s.held && (s.stranger && end.fence == noFence || !s.stranger && end.fence == s.fence), mutexState{fence: s.fence}
+			return s.holder != 0 && end.fence == s.holder, mutexState{last: s.last}
 		}
 		fence := output.(lock.Fence)
-		if fence == noFence {
-			return !s.held, mutexState{held: true, stranger: true, fence: s.fence}
+		if stranger(fence) {
+			return s.holder == 0, mutexState{holder: fence, last: s.last}
 		}
-		return !s.held && fence > s.fence, mutexState{held: true, fence: fence}
+		return s.holder == 0 && fence > s.last, mutexState{holder: fence, last: fence}
 	},
 }
 
-// fenceModel: fences grow. It is all that can hold when Redis forgets who holds the lock.
+// fenceModel: fences grow. It is all that can hold when Redis forgets who holds the lock. What has
+// no say in it is left out: the checker would try each of its orders.
 var fenceModel = porcupine.Model{
-	Partition: byLock,
-	Init:      func() any { return lock.Fence(0) },
-	Step: func(state, input, output any) (bool, any) {
-		if _, ok := input.(ending); ok {
-			return true, state
-		}
-		if output.(lock.Fence) == noFence {
-			return true, state
-		}
+	Partition: func(all []porcupine.Operation) [][]porcupine.Operation {
+		return byLock(slices.DeleteFunc(slices.Clone(all), func(op porcupine.Operation) bool {
+			_, granted := op.Input.(grant)
+			return !granted || stranger(op.Output.(lock.Fence))
+		}))
+	},
+	Init: func() any { return lock.Fence(0) },
+	Step: func(state, _, output any) (bool, any) {
 		return output.(lock.Fence) > state.(lock.Fence), output
 	},
 }
@@ -261,8 +261,9 @@ func (c *client) intrude(ctx context.Context, addr string) {
 		return
 	}
 	c.did["by a stranger"]++
-	c.record.note(c.id, grant{name}, noFence, call, c.record.now())
-	c.record.note(c.id, ending{name, noFence}, 0, call+life, never)
+	fence := -lock.Fence(c.did["by a stranger"])
+	c.record.note(c.id, grant{name}, fence, call, c.record.now())
+	c.record.note(c.id, ending{name, fence}, 0, call+life, never)
 }
 
 func (c *client) round(ctx context.Context) {
@@ -458,12 +459,21 @@ func TestModel_detects(t *testing.T) {
 		{"two at once", mutexModel, []porcupine.Operation{
 			op(grant{}, 1, 0, 1), op(grant{}, 2, 2, 3), op(ending{fence: 1}, 0, 4, int64(never)),
 		}, false},
+		{"a stranger between", mutexModel, []porcupine.Operation{
+			op(grant{}, 1, 0, 1), op(ending{fence: 1}, 0, 2, 3), op(grant{}, -1, 2, 4), op(ending{fence: -1}, 0, 5, int64(never)), op(grant{}, 2, 5, 9),
+		}, true},
+		{"a stranger beside", mutexModel, []porcupine.Operation{
+			op(grant{}, -1, 0, 1), op(grant{}, -2, 2, 3), op(ending{fence: -2}, 0, 4, 5), op(ending{fence: -1}, 0, 4, int64(never)),
+		}, false},
 		{"an old fence", mutexModel, []porcupine.Operation{
 			op(grant{}, 2, 0, 1), op(ending{fence: 2}, 0, 2, 3), op(grant{}, 1, 4, 5),
 		}, false},
 		{"an old fence after a loss", fenceModel, []porcupine.Operation{
 			op(grant{}, 2, 0, 1), op(grant{}, 1, 2, 3),
 		}, false},
+		{"at the same time, with many ends between", fenceModel, append(slices.Repeat([]porcupine.Operation{
+			op(ending{fence: 1}, 0, 1, int64(never)),
+		}, 50), op(grant{}, 3, 0, 4), op(grant{}, 2, 2, 3)), true},
 	} {
 		if got := porcupine.CheckOperations(test.model, test.history); got != test.fits {
 			t.Errorf("%s: fits %t, want %t", test.name, got, test.fits)
