@@ -55,7 +55,7 @@ func TestServe(t *testing.T) {
 	w.must("one", "git commit -q --allow-empty -m one && git gitops push -q")
 	wantCode(t, next.wait(), 0)
 	w.until("the events are those of events", func() bool { return strings.Contains(get("api/v1/events"), `"type":"handed_over"`) })
-	wantText(t, get("api/v1/stats"), `"acquired":2`)
+	w.until("so are the statistics", func() bool { return strings.Contains(get("api/v1/stats"), `"acquired":2`) })
 	p.signal(syscall.SIGTERM)
 	wantCode(t, p.wait(), 143)
 }
