@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -228,7 +229,10 @@ func TestAhead_link(t *testing.T) {
 	p := w.with("GITOPS_LOG=debug").start(".", "bash", "-c", "cd link; git gitops clone -q "+remote+" ../one && git -C /tmp -C "+w.path("link")+" gitops clone -q "+remote+" ../two\nexit $?")
 	w.until("the clone is made", func() bool { return strings.Contains(p.stderr.String(), "cloned while waiting") })
 	w.must("holder", "echo 1 >counter; git commit -qam 1; git gitops push -q")
-	w.until("it is the first's turn", func() bool { return w.exists("real/one/.git/gitops") })
+	w.until("it is the first's turn", func() bool {
+		entries, _ := filepath.Glob(w.path("real/one/.git/gitops/*.json"))
+		return len(entries) > 0
+	})
 	w.must("real/one", "git gitops unlock")
 	wantCode(t, p.wait(), 0)
 	if got := w.must("real", "cat one/counter two/counter"); got != "1\n1" {

@@ -22,7 +22,7 @@ func batching(t *testing.T) *world {
 		"GITOPS_LOCK_SESSION", "GITOPS_LOG=debug", "GITOPS_LOCK_REPO=git.example.com/org/repo")
 	w.seed(bare)
 	w.must(".", `git clone -q srv/org/repo.git s && cd s && seq -f 'line %g' 40 >many && git add . && git commit -qm many && git push -q && rm -rf ../s
-		cd ../srv/org/repo.git && git config core.logAllRefUpdates always && mkdir -p logs/refs/heads && touch logs/refs/heads/main`)
+		cd ../srv/org/repo.git && git config core.logAllRefUpdates always && git config core.packedRefsTimeout 60000 && mkdir -p logs/refs/heads && touch logs/refs/heads/main`)
 	return w
 }
 
@@ -696,7 +696,7 @@ func TestBatch_retried(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := batching(t).with("GITOPS_LOCK_TTL=5")
+			w := batching(t).with("GITOPS_LOCK_TTL=" + leaseTTL.String())
 			w.cloned(w.path(bare), 3, ownFile)
 			if c.prepare != "" {
 				w.must("work0", c.prepare)
@@ -769,7 +769,7 @@ func TestBatch_retried(t *testing.T) {
 // lands its commits once.
 func TestBatch_retriedAtOnce(t *testing.T) {
 	t.Parallel()
-	w := batching(t).with("GITOPS_LOCK_TTL=5")
+	w := batching(t).with("GITOPS_LOCK_TTL=" + leaseTTL.String())
 	w.cloned(w.path(bare), 3, ownFile)
 	w.must("work0", `git reset -q --hard HEAD^ && git commit -q --allow-empty -m "change 0" --author="Author 0 <a0@example.com>"`)
 	all, free := w.pushes(3)
@@ -789,7 +789,7 @@ func TestBatch_retriedAtOnce(t *testing.T) {
 // its clone is handed on.
 func TestBatch_retriedLock(t *testing.T) {
 	t.Parallel()
-	w := batching(t).with("GITOPS_LOCK_TTL=5")
+	w := batching(t).with("GITOPS_LOCK_TTL=" + leaseTTL.String())
 	free := w.takeTurn()
 	victim := w.with("GITOPS_LOCK_NAME=svc0").striking("' push '*:refs/heads/main*", "after", "kill -9 $PPID; exit 1")
 	p := victim.start(".", "bash", "-c", `git gitops clone -q srv/org/repo.git work0 && cd work0 && echo 0 >file0 && git add . &&
@@ -847,7 +847,7 @@ func TestBatch_olderRedis(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := batching(t).with("GITOPS_LOCK_TTL=5")
+			w := batching(t).with("GITOPS_LOCK_TTL=" + leaseTTL.String())
 			w.cloned(w.path(bare), n+1, ownFile)
 			save := func() {
 				if err := w.keys.Save(t.Context()).Err(); err != nil {

@@ -169,7 +169,7 @@ func TestDoctor_aclFor(t *testing.T) {
 	// Nothing that is not needed.
 	key := lock.Key{Repo: "r", Branch: "main"}
 	intent := lock.Update{Ref: "refs/heads/main", Old: "a", New: "b"}
-	held := lock.Request{Key: key, Token: lock.NewToken(), TTL: time.Minute}
+	held := lock.Request{Key: key, Token: lock.NewToken(), TTL: time.Hour}
 	root := redisstore.Open(redisstore.Options{Addrs: []string{w.redis.Addr()}, Events: 10})
 	t.Cleanup(func() { _ = root.Close() })
 	if _, err := root.TryAcquire(t.Context(), lock.Try{Request: held}); err != nil {
@@ -178,7 +178,7 @@ func TestDoctor_aclFor(t *testing.T) {
 	if _, err := root.Renew(t.Context(), held.Hold(), lock.RenewOptions{Intent: []lock.Update{intent}}); err != nil {
 		t.Fatal(err)
 	}
-	waiter := lock.Request{Key: key, Token: lock.NewToken(), TTL: time.Minute}
+	waiter := lock.Request{Key: key, Token: lock.NewToken(), TTL: time.Hour}
 	if _, err := root.TryAcquire(t.Context(), lock.Try{Request: waiter}); err != nil {
 		t.Fatal(err)
 	}

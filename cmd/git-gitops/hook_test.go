@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // hookWorld is a world with a bare repository, remote.git, that notes in the file "seen" which
@@ -99,7 +100,7 @@ func TestHook(t *testing.T) {
 		{name: "narrow", settings: []string{"GITOPS_LOCK_NAME=fn.acct"}, script: `
 			git gitops clone -q "$1" work && cd work && git gitops install 2>/dev/null
 			edit one; git push -q; freed; edit two; git push -q; freed`, seen: []string{"@main:fn.acct} @main}", "@main:fn.acct} @main}"}},
-		{name: "git gitops push", script: `
+		{name: "git gitops push", settings: []string{"GITOPS_LOCK_SESSION=workspace"}, script: `
 			hooked "$1"; edit one; calls() { redis-cli -p "$REDIS_PORT" info commandstats | sed -n 's/^cmdstat_evalsha:calls=\([0-9]*\).*/\1/p'; }
 			git gitops push -q; a=$(calls); edit two; git gitops push -q; b=$(calls)
 			git gitops uninstall; edit three; git gitops push -q; c=$(calls); echo "$a $b $c"; [ $((b - a)) = $((c - b)) ]`, seen: []string{"@main}", "@main}", "@main}"}},
@@ -132,7 +133,7 @@ func TestHook_waits(t *testing.T) {
 	w.write("second.sh", prelude+`git gitops clone -q "$1" second && cd second && edit theirs && touch ../ready
 		until [ -e ../go ]; do sleep 0.01; done; git gitops push -q`)
 	w.write("first.sh", prelude+`cd work; git push && exit 9; touch ../stopped
-		until [ -e ../queued ]; do sleep 0.01; done; git pull -q --rebase && git push -q; freed_by_third=$(git ls-remote "$1" third); echo "${freed_by_third:-first}"`)
+		until [ -e ../queued ]; do sleep 0.01; done; git pull -q --rebase; third=$(git ls-remote "$1" third); git push -q; echo "${third:-first}"`)
 	w.write("third.sh", prelude+`git gitops clone -q "$1" third && cd third && git log --format=%s && git push -q origin HEAD:third`)
 
 	second := w.start(".", "bash", "second.sh", w.path("remote.git"))
@@ -383,8 +384,8 @@ case $last in *upload-pack*) [ ! -e "`+w.path("slow")+`" ] || sleep 1 ;; esac
 exec sh -c "$last"
 `)
 	w = w.with("GIT_SSH_VARIANT=ssh", "GIT_SSH="+ssh)
-	p := w.start(".", "bash", "-c", prelude+`hooked "ssh://host$1"; edit one; : >../slow; git push -q "ssh://host$1" HEAD:main; git gitops lock; rm ../slow; : >../locked; read -r _ <../go; git gitops unlock`, "bash", w.path("remote.git"))
 	w.must(".", "mkfifo go")
+	p := w.start(".", "bash", "-c", prelude+`hooked "ssh://host$1"; edit one; : >../slow; git push -q "ssh://host$1" HEAD:main; git gitops lock; rm ../slow; : >../locked; read -r _ <../go; git gitops unlock`, "bash", w.path("remote.git"))
 	w.until("it has the lock", func() bool { return w.exists("locked") })
 	w.logged("work", "released: pushed")
 	w.wantLocks(lockKey("host"+w.path("remote"), "main"))
@@ -437,7 +438,7 @@ func TestHook_webhook(t *testing.T) {
 	r := w.hookScript(`hooked "$1"; git gitops lock; edit one; git push -q; edit two; git push -q; git gitops unlock`)
 	close(answer)
 	wantCode(t, r, 0)
-	if strings.Contains(r.stderr, "waiting for the end of another push") {
+	if strings.Contains(r.stderr, "waiting for the end of another push") && r.took > 15*time.Second { // for as long, a keeper posts
 		t.Error(r)
 	}
 }

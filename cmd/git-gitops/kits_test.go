@@ -430,6 +430,9 @@ func (w *world) oneStep(file string, signal syscall.Signal, lands bool) {
 // container gets the signal.
 func (w *world) endSidecar(p *process) {
 	w.t.Helper()
+	if len(w.locks()) > 0 {
+		w.until("it keeps the lock", func() bool { return strings.Contains(p.stderr.String(), "keeping the lock") })
+	}
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		w.t.Fatal(err)
 	}

@@ -179,6 +179,7 @@ func TestMetrics_listen(t *testing.T) {
 	for range 2 {
 		wantSamples(t, scrape(), map[string]float64{`gitops_events_total{type="acquired"}`: 1, `gitops_events_total{type="released"}`: 1, "gitops_hold_seconds_count": 1})
 	}
+	w.until("no keeper is left", func() bool { return len(w.keepers()) == 0 })
 	w.redis.Stop()
 	wantSamples(t, scrape(), map[string]float64{"gitops_redis_up": 0, `gitops_events_total{type="acquired"}`: 1})
 	if _, ok := scrape()["gitops_locks_held"]; ok {

@@ -30,20 +30,17 @@ func needNamespaces(t *testing.T) {
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	life := newLifeWorld(t).with("GITOPS_LOCK_TTL=300", "GITOPS_LOCK_TIMEOUT=600")
-	const (
-		clone = "git gitops clone -q $REMOTE work && touch ready && read -r _ <gate"
-		open  = "exec 3<>gate; echo go >&3"
-	)
+	const clone = "git gitops clone -q $REMOTE work && touch ready && read -r _ <gate"
 	for name, tc := range map[string]struct {
 		script    string
 		contained bool
-		ends      string // what ends it; "" for a kill -9 of its process group
-		name      bool   // it waits for the branch in a push under a lock name
+		ends      bool // by itself, when its gate opens; else by a kill -9 of its process group
+		name      bool // it waits for the branch in a push under a lock name
 	}{
-		"PID 1 fails":                  {script: clone + "; exit 1", contained: true, ends: open},
-		"PID 1 removes its clone":      {script: clone + "; rm -rf work; exit 0", contained: true, ends: open},
+		"PID 1 fails":                  {script: clone + "; exit 1", contained: true, ends: true},
+		"PID 1 removes its clone":      {script: clone + "; rm -rf work; exit 0", contained: true, ends: true},
 		"PID 1 is killed":              {script: clone, contained: true},
-		"an entrypoint as PID 1":       {script: "bash -c '" + clone + "; exit 1' & wait $!; exit 1", contained: true, ends: open},
+		"an entrypoint as PID 1":       {script: "bash -c '" + clone + "; exit 1' & wait $!; exit 1", contained: true, ends: true},
 		"killed in the edit":           {script: clone + "; exit 1"},
 		"killed in the clone":          {script: "git gitops clone -q -c core.hooksPath=$PWD/hooks $REMOTE work; exit 1"},
 		"killed in a push with a name": {script: "GITOPS_LOCK_NAME=one git gitops clone -q $REMOTE work && cd work && git commit -q --allow-empty -m one && GITOPS_LOCK_NAME=one git -c core.hooksPath=$PWD/../hooks gitops push -q; exit 1", name: true},
@@ -63,19 +60,19 @@ func TestPresence(t *testing.T) {
 			}
 			holder := w.start(".", append(words, tc.script)...)
 			w.until("it holds the lock", func() bool { return w.exists("ready") })
-			next := w.start(".", "bash", "-c", "git gitops clone -q $REMOTE next; exit $?")
-			if tc.name {
-				next.signal(syscall.SIGKILL) // the branch's own lock is held too, but for a push only
-				next = w.with("GITOPS_LOCK_NAME=two").start(".", "bash", "-c", "git gitops clone -q $REMOTE next && git -C next commit -q --allow-empty -m two && git gitops -C next push -q; exit $?")
+			waits, script := w, "git gitops clone -q $REMOTE next; exit $?"
+			if tc.name { // the branch's own lock is held too, but for a push only
+				waits, script = w.with("GITOPS_LOCK_NAME=two"), "git gitops clone -q $REMOTE next && git -C next commit -q --allow-empty -m two && git gitops -C next push -q; exit $?"
 			}
+			next := waits.start(".", "bash", "-c", script)
 			w.until("the next one waits, and the holder shows itself", func() bool {
 				return w.waitsHere() && w.claimed()
 			})
 			ended := time.Now()
-			if tc.ends == "" {
-				holder.signal(syscall.SIGKILL)
+			if tc.ends {
+				w.open("gate")
 			} else {
-				w.must(".", tc.ends)
+				holder.signal(syscall.SIGKILL)
 			}
 			wantCode(t, next.wait(), 0)
 			t.Logf("the next one has the lock %s after the end", time.Since(ended).Round(10*time.Millisecond))

@@ -85,7 +85,7 @@ func TestMinReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	wantUnconfirmed(t, strict.bash(".", "git gitops clone -q remote.git fourth"), "0 of 1 replicas have confirmed the lock", "GITOPS_REDIS_MIN_REPLICAS")
+	wantUnconfirmed(t, strict.patient("git gitops clone -q remote.git fourth", "0 of 1 replicas have confirmed the lock"), "0 of 1 replicas have confirmed the lock", "GITOPS_REDIS_MIN_REPLICAS")
 	w.wantLocks()
 	for _, dir := range []string{"two", "fourth"} {
 		if w.exists(dir) {
@@ -100,7 +100,7 @@ func TestMinReplicas_none(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).with("GITOPS_REDIS_MIN_REPLICAS=1")
 	w.seed("remote.git")
-	wantUnconfirmed(t, w.bash(".", "git gitops clone -q remote.git work"), "0 of 1 replicas have confirmed the lock", "GITOPS_REDIS_MIN_REPLICAS")
+	wantUnconfirmed(t, w.patient("git gitops clone -q remote.git work", "0 of 1 replicas have confirmed the lock"), "0 of 1 replicas have confirmed the lock", "GITOPS_REDIS_MIN_REPLICAS")
 	w.wantLocks()
 
 	w.keys.Do(t.Context(), "ACL", "SETUSER", "low", "on", ">pw", "~*", "+@all", "-wait")

@@ -102,14 +102,14 @@ func TestShare(t *testing.T) {
 				t.Parallel()
 				w := newLifeWorld(t)
 				var r result
-				for try := range 3 { // on a busy machine a part may end much later than its last command, once
+				for try := range 3 { // on a busy machine a part may end much later than its last command, or its keeper begin
 					w := w.in(t, strconv.Itoa(try))
 					w.write("child", clone+"b\n:\n")
 					w.write("script", tc.script+"\n[ -e b/.git ] || exit 9\n:\n")
 					r = w.run(".", shell, "script")
 					wantCode(t, r, 0)
 					w.freed(time.Now())
-					if r.ours() == "" || tc.wants != "shares" {
+					if strings.Contains(r.stderr, "taking over") == (tc.wants == "takes over") && (r.ours() == "" || tc.wants != "shares") {
 						break
 					}
 				}
@@ -351,6 +351,12 @@ func TestSelfWait(t *testing.T) {
 	t.Run("deleted and cloned again", func(t *testing.T) {
 		t.Parallel()
 		w := newLifeWorld(t).with("GITOPS_LOCK_SHARE=off")
-		wantCode(t, w.script(lineClone, "rm -rf work", lineClone, "exit $?").wait(), 0)
+		var r result
+		for try := range 3 { // on a busy machine the keeper may not see in time that the clone is gone
+			if r = w.in(t, strconv.Itoa(try)).script(lineClone, "rm -rf work", lineClone, "exit $?").wait(); r.code == 0 {
+				break
+			}
+		}
+		wantCode(t, r, 0)
 	})
 }

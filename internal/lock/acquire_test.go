@@ -77,7 +77,7 @@ func (p *pauses) Wait(ctx context.Context, k lock.Key, token lock.Token, d time.
 func TestAcquire_timeout(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
-	holder, store := open(t, server.Addr()), &pauses{Store: open(t, server.Addr())}
+	holder, store := unhurried(t, server.Addr()), &pauses{Store: unhurried(t, server.Addr())}
 	lease := take(t, holder, request())
 	const patience = 300 * time.Millisecond
 	started := time.Now()
@@ -97,7 +97,7 @@ func TestAcquire_timeout(t *testing.T) {
 func TestAcquire_cancelledWhileBlocked(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
-	holder, store := open(t, server.Addr()), open(t, server.Addr())
+	holder, store := unhurried(t, server.Addr()), unhurried(t, server.Addr())
 	lease := take(t, holder, request())
 	ctx, cancel := context.WithCancel(t.Context())
 	r := request()
@@ -146,12 +146,12 @@ func TestAcquire_cancelledWhileStoreHangs(t *testing.T) {
 func TestAcquire_cancelRacesHandOver(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
-	holder, patient := open(t, server.Addr()), open(t, server.Addr())
+	holder, patient := unhurried(t, server.Addr()), unhurried(t, server.Addr())
 	grantedToCancelled := 0
 	for i := range 100 {
 		lease := take(t, holder, request())
 		ctx, cancel := context.WithCancel(t.Context())
-		hasty := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}})
+		hasty := unhurried(t, server.Addr())
 		first := wait(ctx, t, hasty, request(), ttl)
 		second := wait(t.Context(), t, patient, request(), ttl)
 		go func() {
@@ -170,7 +170,6 @@ func TestAcquire_cancelRacesHandOver(t *testing.T) {
 		}
 		release(t, patient, second.granted(t), lock.Freed)
 		cancel()
-		_ = hasty.Close()
 	}
 	t.Logf("%d of 100 were granted before the cancellation", grantedToCancelled)
 	checkFree(t, client)
@@ -180,11 +179,11 @@ func TestAcquire_cancelRacesHandOver(t *testing.T) {
 func TestAcquire_answerLost(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
-	direct := open(t, server.Addr())
+	direct := unhurried(t, server.Addr())
 	release(t, direct, take(t, direct, request()), lock.Freed) // the scripts are known now
 
 	p := newProxy(t, server.Addr())
-	store := open(t, p.addr)
+	store := unhurried(t, p.addr)
 	if _, err := store.Inspect(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
@@ -210,11 +209,11 @@ func TestAcquire_answerLost(t *testing.T) {
 func TestAcquire_answerLostTwice(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
-	direct := open(t, server.Addr())
+	direct := unhurried(t, server.Addr())
 	release(t, direct, take(t, direct, request()), lock.Freed)
 
 	p := newProxy(t, server.Addr())
-	store := open(t, p.addr)
+	store := unhurried(t, p.addr)
 	if _, err := store.Inspect(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +328,7 @@ func TestAcquire_outageOutlastsBudget(t *testing.T) {
 	holder := open(t, server.Addr())
 	take(t, holder, request())
 	p := newProxy(t, server.Addr())
-	w := wait(t.Context(), t, open(t, p.addr), request(), 3*time.Second)
+	w := wait(t.Context(), t, open(t, p.addr), request(), 15*time.Second)
 	p.close(true)
 	<-w.done
 	var timeout *lock.TimeoutError
@@ -415,15 +414,15 @@ func TestAcquire_mayNotBlock(t *testing.T) {
 func TestAcquire_wakesOne(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
-	holder := open(t, server.Addr())
+	holder := unhurried(t, server.Addr())
 	lease := take(t, holder, request())
 	client.HSet(t.Context(), rkey("meta"), "since", time.Now().Add(-time.Hour).UnixMicro()) // so that looks are seldom
-	store := &pauses{Store: open(t, server.Addr())}
+	store := &pauses{Store: unhurried(t, server.Addr())}
 	first := wait(t.Context(), t, store, request(), ttl)
 	ctx, cancel := context.WithCancel(t.Context())
 	others := make([]*waiter, 20)
 	for i := range others {
-		others[i] = wait(ctx, t, open(t, server.Addr()), request(), ttl)
+		others[i] = wait(ctx, t, unhurried(t, server.Addr()), request(), ttl)
 	}
 	blocked(t, client, len(others)+1)
 	if err := client.ConfigResetStat(ctx).Err(); err != nil {

@@ -16,7 +16,6 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
-	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 )
 
 // The model: one mutex, whose every grant carries a greater fence.
@@ -85,8 +84,7 @@ func TestModel_mutex(t *testing.T) {
 			for id := range clients {
 				all.Go(func() {
 					dice := rand.New(rand.NewPCG(seed, uint64(id)))
-					store := redisstore.Open(redisstore.Options{Addrs: []string{addr}})
-					defer func() { _ = store.Close() }()
+					store := unhurried(t, addr)
 					for range rounds {
 						patience := []time.Duration{0, time.Duration(dice.IntN(5)) * time.Millisecond, time.Minute}[dice.IntN(3)]
 						call := time.Since(started)

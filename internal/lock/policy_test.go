@@ -71,7 +71,7 @@ func TestSkip_lostAnswer(t *testing.T) {
 	for name, action := range map[string]lock.Action{"join": lock.Join, "take over": lock.TakeOver} {
 		t.Run(name, func(t *testing.T) {
 			server, client := serve(t)
-			store := open(t, server.Addr())
+			store := unhurried(t, server.Addr())
 			holder := take(t, store, request())
 			release(t, store, take(t, store, deciding(lock.Join)), lock.StillShared) // so that the server has the script
 			p := newProxy(t, server.Addr())
@@ -85,7 +85,7 @@ func TestSkip_lostAnswer(t *testing.T) {
 				})
 				return lock.Decision{Action: action, Ended: []lock.Token{a.Holder.Token}}, nil
 			}
-			lease, err := lock.Acquire(t.Context(), open(t, p.addr), r, ttl, nil)
+			lease, err := lock.Acquire(t.Context(), unhurried(t, p.addr), r, ttl, nil)
 			if lease != nil || failure(err) != lock.Unreachable {
 				t.Errorf("got %+v, %v", lease, err)
 			}
@@ -139,11 +139,11 @@ func TestSkip_holderGone(t *testing.T) {
 func TestNewest(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
-	store := open(t, server.Addr())
+	store := unhurried(t, server.Addr())
 	lease := take(t, store, by("holder", lock.Newest, "g"))
-	first := wait(t.Context(), t, open(t, server.Addr()), by("first", lock.Newest, "g"), ttl)
-	other := wait(t.Context(), t, open(t, server.Addr()), by("other", lock.Newest, "h"), ttl)
-	plain := wait(t.Context(), t, open(t, server.Addr()), by("plain", "", "g"), ttl)
+	first := wait(t.Context(), t, unhurried(t, server.Addr()), by("first", lock.Newest, "g"), ttl)
+	other := wait(t.Context(), t, unhurried(t, server.Addr()), by("other", lock.Newest, "h"), ttl)
+	plain := wait(t.Context(), t, unhurried(t, server.Addr()), by("plain", "", "g"), ttl)
 	second := by("second", lock.Newest, "g")
 	if a := try(t, store, second); a.Position != 1 {
 		t.Errorf("it did not take the place: %+v", a)

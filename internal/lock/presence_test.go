@@ -536,7 +536,7 @@ func TestPresence_firstSubscription(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
 	timing := lock.DefaultTiming()
-	timing.First = 6 * time.Second
+	timing.First = 15 * time.Second
 	proxy := redistest.NewProxy(t, server.Addr())
 	proxy.Deny("subscribe")
 	store := redisstore.Open(redisstore.Options{Addrs: []string{proxy.Addr}, Timing: timing})

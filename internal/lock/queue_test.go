@@ -32,7 +32,7 @@ type queue struct {
 // join adds waiter i; each releases at once, after what during does.
 func (q *queue) join(t *testing.T, addr string, i int, during func(*lock.Lease)) {
 	t.Helper()
-	store := open(t, addr)
+	store := unhurried(t, addr)
 	w := wait(t.Context(), t, store, request(), ttl)
 	q.all.Go(func() {
 		<-w.done
@@ -68,7 +68,7 @@ func TestQueue_firstComeFirstServed(t *testing.T) {
 	t.Parallel()
 	const n = 100
 	server, client := serve(t)
-	holder := open(t, server.Addr())
+	holder := unhurried(t, server.Addr())
 	lease := take(t, holder, request())
 	var q queue
 	for i := range n {
@@ -85,7 +85,7 @@ func TestQueue_restartedEmpty(t *testing.T) {
 	t.Parallel()
 	const n = 30
 	server, client := serve(t)
-	holder := open(t, server.Addr())
+	holder := unhurried(t, server.Addr())
 	lease := take(t, holder, request())
 	p := newProxy(t, server.Addr())
 	var q queue
@@ -115,7 +115,7 @@ func TestQueue_restartedWithData(t *testing.T) {
 	t.Parallel()
 	const n = 30
 	server, client := serve(t, "--appendonly", "yes", "--appendfsync", "always")
-	holder := open(t, server.Addr())
+	holder := unhurried(t, server.Addr())
 	lease := take(t, holder, request())
 	var q queue
 	for i := range n {

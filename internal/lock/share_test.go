@@ -96,7 +96,7 @@ func TestTakeOver(t *testing.T) {
 func TestTakeOver_shared(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
-	store := open(t, server.Addr())
+	store := unhurried(t, server.Addr())
 	holder := take(t, store, request())
 	shared := take(t, store, deciding(lock.Join))
 	if err := client.ConfigResetStat(t.Context()).Err(); err != nil {
@@ -233,7 +233,7 @@ func TestJoin_othersMeanwhile(t *testing.T) {
 func TestJoin_unconfirmed(t *testing.T) {
 	t.Parallel()
 	server, client := serve(t)
-	store := open(t, server.Addr())
+	store := unhurried(t, server.Addr())
 	holder := take(t, store, request())
 	dead := request()
 	try(t, store, dead)

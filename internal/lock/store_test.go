@@ -94,6 +94,17 @@ func open(t *testing.T, addr string) *redisstore.Store {
 	return s
 }
 
+// unhurried is open for a test in which nobody must be forgotten or given up because the machine is
+// slow.
+func unhurried(t *testing.T, addr string) *redisstore.Store {
+	t.Helper()
+	timing := lock.DefaultTiming()
+	timing.Life, timing.Claim, timing.GiveUp, timing.FirstGiveUp = time.Hour, time.Hour, soon, soon
+	s := redisstore.Open(redisstore.Options{Addrs: []string{addr}, Timing: timing})
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
 func request() lock.Request {
 	return lock.Request{Key: key, Token: lock.NewToken(), Record: lock.Record{Host: "host", PID: 7}, TTL: ttl}
 }

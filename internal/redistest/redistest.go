@@ -156,15 +156,16 @@ func (s *Server) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) 
 
 func (s *Server) end(sig os.Signal) {
 	wake(s.cmd.Process)
-	if s.cmd.Process.Signal(sig) != nil {
-		return
-	}
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if s.cmd.Process.Signal(syscall.Signal(0)) != nil {
+	for _, sig := range []os.Signal{sig, os.Kill} {
+		if s.cmd.Process.Signal(sig) != nil {
 			return
 		}
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			if s.cmd.Process.Signal(syscall.Signal(0)) != nil {
+				return
+			}
+		}
 	}
-	_ = s.cmd.Process.Kill()
 }
 
 // Client is a plain client of the server, closed at the end of the test.
