@@ -73,7 +73,7 @@ func newWorld(t *testing.T) *world {
 		"GORACE":              gittest.RaceSettings,
 	}}
 	w.write("home/.profile", "")
-	w.write("gitconfig", "[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n[advice]\n\tdetachedHead = false\n")
+	w.write("gitconfig", "[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n[advice]\n\tdetachedHead = false\n\tstatusUoption = false\n")
 	return w
 }
 

@@ -469,20 +469,21 @@ func TestLifetime_ends(t *testing.T) {
 // what happened.
 func TestLifetime_maxHold(t *testing.T) {
 	t.Parallel()
-	w := newLifeWorld(t).with("GITOPS_LOCK_MAX_HOLD=" + leaseTTL.String())
+	const most = 2 * leaseTTL // so that there is time to see a renewal
+	w := newLifeWorld(t).with("GITOPS_LOCK_MAX_HOLD=" + most.String())
 	p := w.script(lineClone, lineHold, "git -C work commit -q --allow-empty -m edit && git gitops -C work push; touch pushed; cat gate")
 	w.reaches(p, "cloned")
 	since := w.entry("work").Since
 	w.renewed(w.sight())
 	w.after(since, "the lock is free", w.free)
-	if held := time.Since(since); held < leaseTTL {
+	if held := time.Since(since); held < most {
 		t.Errorf("it was held for %s only", held)
 	}
 	w.after(since, "no keeper is left", func() bool { return len(w.keepers()) == 0 })
 	w.open("gate")
 	w.reaches(p, "pushed")
 	w.until("it has said why", func() bool {
-		return containsAll(p.stderr.String(), []string{"was lost in the meantime: it was held for 15s", "GITOPS_LOCK_MAX_HOLD"})
+		return containsAll(p.stderr.String(), []string{"was lost in the meantime: it was held for 30s", "GITOPS_LOCK_MAX_HOLD"})
 	})
 	if !w.free() || w.must("remote.git", "git rev-list --count main") != "2" {
 		t.Errorf("not pushed: %s", &p.stderr)
@@ -651,7 +652,7 @@ func TestLifetime_terminal(t *testing.T) {
 // its share.
 func TestNested(t *testing.T) {
 	t.Parallel()
-	w := newLifeWorld(t).with("GITOPS_LOCK_TIMEOUT=5") // a wait for its own caller would end in 75
+	w := newLifeWorld(t).with("GITOPS_LOCK_TIMEOUT=30") // a wait for its own caller would end in 75
 	w.write("child", `git gitops clone -q "$REMOTE" inner && git -C inner commit -q --allow-empty -m inner && git gitops -C inner push -q`+"\n:\n")
 	w.write("forgetful", `git gitops clone -q "$REMOTE" forgotten`+"\n:\n")
 	p := w.script(

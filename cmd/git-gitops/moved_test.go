@@ -48,7 +48,9 @@ func TestLifetime_moved(t *testing.T) {
 func TestLifetime_copied(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
-	p := w.script(lineClone, "cp -a work copy && rm -rf work", lineHold,
+	p := w.script(lineClone, "cp -a work copy",
+		// In one go for the keeper, which looks each second.
+		`pkill -STOP -f "^git-gitops keeper $PWD/"; rm -rf work; pkill -CONT -f "^git-gitops keeper $PWD/"`, lineHold,
 		"git -C copy commit -q --allow-empty -m edit && git gitops -C copy push -q")
 	w.reaches(p, "cloned")
 	w.until("the lock is free", w.free)

@@ -244,7 +244,7 @@ exit 1
 // TestPush_refLockFile: another git process at the server has the ref's own lock, for a while.
 func TestPush_refLockFile(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorld(t).with("GITOPS_PUSH_RETRIES=20")
 	w.seed("remote.git")
 	w.mine()
 	w.write("remote.git/refs/heads/main.lock", "")

@@ -172,7 +172,7 @@ func TestShare_sharersChild(t *testing.T) {
 func TestShare_pushing(t *testing.T) {
 	t.Parallel()
 	w := newLifeWorld(t)
-	w.write("remote.git/hooks/pre-receive", "#!/bin/sh\n: >"+w.path("pushing")+"\nsleep 4\n")
+	w.write("remote.git/hooks/pre-receive", "#!/bin/sh\n: >"+w.path("pushing")+"\nsleep 2.5\n")
 	w.must(".", "chmod +x remote.git/hooks/pre-receive")
 	w.write("script", `( git gitops clone -q "$REMOTE" a; sleep 2 )
 		git -C a commit -q --allow-empty -m a

@@ -356,11 +356,12 @@ func repositoryFrozen(t *testing.T, open func() *redisstore.Store) {
 // were.
 type older struct {
 	client  *redis.Client
+	timing  lock.Timing
 	scripts map[string]*redis.Script
 }
 
 func newOlder(t *testing.T, c *redis.Client) *older {
-	o := &older{client: c, scripts: map[string]*redis.Script{}}
+	o := &older{client: c, timing: lock.DefaultTiming(), scripts: map[string]*redis.Script{}}
 	read := func(name string) string {
 		text, err := os.ReadFile("testdata/before-freezes/" + name + ".lua")
 		if err != nil {
@@ -389,7 +390,7 @@ func (o *older) try(t *testing.T, name string, token lock.Token, more ...any) ([
 	for _, kind := range []string{"lock", "meta", "queue", "fence", "events", "waiters", "ended", "alive"} {
 		keys = append(keys, rkey(kind))
 	}
-	args := append([]any{string(token), rkey("wake") + ":", lock.DefaultTiming().Claim.Milliseconds(), 1000, lock.DefaultTiming().Life.Milliseconds(), 0}, more...)
+	args := append([]any{string(token), rkey("wake") + ":", o.timing.Claim.Milliseconds(), 1000, o.timing.Life.Milliseconds(), 0}, more...)
 	reply, err := o.scripts[name].Run(t.Context(), o.client, keys, args...).Result()
 	if err != nil {
 		return nil, err

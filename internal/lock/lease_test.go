@@ -24,7 +24,7 @@ func TestLease_Renew(t *testing.T) {
 	lease := take(t, store, r)
 	fence := lease.Fence()
 
-	client.PExpire(ctx, rkey("lock"), 5*time.Second)
+	client.PExpire(ctx, rkey("lock"), ttl/4)
 	if err := lease.Renew(ctx, store); err != nil || lease.Fence() != fence || lease.Broken() {
 		t.Errorf("renewed: %v, fence %d, broken %t", err, lease.Fence(), lease.Broken())
 	}

@@ -137,8 +137,8 @@ func TestPresence_first(t *testing.T) {
 	second := wait(t.Context(), t, open(t, server.Addr()), patient(false), time.Hour)
 	second.waits(t, client, 4)
 	died := time.Now()
-	h.die()
 	_ = first.Close() // it gives nothing up, as one that is killed
+	h.die()
 	next := second.granted(t)
 	t.Logf("freed %s after the end of the holder and the first in line", time.Since(died).Round(10*time.Millisecond))
 	release(t, h.store, next, lock.Freed)

@@ -156,15 +156,19 @@ func (s *Server) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) 
 
 func (s *Server) end(sig os.Signal) {
 	wake(s.cmd.Process)
-	for _, sig := range []os.Signal{sig, os.Kill} {
+	gone := func(sig os.Signal, within time.Duration) bool {
 		if s.cmd.Process.Signal(sig) != nil {
-			return
+			return true
 		}
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 			if s.cmd.Process.Signal(syscall.Signal(0)) != nil {
-				return
+				return true
 			}
 		}
+		return false
+	}
+	if !gone(sig, 5*time.Second) { // one that cannot save its data refuses to end
+		gone(os.Kill, patience)
 	}
 }
 
