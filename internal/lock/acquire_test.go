@@ -170,6 +170,7 @@ func TestAcquire_cancelRacesHandOver(t *testing.T) {
 		}
 		release(t, patient, second.granted(t), lock.Freed)
 		cancel()
+		_ = hasty.Close()
 	}
 	t.Logf("%d of 100 were granted before the cancellation", grantedToCancelled)
 	checkFree(t, client)

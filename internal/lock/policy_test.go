@@ -291,7 +291,7 @@ func TestHeadStart_order(t *testing.T) {
 	server, client := serve(t)
 	dice := rand.New(rand.NewPCG(seed, 3))
 	old := newOlder(t, client)
-	old.timing.Life, old.timing.Claim = time.Hour, time.Hour // nobody is forgotten because the machine is slow
+	old.timing = unhurriedTiming()
 	store := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}, Events: 1000, Timing: old.timing})
 	t.Cleanup(func() { _ = store.Close() })
 	for range 20 {

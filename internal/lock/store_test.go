@@ -94,13 +94,17 @@ func open(t *testing.T, addr string) *redisstore.Store {
 	return s
 }
 
-// unhurried is open for a test in which nobody must be forgotten or given up because the machine is
-// slow.
-func unhurried(t *testing.T, addr string) *redisstore.Store {
-	t.Helper()
+// unhurriedTiming is for a test in which nobody must be forgotten or given up because the machine
+// is slow.
+func unhurriedTiming() lock.Timing {
 	timing := lock.DefaultTiming()
 	timing.Life, timing.Claim, timing.GiveUp, timing.FirstGiveUp = time.Hour, time.Hour, soon, soon
-	s := redisstore.Open(redisstore.Options{Addrs: []string{addr}, Timing: timing})
+	return timing
+}
+
+func unhurried(t *testing.T, addr string) *redisstore.Store {
+	t.Helper()
+	s := redisstore.Open(redisstore.Options{Addrs: []string{addr}, Timing: unhurriedTiming()})
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
