@@ -411,6 +411,39 @@ func TestSession_workspace(t *testing.T) {
 	}
 }
 
+// TestSession_workspaceTakes: a command for the workspace does not use the lock of a script that
+// has just ended, which the script's keeper is about to release. It takes its own.
+func TestSession_workspaceTakes(t *testing.T) {
+	t.Parallel()
+	w := newLifeWorld(t)
+	workspace := w.with("GITOPS_LOCK_SESSION=workspace")
+	script := w.script(lineClone, lineHold, ":")
+	w.reaches(script, "cloned")
+	keeper := w.keeper("work")
+	t.Cleanup(func() { _ = syscall.Kill(keeper, syscall.SIGCONT) })
+	if err := syscall.Kill(keeper, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	w.open("gate")
+	wantCode(t, script.wait(), 0)
+	r := workspace.run("work", "git", "gitops", "lock")
+	wantCode(t, r, 0)
+	wantText(t, r.stderr, "its session ended; taking it again")
+	if err := syscall.Kill(keeper, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the script's keeper has ended", func() bool { return !alive(keeper) })
+	if w.free() {
+		t.Fatalf("the lock was released: %s", w.read("work/.git/gitops/keeper.log"))
+	}
+	w.renewed(w.sight())
+	if base := w.entry("work").Base; base != w.must("remote.git", "git rev-parse main") {
+		t.Errorf("the base is %q now", base)
+	}
+	workspace.must("work", "git gitops unlock")
+	w.freed(time.Now())
+}
+
 // TestLifetime_ends: what ends a lock when nobody pushes, while the script that took it lives on or
 // does not.
 func TestLifetime_ends(t *testing.T) {

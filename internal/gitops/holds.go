@@ -147,12 +147,14 @@ const (
 func (f *Flows) claim(e workspace.Entry) claim {
 	s := e.Record.Session
 	switch {
-	case s.Owner == nil || f.Config.Lock.Session == session.Workspace || s.Same(f.Session) || s.Runs(os.Getpid()):
+	case s.Owner == nil || s.Same(f.Session) || s.Runs(os.Getpid()):
 		return ours
-	case s.Alive():
-		return theirs
-	default:
+	case !s.Alive():
 		return nobodys
+	case f.Config.Lock.Session == session.Workspace:
+		return ours
+	default:
+		return theirs
 	}
 }
 
@@ -211,8 +213,8 @@ func (f *Flows) claimed(ctx context.Context, dir workspace.Dir, entries []worksp
 }
 
 // believed is the entry, if it is ours. The lock of another session that lives is waited for like
-// any other. A lock that was left by a session that has ended is released, and its base is not what
-// this session builds on.
+// any other. A lock that was left by a session that has ended is released: its keeper may be about
+// to do so. Its base is not what this session builds on, but it is that of the workspace.
 func (f *Flows) believed(ctx context.Context, dir workspace.Dir, e workspace.Entry) (workspace.Entry, error) {
 	if e.Token == "" {
 		return e, nil
@@ -230,6 +232,10 @@ func (f *Flows) believed(ctx context.Context, dir workspace.Dir, e workspace.Ent
 			if _, err := e.Hold(f.Config.Lock.TTL).Release(ctx, f.Store, f.timing().Release); err != nil {
 				return e, err
 			}
+		}
+		if f.Config.Lock.Session == session.Workspace {
+			e.Lost = why
+			return e, dir.Update(e, func(e *workspace.Entry) { e.Lost = why })
 		}
 		f.Notes.Warn("the lock on %s was lost in the meantime: %s; taking it again", e.Key, why)
 		workspace.UnlinkSession(e)
