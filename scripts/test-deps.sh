@@ -70,8 +70,9 @@ if [ "$(id -u)" -ne 0 ]; then
 		exit 1
 	fi
 fi
+# Not here: lefthook's installer sets itself up in the repository from which npm is called.
 # shellcheck disable=SC2086 # a list of words
-[ -z "$packages" ] || $as_root npm install --global --silent $packages
+[ -z "$packages" ] || (cd / && $as_root npm install --global --silent $packages)
 [ -n "$missing" ] || exit 0
 if ! have apt-get; then
 	echo "the tests need:$missing (no apt-get here: install them your way)" >&2
