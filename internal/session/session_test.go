@@ -164,7 +164,7 @@ func (w world) cmd(argv ...string) *exec.Cmd {
 	if _, err := exec.LookPath(argv[0]); err != nil {
 		w.t.Skip(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	w.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the test's own choice
 	cmd.Dir, cmd.Env, cmd.WaitDelay = w.dir, w.env, time.Minute
