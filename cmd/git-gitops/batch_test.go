@@ -144,7 +144,7 @@ func (w *world) wantNothingLeft() {
 	}
 }
 
-// TestBatch: thirty pushes that wait for the branch go out with far fewer pushes, each change is
+// TestBatch: twenty pushes that wait for the branch go out with far fewer pushes, each change is
 // there once, and each clone is where a rebase and a push would have left it.
 func TestBatch(t *testing.T) {
 	t.Parallel()
@@ -161,9 +161,9 @@ func TestBatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, url := over(batching(t))
-			n := 30
+			n := 20
 			if name != "path" { // like the others, and processes are dear
-				n = 10
+				n = 6
 			}
 			allTogether(t, w, url, n)
 		})

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	pipelines = 12
+	pipelines = 8
 	pat       = "ghp_0123456789secretTOKEN"
 )
 
