@@ -144,7 +144,7 @@ func (w *world) wantNothingLeft() {
 	}
 }
 
-// TestBatch: twenty pushes that wait for the branch go out with far fewer pushes, each change is
+// TestBatch: thirty pushes that wait for the branch go out with far fewer pushes, each change is
 // there once, and each clone is where a rebase and a push would have left it.
 func TestBatch(t *testing.T) {
 	t.Parallel()
@@ -161,9 +161,9 @@ func TestBatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, url := over(batching(t))
-			n := 20
+			n := 30
 			if name != "path" { // like the others, and processes are dear
-				n = 6
+				n = 10
 			}
 			allTogether(t, w, url, n)
 		})
