@@ -266,7 +266,7 @@ func TestPage_free(t *testing.T) {
 func TestPage_hostile(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	evil := `"><script>alert(1)</script><img src=x onerror=alert(1)>` + "\u202Egnp.exe\x00\x1b[2J" + strings.Repeat("A", 1<<17)
+	evil := `"><script>alert(1)</script><img src=x onerror=alert(1)>` + "\u202Egnp.exe\x00\x1b[2J" + strings.Repeat("A", 1<<18)
 	r := lock.Record{User: evil, Host: evil, Command: evil, Purpose: evil, Job: evil, RunURL: "javascript:alert(1)"}
 	k := lock.Key{Repo: "example.com/<script>alert(1)</script>", Branch: "main"}
 	s.hold(k, r)
