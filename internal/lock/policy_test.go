@@ -292,8 +292,7 @@ func TestHeadStart_order(t *testing.T) {
 	dice := rand.New(rand.NewPCG(seed, 3))
 	old := newOlder(t, client)
 	old.timing = unhurriedTiming()
-	store := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}, Events: 1000, Timing: old.timing})
-	t.Cleanup(func() { _ = store.Close() })
+	store := openWith(t, redisstore.Options{Addrs: []string{server.Addr()}, Events: 1000, Timing: old.timing})
 	for range 20 {
 		lease := take(t, store, request())
 		type one struct {

@@ -89,7 +89,12 @@ func resume(t *testing.T, server *redistest.Server, c *redis.Client) {
 // open is a store of its own, as every pipeline has one.
 func open(t *testing.T, addr string) *redisstore.Store {
 	t.Helper()
-	s := redisstore.Open(redisstore.Options{Addrs: []string{addr}})
+	return openWith(t, redisstore.Options{Addrs: []string{addr}})
+}
+
+func openWith(t *testing.T, o redisstore.Options) *redisstore.Store {
+	t.Helper()
+	s := redisstore.Open(o)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -104,9 +109,7 @@ func unhurriedTiming() lock.Timing {
 
 func unhurried(t *testing.T, addr string) *redisstore.Store {
 	t.Helper()
-	s := redisstore.Open(redisstore.Options{Addrs: []string{addr}, Timing: unhurriedTiming()})
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return openWith(t, redisstore.Options{Addrs: []string{addr}, Timing: unhurriedTiming()})
 }
 
 func request() lock.Request {
