@@ -18,7 +18,7 @@ have ssh || need openssh-client
 # JSON.
 python3 -c 'import json, pty' 2>/dev/null || need python3
 have jq || need jq
-{ have ps && have pgrep; } || need procps
+have ps || need procps
 have script || need bsdutils # a terminal around a command
 have busybox || need busybox
 have curl || need curl

@@ -117,91 +117,83 @@ func TestExamples_oneByOne(t *testing.T) {
 // secret; nobody's push is rejected, and the history has what each said.
 func TestExamples_parallel(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct {
-		name  string
-		reach func(*world) *world
-	}{{"paths", overPaths}, {"https", overHTTPS}} {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			w := newExamples(t, tc.reach, "new1", "new2", "same")
-			w.must(".", `git clone -q srv/org/repo.git seed && cd seed/ && . "$EXAMPLES/after/library.bash" &&
+	w := newExamples(t, overHTTPS, "new1", "new2", "same")
+	w.must(".", `git clone -q srv/org/repo.git seed && cd seed/ && . "$EXAMPLES/after/library.bash" &&
 				for kind in suite-app-config suite-workspace cp4d-service db2u-database; do render acct1/cluster1/old/$kind.yaml $kind old x; done &&
 				render acct1/cluster1/same/cp4d-service.yaml cp4d-service same &&
 				render acct1/cluster1/same/mas-config.yaml mas-config same "$(secret mas-config.same)" &&
 				git add . && git commit -q -m seeds && git push -q origin main`)
 
-			type pipeline struct {
-				function, instance string
-				edit               string // what its commit does to its file, as git log --name-status says; "" for no commit
-				code               int
-				process            *process
-			}
-			var all []*pipeline
-			add := func(instance, edit string, code int, functions ...string) {
-				for _, f := range functions {
-					all = append(all, &pipeline{function: f, instance: instance, edit: edit, code: code})
-				}
-			}
-			provisioning := []string{"cp4d_service", "suite_app_config", "mas_config", "suite_workspace", "db2u_database", "rds_db2_database"}
-			add("new1", "A", 0, provisioning...)
-			add("new2", "A", 0, provisioning...)
-			add("old", "D", 0, "deprovision_app_config", "deprovision_suite_workspace", "deprovision_cp4d_service", "deprovision_db2u_database")
-			add("same", "", 0, "cp4d_service", "mas_config")
-			add("absent", "", 0, "deprovision_app_config", "deprovision_db2u_database")
-			add("without", "", 1, "suite_app_config", "mas_config", "db2u_database", "rds_db2_database")
-
-			for i, p := range all {
-				dir := fmt.Sprintf("pipeline%d", i)
-				w.write(dir+"/.keep", "")
-				mine := w
-				if i%2 == 0 {
-					mine = w.with("GITOPS_LOCK_NAME="+strings.ReplaceAll("gitops-"+p.function, "_", "-")+".acct1.cluster1."+p.instance, "GITOPS_PUSH_REBASE=true")
-				}
-				p.process = mine.start(dir, "bash", filepath.Join(w.env["EXAMPLES"], "after", "gitops_"+p.function), "acct1", "cluster1", p.instance)
-			}
-			landed := map[string]string{} // by the subject of the commit
-			for _, commit := range strings.Split(w.finished(func() {
-				for i, p := range all {
-					r := p.process.wait()
-					if r.code != p.code {
-						t.Errorf("%s of %s: want exit code %d, got %s", p.function, p.instance, p.code, r)
-					}
-					if strings.Contains(r.stderr, "rejected]") {
-						t.Errorf("%s of %s was rejected on the way: %s", p.function, p.instance, r)
-					}
-					if w.exists(fmt.Sprintf("pipeline%d/repo", i)) {
-						t.Errorf("%s of %s left its clone", p.function, p.instance)
-					}
-				}
-			}), "commit ")[1:] {
-				subject, edits, _ := strings.Cut(strings.TrimSpace(commit), "\n")
-				if _, twice := landed[subject]; twice {
-					t.Errorf("%q landed twice", subject)
-				}
-				landed[subject] = strings.TrimSpace(edits)
-			}
-			files := map[string]string{"deprovision_app_config": "suite-app-config"}
-			for _, p := range all {
-				subject := strings.ReplaceAll("gitops-"+p.function, "_", "-") + " acct1 cluster1 " + p.instance
-				file, ok := files[p.function]
-				if !ok {
-					file = strings.ReplaceAll(strings.TrimPrefix(p.function, "deprovision_"), "_", "-")
-				}
-				want := ""
-				if p.edit != "" {
-					want = fmt.Sprintf("%s\tacct1/cluster1/%s/%s.yaml", p.edit, p.instance, file)
-				}
-				if landed[subject] != want {
-					t.Errorf("%q did %q, want %q", subject, landed[subject], want)
-				}
-				delete(landed, subject)
-			}
-			if len(landed) > 0 {
-				t.Errorf("nobody says to have done: %q", landed)
-			}
-			w.until("every lock is free", func() bool { return len(w.locks()) == 0 && w.queued() == 0 })
-		})
+	type pipeline struct {
+		function, instance string
+		edit               string // what its commit does to its file, as git log --name-status says; "" for no commit
+		code               int
+		process            *process
 	}
+	var all []*pipeline
+	add := func(instance, edit string, code int, functions ...string) {
+		for _, f := range functions {
+			all = append(all, &pipeline{function: f, instance: instance, edit: edit, code: code})
+		}
+	}
+	provisioning := []string{"cp4d_service", "suite_app_config", "mas_config", "suite_workspace", "db2u_database", "rds_db2_database"}
+	add("new1", "A", 0, provisioning...)
+	add("new2", "A", 0, provisioning...)
+	add("old", "D", 0, "deprovision_app_config", "deprovision_suite_workspace", "deprovision_cp4d_service", "deprovision_db2u_database")
+	add("same", "", 0, "cp4d_service", "mas_config")
+	add("absent", "", 0, "deprovision_app_config", "deprovision_db2u_database")
+	add("without", "", 1, "suite_app_config", "mas_config", "db2u_database", "rds_db2_database")
+
+	for i, p := range all {
+		dir := fmt.Sprintf("pipeline%d", i)
+		w.write(dir+"/.keep", "")
+		mine := w
+		if i%2 == 0 {
+			mine = w.with("GITOPS_LOCK_NAME="+strings.ReplaceAll("gitops-"+p.function, "_", "-")+".acct1.cluster1."+p.instance, "GITOPS_PUSH_REBASE=true")
+		}
+		p.process = mine.start(dir, "bash", filepath.Join(w.env["EXAMPLES"], "after", "gitops_"+p.function), "acct1", "cluster1", p.instance)
+	}
+	landed := map[string]string{} // by the subject of the commit
+	for _, commit := range strings.Split(w.finished(func() {
+		for i, p := range all {
+			r := p.process.wait()
+			if r.code != p.code {
+				t.Errorf("%s of %s: want exit code %d, got %s", p.function, p.instance, p.code, r)
+			}
+			if strings.Contains(r.stderr, "rejected]") {
+				t.Errorf("%s of %s was rejected on the way: %s", p.function, p.instance, r)
+			}
+			if w.exists(fmt.Sprintf("pipeline%d/repo", i)) {
+				t.Errorf("%s of %s left its clone", p.function, p.instance)
+			}
+		}
+	}), "commit ")[1:] {
+		subject, edits, _ := strings.Cut(strings.TrimSpace(commit), "\n")
+		if _, twice := landed[subject]; twice {
+			t.Errorf("%q landed twice", subject)
+		}
+		landed[subject] = strings.TrimSpace(edits)
+	}
+	files := map[string]string{"deprovision_app_config": "suite-app-config"}
+	for _, p := range all {
+		subject := strings.ReplaceAll("gitops-"+p.function, "_", "-") + " acct1 cluster1 " + p.instance
+		file, ok := files[p.function]
+		if !ok {
+			file = strings.ReplaceAll(strings.TrimPrefix(p.function, "deprovision_"), "_", "-")
+		}
+		want := ""
+		if p.edit != "" {
+			want = fmt.Sprintf("%s\tacct1/cluster1/%s/%s.yaml", p.edit, p.instance, file)
+		}
+		if landed[subject] != want {
+			t.Errorf("%q did %q, want %q", subject, landed[subject], want)
+		}
+		delete(landed, subject)
+	}
+	if len(landed) > 0 {
+		t.Errorf("nobody says to have done: %q", landed)
+	}
+	w.until("every lock is free", func() bool { return len(w.locks()) == 0 && w.queued() == 0 })
 }
 
 // finished waits, and returns what came onto main since the seeds: each commit's subject, and the

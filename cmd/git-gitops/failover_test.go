@@ -38,7 +38,7 @@ func (w *world) on(settings string) *world {
 // waited.
 func TestFailover(t *testing.T) {
 	t.Parallel()
-	const pipelines = 30
+	const pipelines = 20
 	for name, start := range topologies {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

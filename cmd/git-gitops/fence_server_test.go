@@ -151,6 +151,9 @@ func TestFence_stale(t *testing.T) {
 	}
 	for server, over := range fenceServers {
 		for name, end := range ends {
+			if server != "path" && name != "broken" {
+				continue // how the lock ended is not for git's transport to know
+			}
 			t.Run(server+", "+name, func(t *testing.T) {
 				t.Parallel()
 				w, url, tip := fenced(t, over)
@@ -226,7 +229,7 @@ func TestFence_atOnce(t *testing.T) {
 			}
 			for i := range n {
 				ours = append(ours, w.start(fmt.Sprintf("dir%d", i), "bash", "-c", `git gitops clone -q "$1" r && cd r && git commit -q --allow-empty -m ours && git gitops push -q; exit $?`, "bash", url))
-				plain = append(plain, w.start(fmt.Sprintf("plain%d", i), "bash", "-c", "for i in 1 2 3 4 5; do git push -q -f && exit 0; git fetch -q && git reset -q --hard origin/main && git commit -q --allow-empty -m plain; done; exit 1"))
+				plain = append(plain, w.start(fmt.Sprintf("plain%d", i), "bash", "-c", "for i in 1 2 3; do git push -q -f && exit 0; git fetch -q && git reset -q --hard origin/main && git commit -q --allow-empty -m plain; done; exit 1"))
 			}
 			for i := range n {
 				wantCode(t, ours[i].wait(), 0)

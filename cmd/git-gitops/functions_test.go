@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	pipelines = 8
+	pipelines = 6
 	pat       = "ghp_0123456789secretTOKEN"
 )
 

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -76,11 +75,19 @@ func (w *world) in(t *testing.T, name string) *world {
 
 func (w *world) lock() string { return lockKey(w.path("remote"), "main") }
 
-// keepers are the keepers of locks on what is in this world.
+// keepers are the keepers of locks on what is in this world, without zombies.
 func (w *world) keepers() (pids []int) {
-	out, _ := exec.Command("pgrep", "-f", "^git-gitops keeper "+regexp.QuoteMeta(w.dir)+"/").Output()
-	for _, word := range strings.Fields(string(out)) {
-		if pid, err := strconv.Atoi(word); err == nil && alive(pid) {
+	processes, err := os.ReadDir("/proc")
+	if err != nil {
+		panic(err) // also after the test, when nothing can be said to w.t
+	}
+	for _, p := range processes {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		words, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "cmdline")) // empty for a zombie
+		if strings.HasPrefix(string(words), "git-gitops\x00keeper\x00"+w.dir+"/") {
 			pids = append(pids, pid)
 		}
 	}

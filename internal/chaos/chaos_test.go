@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	pipelinesFlag = flag.Int("chaos.pipelines", 32, "how many pipelines to run")
+	pipelinesFlag = flag.Int("chaos.pipelines", 24, "how many pipelines to run")
 	parallelFlag  = flag.Int("chaos.parallel", 30, "how many of them at a time")
 	seedFlag      = flag.Uint64("chaos.seed", 0, "seed of the plan; 0: a random one")
 	minutesFlag   = flag.Float64("chaos.minutes", 0, "how long to go on with new pipelines; 0: as many as -chaos.pipelines says")
