@@ -400,8 +400,7 @@ func TestAcquire_mayNotBlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	take(t, open(t, server.Addr()), request())
-	store := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}, Username: "ci", Password: "pw"})
-	defer func() { _ = store.Close() }()
+	store := openWith(t, redisstore.Options{Addrs: []string{server.Addr()}, Username: "ci", Password: "pw"})
 	if err := client.ConfigResetStat(ctx).Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -273,9 +273,7 @@ func TestFreeze_repositoryOnCluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.Cluster(t)
 	repositoryFrozen(t, func() *redisstore.Store {
-		s := redisstore.Open(redisstore.Options{Addrs: cluster.Addrs(), Cluster: true})
-		t.Cleanup(func() { _ = s.Close() })
-		return s
+		return openWith(t, redisstore.Options{Addrs: cluster.Addrs(), Cluster: true})
 	})
 }
 
@@ -623,9 +621,7 @@ func TestFreeze_races(t *testing.T) {
 	timing := lock.DefaultTiming()
 	timing.Claim = 300 * time.Millisecond // how long one that dies right after a hand-over has the lock
 	openNoting := func() *redisstore.Store {
-		s := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}, Events: 100000, Timing: timing})
-		t.Cleanup(func() { _ = s.Close() })
-		return s
+		return openWith(t, redisstore.Options{Addrs: []string{server.Addr()}, Events: 100000, Timing: timing})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var freezing, turns sync.WaitGroup

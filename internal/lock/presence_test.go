@@ -93,9 +93,7 @@ func (w *waiter) waits(t *testing.T, c *redis.Client, more int) {
 // noting is open, with events.
 func noting(t *testing.T, addr string) *redisstore.Store {
 	t.Helper()
-	s := redisstore.Open(redisstore.Options{Addrs: []string{addr}, Events: 100})
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return openWith(t, redisstore.Options{Addrs: []string{addr}, Events: 100})
 }
 
 func events(t *testing.T, c *redis.Client) (all []string) {
@@ -539,8 +537,7 @@ func TestPresence_firstSubscription(t *testing.T) {
 	timing.First = 15 * time.Second
 	proxy := redistest.NewProxy(t, server.Addr())
 	proxy.Deny("subscribe")
-	store := redisstore.Open(redisstore.Options{Addrs: []string{proxy.Addr}, Timing: timing})
-	t.Cleanup(func() { _ = store.Close() })
+	store := openWith(t, redisstore.Options{Addrs: []string{proxy.Addr}, Timing: timing})
 	left := func() time.Duration { return client.PTTL(t.Context(), rkey("lock")).Val() }
 
 	lease := take(t, store, patient(true))

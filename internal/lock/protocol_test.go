@@ -29,9 +29,7 @@ func as(t *testing.T, server *redistest.Server, c *redis.Client, but ...string) 
 	if err := c.Do(t.Context(), words...).Err(); err != nil {
 		t.Fatal(err)
 	}
-	s := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}, Username: "ci", Password: "pw", Events: 10})
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return openWith(t, redisstore.Options{Addrs: []string{server.Addr()}, Username: "ci", Password: "pw", Events: 10})
 }
 
 // An acquire that is refused in the middle leaves no lock, whatever is refused, although its

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/git-gitops/git-gitops/internal/lock"
-	"github.com/git-gitops/git-gitops/internal/lock/redisstore"
 	"github.com/git-gitops/git-gitops/internal/redistest"
 )
 
@@ -16,8 +15,7 @@ func TestStore_List_many(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "--slowlog-log-slower-than", "10000") // 10 ms
 	client := server.Client(t)
-	store := redisstore.Open(redisstore.Options{Addrs: []string{server.Addr()}})
-	t.Cleanup(func() { _ = store.Close() })
+	store := open(t, at(server))
 	ctx := t.Context()
 	const locks, waiters = 1000, 5
 	for i := range locks {
