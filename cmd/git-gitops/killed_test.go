@@ -4,8 +4,8 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,17 +16,10 @@ import (
 // running are the processes of this world's scripts, without Redis and without keepers: those whose
 // environment names its folder, as CI runners look for what a job has left.
 func (w *world) running() (all []string) {
-	w.t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/environ")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, file := range files {
-		dir := filepath.Dir(file)
-		environ, _ := os.ReadFile(file) // empty for a zombie
-		words, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if bytes.Contains(environ, []byte("HOME="+w.dir+"/")) && !bytes.HasPrefix(words, []byte("git-gitops\x00keeper\x00")) {
-			all = append(all, strings.ReplaceAll(string(words), "\x00", " "))
+	for pid, line := range commandLines() {
+		environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) // empty for a zombie
+		if bytes.Contains(environ, []byte("HOME="+w.dir+"/")) && !strings.HasPrefix(line, keeperWords) {
+			all = append(all, strings.ReplaceAll(line, "\x00", " "))
 		}
 	}
 	return all

@@ -75,19 +75,28 @@ func (w *world) in(t *testing.T, name string) *world {
 
 func (w *world) lock() string { return lockKey(w.path("remote"), "main") }
 
-// keepers are the keepers of locks on what is in this world, without zombies.
-func (w *world) keepers() (pids []int) {
+const keeperWords = "git-gitops\x00keeper\x00" // how a keeper's command line begins
+
+// commandLines has each process's words, as /proc has them: a NUL after each, nothing for a zombie.
+func commandLines() map[int]string {
 	processes, err := os.ReadDir("/proc")
 	if err != nil {
-		panic(err) // also after the test, when nothing can be said to w.t
+		panic(err) // also after the test, when nothing can be said to its T
 	}
+	lines := map[int]string{}
 	for _, p := range processes {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil {
-			continue
+		if pid, err := strconv.Atoi(p.Name()); err == nil {
+			words, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "cmdline")) // it may have ended
+			lines[pid] = string(words)
 		}
-		words, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "cmdline")) // empty for a zombie
-		if strings.HasPrefix(string(words), "git-gitops\x00keeper\x00"+w.dir+"/") {
+	}
+	return lines
+}
+
+// keepers are the keepers of locks on what is in this world, without zombies.
+func (w *world) keepers() (pids []int) {
+	for pid, line := range commandLines() {
+		if strings.HasPrefix(line, keeperWords+w.dir+"/") {
 			pids = append(pids, pid)
 		}
 	}
